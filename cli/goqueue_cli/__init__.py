@@ -1,0 +1,1 @@
+"""The `goqueue` command: puts the parts together."""

@@ -1,0 +1,1 @@
+"""The tests of GoQueue: unit, integration, chaos and end to end, each in its folder."""
