@@ -1,1 +1,1 @@
-"""The database schema of GoQueue, as Alembic migrations."""
+"""The schema's history, for Alembic. Run it with `goqueue migrate`."""

@@ -1,1 +1,1 @@
-"""The worker process of GoQueue."""
+"""The worker process: fetches ready jobs, claims them, runs their handlers, writes how they ended."""

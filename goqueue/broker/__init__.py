@@ -1,0 +1,5 @@
+"""What is ready, in which order, and how deep each queue is: Redis. Every Redis command of the engine stands here."""
+
+from goqueue.broker.redis import Broker, QueueDepth
+
+__all__ = ["Broker", "QueueDepth"]

@@ -1,0 +1,180 @@
+"""The ready sets in Redis (or Valkey).
+
+One sorted set a queue: member = job id, score = priority and time (`goqueue.job.ready_score`). Adding an id twice is
+harmless, so pushing again is always safe; PostgreSQL decides who gets a job. Nothing here is the truth: after a loss
+of all of it the dispatcher pushes every waiting job anew.
+"""
+
+import contextlib
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis.asyncio as aioredis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
+
+from goqueue.errors import BrokerUnavailable
+from goqueue.job import ReadyJob, ready_time_ms
+from goqueue.settings import RedisSettings
+
+BLOCK_SECONDS: Final = 1.0
+"""How long one fetch waits for a job; a fetch loop that has not come round for several of these is deaf."""
+
+_SOCKET_TIMEOUT: Final = BLOCK_SECONDS + 3.0
+"""Longer than a blocking fetch, short enough that a connection into the void is given up soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How much waits in a queue, and since when its first job could have run (ms since the epoch, 0 if empty)."""
+
+    depth: int
+    head_ms: int
+
+
+def connect(settings: RedisSettings) -> Any:
+    """A client as the settings say: one server, behind Sentinel, or a cluster."""
+    options: dict[str, Any] = {
+        "socket_timeout": _SOCKET_TIMEOUT,
+        "socket_connect_timeout": 3.0,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        "protocol": 2,
+    }
+    url = settings.url.get_secret_value()
+    if settings.tls_ca:
+        options["ssl_ca_certs"] = str(settings.tls_ca)
+    if settings.cluster:
+        return RedisCluster.from_url(url, **options)
+    if settings.sentinel_hosts:
+        hosts = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in settings.sentinel_hosts)]
+        parsed = aioredis.ConnectionPool.from_url(url).connection_kwargs
+        login = {key: parsed[key] for key in ("username", "password", "db") if key in parsed}
+        return Sentinel(hosts, **options).master_for(settings.sentinel_master, **options, **login)
+    return aioredis.Redis.from_url(url, **options)
+
+
+@contextlib.asynccontextmanager
+async def _speaking() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
+
+
+class Broker:
+    """One process's connection to the ready sets. Every method raises BrokerUnavailable where Redis is away."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._redis = connect(settings)
+        self._prefix = settings.prefix
+        self.control_channel = f"{settings.prefix}:control"
+        self.arrivals_channel = f"{settings.prefix}:arrivals"
+
+    def _ready(self, queue: str) -> str:
+        return f"{self._prefix}:ready:{queue}"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Ask for a sign of life."""
+        async with _speaking():
+            await self._redis.ping()
+
+    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
+        """Add jobs to their ready sets and tell listeners which queues got some.
+
+        `arrived` counts them as new for the arrival rate; a repetition does not.
+        """
+        by_queue: dict[str, dict[int, float]] = defaultdict(dict)
+        for job in jobs:
+            by_queue[job.queue][job.id] = job.score
+        if not by_queue:
+            return
+        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+            for queue, scores in by_queue.items():
+                pipe.zadd(self._ready(queue), scores)
+                if arrived:
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
+                pipe.publish(self.arrivals_channel, queue)
+            await pipe.execute()
+
+    async def fetch(self, queues: Sequence[str], count: int, block: float = BLOCK_SECONDS) -> list[ReadyJob]:
+        """Wait up to `block` seconds for ready jobs of the first of `queues` that has some; at most `count`.
+
+        What is returned is gone from Redis: claim it, or push it back.
+        """
+        keys = [self._ready(queue) for queue in queues]
+        async with _speaking():
+            reply = await self._redis.bzmpop(block, len(keys), keys, min=True, count=count)
+        if not reply:
+            return []
+        key, members = reply
+        queue = queues[keys.index(key.decode())]
+        return [ReadyJob(int(member), queue, float(score)) for member, score in members]
+
+    async def remove(self, queue: str, job_id: int) -> None:
+        """Take a job that shall not run out of its ready set."""
+        async with _speaking():
+            await self._redis.zrem(self._ready(queue), job_id)
+
+    async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        """Depth and head of each queue: O(1) and O(log n)."""
+        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.zcard(self._ready(queue))
+                pipe.zrange(self._ready(queue), 0, 0, withscores=True)
+            replies = await pipe.execute()
+        return {
+            queue: QueueDepth(depth, ready_time_ms(head[0][1]) if head else 0)
+            for queue, depth, head in zip(queues, replies[::2], replies[1::2], strict=True)
+        }
+
+    async def arrived(self) -> dict[str, int]:
+        """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
+        async with _speaking():
+            counts = await self._redis.hgetall(f"{self._prefix}:arrived")
+        return {queue.decode(): int(count) for queue, count in counts.items()}
+
+    async def tell(self, message: str) -> None:
+        """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
+        async with _speaking():
+            await self._redis.publish(self.control_channel, message)
+
+    async def listen(self, channel: str) -> AsyncIterator[str]:
+        """The messages of a channel; the first is always empty and says that listening has begun."""
+        async with _speaking(), self._redis.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            while True:
+                message = await pubsub.get_message(timeout=BLOCK_SECONDS)
+                if message is None:
+                    await pubsub.ping()
+                elif message["type"] == "subscribe":
+                    yield ""
+                elif message["type"] == "message":
+                    yield message["data"].decode()
+
+    async def epoch(self) -> str | None:
+        """The mark that the dispatcher left here; None means that Redis lost its contents."""
+        async with _speaking():
+            mark = await self._redis.get(f"{self._prefix}:epoch")
+        return mark.decode() if mark else None
+
+    async def set_epoch(self, mark: str) -> None:
+        """Leave the mark, after all waiting jobs have been pushed."""
+        async with _speaking():
+            await self._redis.set(f"{self._prefix}:epoch", mark)
+
+
+def weighted_order(weights: dict[str, int]) -> list[str]:
+    """The queues in a random order that puts each first as often as its weight says (Efraimidis-Spirakis keys)."""
+    if len(weights) == 1:
+        return list(weights)
+    return sorted(weights, key=lambda queue: random.random() ** (1 / weights[queue]), reverse=True)  # noqa: S311

@@ -1,0 +1,79 @@
+"""What can go wrong, in the terms of the caller. The API maps each class to one HTTP status."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class GoQueueError(Exception):
+    """Base of all errors that GoQueue raises on purpose.
+
+    `message` is one line fit for an API response; `fields` names the offending inputs, where there are any.
+    """
+
+    def __init__(self, message: str, fields: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields: dict[str, Any] = dict(fields or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The one error shape: `{"error": …, "fields": {…}}`, `fields` only where there is something to name."""
+        return {"error": self.message, "fields": self.fields} if self.fields else {"error": self.message}
+
+
+class InvalidInput(GoQueueError):
+    """The request cannot be accepted as it is; nothing was changed (HTTP 400)."""
+
+
+class NotFound(GoQueueError):
+    """There is no such job, queue or schedule (HTTP 404)."""
+
+
+class Conflict(GoQueueError):
+    """The state of the job forbids the change (HTTP 409)."""
+
+
+class StoreUnavailable(GoQueueError):
+    """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
+
+
+class BrokerUnavailable(GoQueueError):
+    """Redis cannot be reached. Jobs are still accepted: the dispatcher pushes them later."""
+
+
+class StaleSchema(GoQueueError):
+    """The database is not at the migration this code needs; run `goqueue migrate`."""
+
+
+class SettingsError(GoQueueError):
+    """A setting has a wrong value; the message is one line that names it."""
+
+
+# What a handler raises to say how its attempt ended.
+
+
+class HandlerSignal(Exception):  # noqa: N818 - a signal to the worker, not an error
+    """Base of the exceptions by which a handler tells the worker what to do with the job."""
+
+
+class Snooze(HandlerSignal):
+    """Run the job again after `seconds` (0 or more), without charging an attempt."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        if not 0 <= seconds <= 366 * 86400:
+            raise ValueError("snooze must lie between 0 seconds and a year")
+        super().__init__(reason or f"snoozed for {seconds:g} s")
+        self.seconds = seconds
+
+
+class RetryIn(HandlerSignal):
+    """This attempt failed; run the job again after `seconds` instead of the usual backoff."""
+
+    def __init__(self, seconds: float, reason: str) -> None:
+        if not 0 <= seconds <= 366 * 86400:
+            raise ValueError("retry delay must lie between 0 seconds and a year")
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class NeverRetry(HandlerSignal):
+    """This attempt failed and another would not help: the job ends in `failed` at once."""

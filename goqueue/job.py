@@ -1,0 +1,177 @@
+"""What a job is: the row as the rest of the code sees it, and the order that asks for one. Pure data."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from goqueue.lifecycle import JobStatus
+
+MAX_ID: Final = 2**63 - 1
+MAX_RETRIES: Final = 20
+DEFAULT_MAX_RETRIES: Final = 5
+MIN_PRIORITY: Final = -100
+MAX_PRIORITY: Final = 100
+MAX_TIMEOUT_SECONDS: Final = 86_400
+MAX_KEY_LENGTH: Final = 255
+MAX_RESULT_BYTES: Final = 256 * 1024
+"""Largest result, in bytes of JSON, that an attempt may store."""
+
+
+class Source(StrEnum):
+    """Through which door a job came."""
+
+    API = "api"
+    LIBRARY = "library"
+    SCHEDULE = "schedule"
+    KUBERNETES = "kubernetes"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """An order for one job, already validated. Built by `goqueue.service`, inserted by `goqueue.store`.
+
+    `available_at` None means now by PostgreSQL's clock. `timeout` is in seconds, None for the type's default.
+    `unique_key`: while a job with this key is not final, no second one is made. `source_key`: at most one job
+    ever carries it (the CR's uid, or a schedule's tick). `dispatch` True leaves the push to the dispatcher.
+    """
+
+    queue: str
+    type: str
+    payload: dict[str, Any]
+    max_retries: int = DEFAULT_MAX_RETRIES
+    priority: int = 0
+    available_at: datetime | None = None
+    timeout: float | None = None
+    unique_key: str | None = None
+    source: Source = Source.API
+    source_key: str | None = None
+    trace_context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What became of one order: the job's id, and whether it was made now or stood there already."""
+
+    id: int
+    created: bool
+
+
+@dataclass(slots=True)
+class Job:
+    """A row of `jobs`. Times are aware UTC datetimes; `timeout` in seconds."""
+
+    id: int
+    queue: str
+    type: str
+    payload: dict[str, Any]
+    status: JobStatus
+    attempts: int
+    max_retries: int
+    result: Any
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    priority: int
+    available_at: datetime
+    timeout: float | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    unique_key: str | None
+    source: str
+    worker_id: int | None
+    cancel_requested_at: datetime | None
+    progress: float | None
+    trace_context: str | None
+
+
+@dataclass(slots=True)
+class ClaimedJob:
+    """What a worker holds while it runs one attempt: `lease` fences every later write."""
+
+    id: int
+    lease: int
+    attempt: int
+    queue: str
+    type: str
+    payload: dict[str, Any]
+    max_retries: int
+    timeout: float | None
+    available_at: datetime
+    claimed_at: datetime
+    trace_context: str | None
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. Only `completed` leaves no row in `job_attempts`."""
+
+    COMPLETED = "completed"
+    RETRIED = "retried"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SNOOZED = "snoozed"
+    HANDED_BACK = "handed_back"
+    RESCUED = "rescued"
+
+
+@dataclass(slots=True)
+class AttemptEnd:
+    """The end of one attempt, as the worker reports it to the store.
+
+    `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    """
+
+    id: int
+    lease: int
+    outcome: Outcome
+    result: str | None = None
+    error: str | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One finished attempt, as kept for the reader."""
+
+    attempt: int
+    outcome: str
+    error: str | None
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a listing shows; `after` is the id of the last one of the page before (keyset paging)."""
+
+    queue: str | None = None
+    type: str | None = None
+    status: JobStatus | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    after: int | None = None
+    newest_first: bool = False
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyJob:
+    """What Redis needs to know of a job: where it waits and with which precedence."""
+
+    id: int
+    queue: str
+    score: float = field(default=0.0)
+
+
+def ready_score(priority: int, available_at_ms: int) -> float:
+    """The score in a ready set: the higher the priority the lower, then by time; lowest is fetched first.
+
+    10**13 ms is the year 2286 and |priority| <= 100, so every score is an integer that a double holds exactly.
+    """
+    return float(-priority * 10**13 + min(max(available_at_ms, 0), 10**13 - 1))
+
+
+def ready_time_ms(score: float) -> int:
+    """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
+    return int(score) % 10**13

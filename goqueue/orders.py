@@ -1,0 +1,88 @@
+"""From a request to an order: every rule about what a job may ask for, in the words of the REST contract. Pure."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError
+
+from goqueue.builtin import TYPE_OF_QUEUE
+from goqueue.errors import InvalidInput
+from goqueue.job import (
+    DEFAULT_MAX_RETRIES,
+    MAX_KEY_LENGTH,
+    MAX_PRIORITY,
+    MAX_RETRIES,
+    MAX_TIMEOUT_SECONDS,
+    MIN_PRIORITY,
+    NewJob,
+    Source,
+)
+from goqueue.registry import Registry, field_errors
+
+LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Order(BaseModel):
+    """The body of `POST /jobs/create`, and the job template of a schedule. `timeout` in seconds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    type: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    payload: Any
+    max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = DEFAULT_MAX_RETRIES
+    priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = 0
+    available_at: Annotated[AwareDatetime, Strict(False), Field(ge=EARLIEST, lt=LATEST)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
+    unique_key: Key | None = None
+
+
+def accept(
+    raw: Any,
+    registry: Registry,
+    queues: Collection[str],
+    *,
+    source: Source = Source.API,
+    source_key: str | None = None,
+    trace_context: str | None = None,
+    unique_key: str | None = None,
+) -> NewJob:
+    """Turn a decoded request body into an order, or say what is wrong with it.
+
+    `unique_key` is the one from the Idempotency-Key header; the body's own goes first.
+
+    Raises:
+        InvalidInput: `validation failed`, `invalid queue`, `invalid job type`, `invalid payload format` or
+            `payload validation failed`, each with fields as the REST contract says.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidInput("validation failed", {"body": "must be a JSON object"})
+    try:
+        order = Order.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidInput("validation failed", field_errors(error)) from None
+    if order.queue not in queues:
+        raise InvalidInput("invalid queue", {"provided": order.queue, "allowed": sorted(queues)})
+    name = order.type or TYPE_OF_QUEUE.get(order.queue)
+    if name is None:
+        raise InvalidInput("validation failed", {"type": f"required for queue {order.queue!r}"})
+    kind = registry.get(name)
+    if kind is None:
+        raise InvalidInput("invalid job type", {"provided": name, "allowed": registry.names()})
+    return NewJob(
+        queue=order.queue,
+        type=name,
+        payload=kind.validate(order.payload),
+        max_retries=order.max_retries,
+        priority=order.priority,
+        available_at=order.available_at,
+        timeout=order.timeout,
+        unique_key=order.unique_key or unique_key,
+        source=source,
+        source_key=source_key,
+        trace_context=trace_context,
+    )

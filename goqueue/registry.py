@@ -1,0 +1,156 @@
+"""Job types: a name, a payload model and (in the worker) a function. Pure; users extend GoQueue here.
+
+    @job_type("resize_image", payload=ResizeImage, queue="images", retry=RetryPolicy(base=5))
+    async def resize_image(payload: ResizeImage, job: JobContext) -> dict[str, int]: ...
+
+The API validates against the model, the worker runs the function; the three built-in types use the same door.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from goqueue.errors import InvalidInput, SettingsError
+from goqueue.retry import DEFAULT_RETRY, RetryPolicy
+
+Handler = Callable[[Any, "JobContext"], Any]
+"""`async def` or plain `def`; takes the validated payload and the context, returns JSON-able data or None."""
+
+
+class JobContext(Protocol):
+    """What a handler may ask of the attempt it runs in. The worker provides it."""
+
+    @property
+    def job_id(self) -> int:
+        """The job's id."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+
+    @property
+    def max_retries(self) -> int:
+        """How many retries the job has in all."""
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody asked to cancel the job; for sync handlers, which cannot be interrupted."""
+
+    def progress(self, fraction: float) -> None:
+        """Report progress between 0 and 1; stored soon, shown by the API."""
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Keep a line with the job; stored soon, shown by the API."""
+
+
+@dataclass(slots=True)
+class JobType:
+    """One registered type. `timeout` in seconds; `queue` is where jobs of it go when the caller names none."""
+
+    name: str
+    payload: type[BaseModel]
+    queue: str = "default"
+    retry: RetryPolicy = DEFAULT_RETRY
+    timeout: float = 60.0
+    description: str = ""
+    handler: Handler | None = field(default=None, repr=False)
+
+    def implements(self, handler: Handler) -> Handler:
+        """Decorator that gives the type its function, where model and function live in different packages."""
+        self.handler = handler
+        return handler
+
+    def validate(self, payload: Any) -> dict[str, Any]:
+        """The payload, unchanged, if the model accepts it.
+
+        Raises:
+            InvalidInput: `invalid payload format` (not an object) or `payload validation failed` with fields.
+        """
+        if not isinstance(payload, dict):
+            raise InvalidInput("invalid payload format")
+        try:
+            self.payload.model_validate(payload)
+        except ValidationError as error:
+            raise InvalidInput("payload validation failed", field_errors(error)) from None
+        return payload
+
+
+def field_errors(error: ValidationError) -> dict[str, str]:
+    """Pydantic's findings as `{"path.to.field": "message"}`, without the rejected values (they may be secret)."""
+    return {
+        ".".join(str(part) for part in item["loc"]) or "body": item["msg"]
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    }
+
+
+class Registry:
+    """The job types of one process, by name."""
+
+    def __init__(self, types: Iterable[JobType] = ()) -> None:
+        self._types: dict[str, JobType] = {}
+        for kind in types:
+            self.add(kind)
+
+    def add(self, kind: JobType) -> JobType:
+        """Register `kind`.
+
+        Raises:
+            ValueError: the name is taken by another type.
+        """
+        if self._types.get(kind.name, kind) is not kind:
+            raise ValueError(f"job type {kind.name!r} is registered twice")
+        self._types[kind.name] = kind
+        return kind
+
+    def get(self, name: str) -> JobType | None:
+        """The type of that name, or None."""
+        return self._types.get(name)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._types)
+
+    def __iter__(self) -> Any:
+        return iter(self._types.values())
+
+
+REGISTRY: Final = Registry()
+"""Where `job_type` registers. Import the modules that hold your types (setting `GOQUEUE_JOBS`) to fill it."""
+
+
+def job_type(
+    name: str,
+    *,
+    payload: type[BaseModel],
+    queue: str = "default",
+    retry: RetryPolicy = DEFAULT_RETRY,
+    timeout: float = 60.0,
+    registry: Registry = REGISTRY,
+) -> Callable[[Handler], Handler]:
+    """Decorator that registers a function as the handler of a new job type. `timeout` in seconds."""
+
+    def register(handler: Handler) -> Handler:
+        registry.add(JobType(name, payload, queue, retry, timeout, (handler.__doc__ or "").strip(), handler))
+        return handler
+
+    return register
+
+
+def load(modules: Iterable[str]) -> None:
+    """Import the user's modules of job types.
+
+    Raises:
+        SettingsError: a module cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: {error}") from error

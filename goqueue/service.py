@@ -1,0 +1,232 @@
+"""The one door through which jobs enter and are steered: used by the API, the scheduler, the operator, the client.
+
+Concurrent enqueues share one INSERT: while one is under way the next ones gather, and go together when it is done.
+No timer delays a lone one. The push to Redis follows the commit and is nobody's promise: if it fails or the process
+dies before it, the dispatcher makes up for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from goqueue.broker import Broker
+from goqueue.errors import BrokerUnavailable, Conflict, NotFound
+from goqueue.job import Enqueued, Job, JobFilter, NewJob, ReadyJob
+from goqueue.lifecycle import JobStatus
+from goqueue.store import enqueue, jobs, queues
+from goqueue.store.connect import Database
+
+SHARE: Final = 500
+"""Orders in one shared INSERT."""
+
+log = structlog.get_logger(__name__)
+
+
+class JobService:
+    """Jobs in, and every steering of them. One per process; `close()` waits for what is under way."""
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self.database = database
+        self.broker = broker
+        self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
+        self._inserting: asyncio.Task[None] | None = None
+        self._to_push: deque[ReadyJob] = deque()
+        self._pushing: asyncio.Task[None] | None = None
+        self.unpushed = 0
+        """Jobs committed here whose push failed; the dispatcher pushes them."""
+
+    async def close(self) -> None:
+        """Wait for inserts and pushes under way."""
+        for task in (self._inserting, self._pushing):
+            if task is not None:
+                await task
+
+    # --- enqueue -----------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, job: NewJob) -> Enqueued:
+        """Insert one order, together with whatever others wait at the moment; returns after the commit.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
+        """
+        future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
+        if self._inserting is None or self._inserting.done():
+            self._inserting = asyncio.create_task(self._insert_waiting(), name="insert")
+        return await future
+
+    async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
+        """Insert all orders or none, in one transaction."""
+        async with self.database.connection() as connection, connection.transaction():
+            enqueued, ready = await enqueue.insert(connection, orders)
+        self._push_soon(ready)
+        return enqueued
+
+    async def _insert_waiting(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(SHARE, len(self._waiting)))]
+            batch = [(job, future) for job, future in batch if not future.done()]  # a caller that gave up
+            if batch:
+                await self._insert(batch)
+
+    async def _insert(self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]]) -> None:
+        try:
+            async with self.database.connection() as connection:
+                enqueued, ready = await enqueue.insert(connection, [job for job, _ in batch])
+        except (psycopg.DataError, psycopg.IntegrityError, Conflict) as error:
+            if len(batch) == 1:
+                _resolve(batch[0][1], error)
+                return
+            for single in batch:  # one bad order must not refuse its neighbours
+                await self._insert([single])
+        except Exception as error:
+            for _, future in batch:
+                _resolve(future, error)
+        else:
+            self._push_soon(ready)
+            for (_, future), made in zip(batch, enqueued, strict=True):
+                _resolve(future, made)
+
+    def _push_soon(self, ready: Sequence[ReadyJob]) -> None:
+        if not ready:
+            return
+        self._to_push.extend(ready)
+        if self._pushing is None or self._pushing.done():
+            self._pushing = asyncio.create_task(self._push_waiting(), name="push")
+
+    async def _push_waiting(self) -> None:
+        while self._to_push:
+            batch = [self._to_push.popleft() for _ in range(min(2 * SHARE, len(self._to_push)))]
+            try:
+                await self.broker.push(batch)
+            except BrokerUnavailable as error:
+                self.unpushed += len(batch)
+                log.warning("jobs accepted but not pushed; the dispatcher will", jobs=len(batch), error=error.message)
+
+    # --- one job -----------------------------------------------------------------------------------------------------
+
+    async def get(self, job_id: int) -> Job:
+        """The job.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self.database.connection() as connection:
+            return _found(await jobs.get(connection, job_id))
+
+    async def find(self, wanted: JobFilter) -> list[Job]:
+        """One page of jobs."""
+        async with self.database.connection() as connection:
+            return await jobs.find(connection, wanted)
+
+    async def set_status(self, job_id: int, status: JobStatus) -> None:
+        """Move a job by hand, as the state machine allows.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: its state forbids the move.
+        """
+        async with self.database.connection() as connection:
+            queue = await jobs.set_status(connection, job_id, status)
+            if queue is None:
+                now = _found(await jobs.status_of(connection, job_id))
+                raise Conflict(f"a {now} job cannot become {status}", {"status": now.value, "requested": status.value})
+        if status is JobStatus.PENDING:
+            return  # the dispatcher pushes it
+        await self._try(self.broker.remove(queue, job_id))
+
+    async def increment_attempts(self, job_id: int) -> None:
+        """attempts + 1, atomically; NotFound where there is no such job."""
+        async with self.database.connection() as connection:
+            _found(await jobs.increment_attempts(connection, job_id) or None)
+
+    async def save_result(self, job_id: int, result: str | None, error: str | None) -> None:
+        """Store a result (JSON text) and an error; NotFound where there is no such job."""
+        async with self.database.connection() as connection:
+            _found(await jobs.save_result(connection, job_id, result, error) or None)
+
+    async def cancel(self, job_id: int) -> JobStatus:
+        """Cancel an open job: at once if it waits; a running one is asked to stop (status still `processing`).
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it is final already.
+        """
+        async with self.database.connection() as connection:
+            done = await jobs.cancel(connection, job_id)
+            if done is None:
+                now = _found(await jobs.status_of(connection, job_id))
+                raise Conflict(f"a {now} job cannot be cancelled", {"status": now.value})
+        status, queue = done
+        if status is JobStatus.CANCELLED:
+            await self._try(self.broker.remove(queue, job_id))
+        else:
+            await self._try(self.broker.tell(f"cancel {job_id}"))
+        return status
+
+    async def retry(self, job_id: int) -> None:
+        """Give a failed or cancelled job a fresh set of attempts, at once.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it is in another state.
+        """
+        async with self.database.connection() as connection:
+            ready = await jobs.retry(connection, job_id)
+            if ready is None:
+                now = _found(await jobs.status_of(connection, job_id))
+                raise Conflict(f"a {now} job cannot be retried", {"status": now.value})
+        self._push_soon([ready])
+
+    async def delete(self, job_id: int) -> None:
+        """Hide a job; an open one is cancelled first. NotFound where there is none."""
+        async with self.database.connection() as connection, connection.transaction():
+            done = await jobs.cancel(connection, job_id)
+            _found(await jobs.soft_delete(connection, job_id) or None)
+        if done is not None and done[0] is JobStatus.CANCELLED:
+            await self._try(self.broker.remove(done[1], job_id))
+        elif done is not None:
+            await self._try(self.broker.tell(f"cancel {job_id}"))
+
+    async def pause(self, queue: str) -> None:
+        """Let no worker fetch from the queue."""
+        async with self.database.connection() as connection:
+            await queues.pause(connection, queue)
+        await self._try(self.broker.tell("pause"))
+
+    async def resume(self, queue: str) -> None:
+        """Let workers fetch from it again."""
+        async with self.database.connection() as connection:
+            await queues.resume(connection, queue)
+        await self._try(self.broker.tell("resume"))
+
+    async def _try(self, sending: Any) -> None:
+        """A message that PostgreSQL's word makes good if it is lost."""
+        try:
+            await sending
+        except BrokerUnavailable as error:
+            log.warning("redis not told; workers will learn it from the database", error=error.message)
+
+
+def _resolve(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+_Found = Any
+
+
+def _found(value: _Found | None) -> _Found:
+    if value is None:
+        raise NotFound("job not found")
+    return value
+
+

@@ -1,0 +1,257 @@
+"""Every setting, read from the environment once at start. A wrong value stops the process with one line.
+
+The names of the Go project stay (`POSTGRES_*`, `DB_*`); the rest starts with `GOQUEUE_`. The table in
+docs/settings.md and the chart's values are generated from and checked against this module.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from goqueue.errors import SettingsError
+
+QUEUE_NAME = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
+"""A queue's name: fits a Kubernetes label and a Redis key."""
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(value: Any) -> Any:
+    """`2s`, `500ms`, `1m`, `1h` (Go's notation) or a plain number, as seconds."""
+    match = _DURATION.match(value.strip()) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2]] if match else value
+
+
+def names(value: Any) -> Any:
+    """A comma-separated list as a list of names."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(names)]
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+
+
+class PostgresSettings(_Group):
+    """The database."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTGRES_")
+
+    user: str = Field("postgres", description="Role to connect as.")
+    password: SecretStr = Field(SecretStr(""), description="Its password.")
+    db: str = Field("goqueue", description="Database.")
+    host: str = Field("localhost", description="Host, or folder of the Unix socket.")
+    port: int = Field(5432, ge=1, le=65535, description="Port.")
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS, as libpq understands it."
+    )
+    sslrootcert: Path | None = Field(None, description="CA certificate for verify-ca and verify-full.")
+
+
+class DatabaseSettings(_Group):
+    """How connections to the database are made and kept."""
+
+    model_config = SettingsConfigDict(env_prefix="DB_")
+
+    max_retries: int = Field(10, ge=0, description="Attempts to connect at start, beyond the first.")
+    retry_delay: Seconds = Field(2.0, description="Wait between those attempts (`2s`, `500ms` or seconds).")
+    connect_timeout: int = Field(5, ge=1, description="Seconds until one attempt is given up.")
+    log_level: Literal["silent", "error", "warn", "info"] = Field("warn", description="What the store logs.")
+    max_idle_conns: int = Field(10, ge=0, description="Idle connections an API process keeps.")
+    max_open_conns: int = Field(50, ge=1, description="Connections an API process opens at most.")
+    conn_max_lifetime: Seconds = Field(3600.0, description="Age at which a connection is replaced.")
+    pgbouncer: bool = Field(
+        False, description="Connections go through PgBouncer in transaction mode: no prepared statements."
+    )
+
+
+class RedisSettings(_Group):
+    """The ready queues."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_REDIS_")
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="`redis://`, `rediss://` or `unix://` URL."
+    )
+    prefix: str = Field(
+        "{goqueue}", min_length=1, description="Starts every key; the braces keep them in one cluster slot."
+    )
+    sentinel_hosts: Names = Field([], description="`host:port` of the Sentinels, instead of the URL's host.")
+    sentinel_master: str = Field("mymaster", description="Name of the master that the Sentinels watch.")
+    cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
+    tls_ca: Path | None = Field(None, description="CA certificate for `rediss://`.")
+
+
+class EngineSettings(_Group):
+    """What every GoQueue process must agree on."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_")
+
+    queues: Names = Field(["default", "email", "webhooks", "payment"], description="All queues there are.")
+    jobs: Names = Field([], description="Python modules that register your own job types.")
+    lease_seconds: Seconds = Field(
+        15.0, description="A worker silent for this long is dead and its jobs run elsewhere."
+    )
+    heartbeat_seconds: Seconds = Field(3.0, description="How often a worker says that it lives.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, else JSON."
+    )
+
+    @field_validator("queues")
+    @classmethod
+    def _queue_names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not QUEUE_NAME.match(name):
+                raise ValueError(f"{name!r} is not a queue name (lower case letters, digits, '-', '_', '.')")
+        if not value:
+            raise ValueError("at least one queue is needed")
+        return list(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _beats_fit_the_lease(self) -> Self:
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("GOQUEUE_LEASE_SECONDS must be at least 3 × GOQUEUE_HEARTBEAT_SECONDS")
+        return self
+
+
+class ApiSettings(_Group):
+    """The REST API."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_API_")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    processes: int = Field(1, ge=1, le=64, description="Server processes.")
+    request_timeout: Seconds = Field(5.0, description="A request that takes longer gets 408.")
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="A larger body gets 413.")
+    max_bulk_body_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, description="The same for POST /jobs/bulk."
+    )
+    docs: bool = Field(True, description="Serve the OpenAPI page at /docs.")
+
+
+class WorkerSettings(_Group):
+    """A worker process."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_WORKER_")
+
+    queues: Names = Field([], description="Queues to serve, `name` or `name:weight`; empty: all, weight 1.")
+    concurrency: int = Field(50, ge=1, le=10_000, description="Jobs that run at the same time.")
+    threads: int = Field(16, ge=1, le=1_000, description="Threads for handlers that are not async.")
+    grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
+    health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
+    health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
+    retry_base_seconds: Seconds = Field(2.0, description="First retry delay of types that set none.")
+    retry_max_seconds: Seconds = Field(3600.0, description="Longest retry delay of types that set none.")
+
+    def weights(self, known: list[str]) -> dict[str, int]:
+        """The queues to serve with their weights.
+
+        Raises:
+            SettingsError: a queue is unknown or a weight is not a whole number from 1 to 1000.
+        """
+        chosen: dict[str, int] = {}
+        for item in self.queues or known:
+            name, _, weight = item.partition(":")
+            if name not in known:
+                raise SettingsError(f"GOQUEUE_WORKER_QUEUES: unknown queue {name!r} (known: {', '.join(known)})")
+            if weight and not (weight.isdecimal() and 1 <= int(weight) <= 1000):
+                raise SettingsError(f"GOQUEUE_WORKER_QUEUES: weight of {name!r} must be 1 to 1000")
+            chosen[name] = int(weight or 1)
+        return chosen
+
+
+class SchedulerSettings(_Group):
+    """The scheduler: dispatch, rescue, cron, retention."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_SCHEDULER_")
+
+    reconcile_seconds: Seconds = Field(60.0, description="How often all open jobs are compared with Redis.")
+    leader_seconds: Seconds = Field(6.0, description="A leader silent for this long is replaced.")
+    keep_completed: Seconds = Field(7 * 86400.0, description="Age at which completed jobs are deleted.")
+    keep_failed: Seconds = Field(30 * 86400.0, description="The same for failed and cancelled jobs.")
+    cron_catch_up: Seconds = Field(
+        3600.0, description="After an outage a missed tick still fires, once, if it is younger than this."
+    )
+    health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
+    health_port: int = Field(8082, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
+
+
+class EmailSettings(_Group):
+    """send_email."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_SMTP_")
+
+    host: str = Field("", description="SMTP server; empty: e-mails fail with a clear error.")
+    port: int = Field(587, ge=1, le=65535, description="Its port.")
+    user: str = Field("", description="User, where the server wants one.")
+    password: SecretStr = Field(SecretStr(""), description="Password.")
+    sender: str = Field("goqueue@localhost", description="From address.")
+    tls: Literal["starttls", "implicit", "none"] = Field("starttls", description="How the connection is secured.")
+    timeout_seconds: Seconds = Field(30.0, description="For each step of the conversation.")
+
+
+class WebhookSettings(_Group):
+    """send_webhook."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_WEBHOOK_")
+
+    secrets: Annotated[list[SecretStr], NoDecode, BeforeValidator(names)] = Field(
+        [], description="Signing secrets (`whsec_…`, comma-separated: two while rotating); empty: unsigned."
+    )
+    allow_networks: Names = Field(
+        [], description="Private networks that may be called (CIDR, e.g. 10.1.0.0/16); else all are refused."
+    )
+    max_response_bytes: int = Field(4096, ge=0, description="How much of the response is stored.")
+
+
+class PaymentSettings(_Group):
+    """process_payment."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_PAYMENT_")
+
+    gateway: Literal["none", "stripe", "sandbox"] = Field(
+        "none", description="`sandbox` charges nobody; for development."
+    )
+    stripe_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
+    stripe_url: str = Field("", description="Another address than Stripe's own.")
+    timeout_seconds: Seconds = Field(30.0, description="For one call.")
+
+
+GROUPS: tuple[type[_Group], ...] = (
+    PostgresSettings,
+    DatabaseSettings,
+    RedisSettings,
+    EngineSettings,
+    ApiSettings,
+    WorkerSettings,
+    SchedulerSettings,
+    EmailSettings,
+    WebhookSettings,
+    PaymentSettings,
+)
+
+
+T = TypeVar("T", bound=_Group)
+
+
+def load(group: type[T]) -> T:
+    """Read one group from the environment.
+
+    Raises:
+        SettingsError: a value is wrong; the message names the variable in one line and never shows the value.
+    """
+    try:
+        return group()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(group.model_config.get("env_prefix", "")) + "_".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{name.upper()}: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""Where jobs live: PostgreSQL. Every SQL statement of the engine stands in this package."""

@@ -1,0 +1,101 @@
+"""Attempts begin and end: claim, finish, heartbeat. The worker's half of the hot path; every write is fenced."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from goqueue.job import AttemptEnd, ClaimedJob, Outcome
+from goqueue.store import sql
+from goqueue.store.connect import Connection, fetch_all
+
+_STATUS: Final = {
+    Outcome.RETRIED: "pending",
+    Outcome.SNOOZED: "pending",
+    Outcome.HANDED_BACK: "pending",
+    Outcome.FAILED: "failed",
+    Outcome.CANCELLED: "cancelled",
+}
+_REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1}
+"""Outcomes that give the attempt back, since it was not the job's fault."""
+
+
+async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> list[ClaimedJob]:
+    """Take the jobs among `ids` that wait and are due, in one statement. PostgreSQL is the arbiter: an id that was
+    taken, cancelled or pushed twice yields nothing, and a worker that was buried gets nothing."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql.CLAIM, {"worker": worker_id, "ids": list(ids)})
+    return [ClaimedJob(*row) for row in await cursor.fetchall()]
+
+
+async def complete(connection: Connection, ends: Sequence[AttemptEnd]) -> set[int]:
+    """Write completions; returns the ids that were still ours. The rest had lost their lease and changed nothing."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(
+        sql.COMPLETE,
+        (
+            [end.id for end in ends],
+            [end.lease for end in ends],
+            [end.result for end in ends],
+        ),
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd]) -> set[int]:
+    """Write all other ends of attempts, each with its row in `job_attempts`; returns the ids that were ours."""
+    rows = await fetch_all(
+        connection,
+        sql.END_OTHERWISE,
+        (
+            [end.id for end in ends],
+            [end.lease for end in ends],
+            [_STATUS[end.outcome] for end in ends],
+            [end.error for end in ends],
+            [_REFUND.get(end.outcome, 0) for end in ends],
+            [end.delay for end in ends],
+            [end.result for end in ends],
+            [end.outcome.value for end in ends],
+        ),
+    )
+    return {row[0] for row in rows}
+
+
+async def register(connection: Connection, name: str, queues: Sequence[str], concurrency: int) -> int:
+    """A new worker id; one process takes a new one whenever it was declared dead."""
+    rows = await fetch_all(connection, sql.REGISTER_WORKER, (name, list(queues), concurrency))
+    return int(rows[0][0])
+
+
+async def heartbeat(
+    connection: Connection, worker_id: int, busy: int, draining: bool, stats: dict[str, Any]
+) -> bool:
+    """Say that the worker lives; False where it was declared dead in the meantime."""
+    parameters = {
+        "worker": worker_id,
+        "busy": busy,
+        "draining": draining,
+        "stats": orjson.dumps(stats).decode(),
+    }
+    return bool(await fetch_all(connection, sql.HEARTBEAT, parameters))
+
+
+async def cancel_requests(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Which of these running jobs somebody asked to cancel."""
+    return [row[0] for row in await fetch_all(connection, sql.CANCEL_REQUESTS, (list(ids),))]
+
+
+async def deregister(connection: Connection, worker_id: int) -> None:
+    """Take leave; the jobs must have been finished or handed back before."""
+    await connection.execute(sql.DEREGISTER_WORKER, (worker_id,))
+
+
+async def save_progress(connection: Connection, reports: Sequence[tuple[int, int, float]]) -> None:
+    """Store `(job id, lease, fraction)` triples."""
+    await connection.execute(sql.SAVE_PROGRESS, [list(column) for column in zip(*reports, strict=True)])
+
+
+async def save_logs(connection: Connection, lines: Sequence[tuple[int, int, str, str, datetime]]) -> None:
+    """Store `(job id, attempt, level, message, time)` lines that handlers reported."""
+    await connection.execute(sql.SAVE_LOGS, [list(column) for column in zip(*lines, strict=True)])

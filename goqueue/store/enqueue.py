@@ -1,0 +1,113 @@
+"""Jobs enter: many orders share one INSERT."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from goqueue.errors import Conflict
+from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
+from goqueue.store import sql
+from goqueue.store.connect import Connection, fetch_all
+
+
+def columns(jobs: Sequence[NewJob], owed: bool) -> list[list[Any]]:
+    """The orders turned by 90 degrees, as the INSERT's arrays."""
+    return [
+        [job.queue for job in jobs],
+        [job.type for job in jobs],
+        [orjson.dumps(job.payload).decode() for job in jobs],
+        [job.max_retries for job in jobs],
+        [job.priority for job in jobs],
+        [job.available_at for job in jobs],
+        [job.timeout for job in jobs],
+        [job.unique_key for job in jobs],
+        [job.source.value for job in jobs],
+        [job.source_key for job in jobs],
+        [job.trace_context for job in jobs],
+        [owed] * len(jobs),
+    ]
+
+
+async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+    """Insert all orders or none; the second list is what the caller now owes Redis.
+
+    Raises:
+        Conflict: a unique key changed hands again and again while we looked.
+        StoreUnavailable: see `Database.connection`.
+    """
+    keyed = [index for index, job in enumerate(jobs) if job.unique_key or job.source_key]
+    if not keyed:
+        return await _insert_plain(connection, jobs)
+    plain = [index for index, job in enumerate(jobs) if not (job.unique_key or job.source_key)]
+    made: dict[int, Enqueued] = {}
+    async with connection.transaction():
+        enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed])
+        made.update(zip(keyed, enqueued, strict=True))
+        if plain:
+            enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain])
+            made.update(zip(plain, enqueued, strict=True))
+            ready += more
+    return [made[index] for index in range(len(jobs))], ready
+
+
+async def _insert_plain(
+    connection: Connection, jobs: Sequence[NewJob]
+) -> tuple[list[Enqueued], list[ReadyJob]]:
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
+    rows = sorted(await cursor.fetchall())
+    ready = [
+        ReadyJob(id, job.queue, ready_score(job.priority, int(available_at.timestamp() * 1000)))
+        for (id, available_at, due), job in zip(rows, jobs, strict=True)
+        if due
+    ]
+    return [Enqueued(row[0], True) for row in rows], ready
+
+
+async def _insert_keyed(
+    connection: Connection, jobs: Sequence[NewJob]
+) -> tuple[list[Enqueued], list[ReadyJob]]:
+    """Insert what no key forbids, find what stood there; a holder that ends in between frees the key for us."""
+    result: dict[int, Enqueued] = {}
+    ready: list[ReadyJob] = []
+    for _ in range(10):
+        left = [index for index in range(len(jobs)) if index not in result]
+        rows = await fetch_all(
+            connection, sql.INSERT_KEYED, columns([jobs[index] for index in left], owed=False)
+        )
+        made = {(active or source): row for *row, active, source in rows}
+        for index in left:
+            job = jobs[index]
+            row = made.pop(job.unique_key or job.source_key, None)
+            if row is not None:
+                result[index] = Enqueued(row[0], True)
+                if row[2]:
+                    score = ready_score(job.priority, int(row[1].timestamp() * 1000))
+                    ready.append(ReadyJob(row[0], job.queue, score))
+        left = [index for index in left if index not in result]
+        if left:
+            found = await _find(connection, [jobs[index] for index in left])
+            result.update({index: found[at] for at, index in enumerate(left) if at in found})
+        if len(result) == len(jobs):
+            return [result[index] for index in range(len(jobs))], ready
+    raise Conflict("unique key is contended, try again")
+
+
+async def _find(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enqueued]:
+    rows = await fetch_all(
+        connection,
+        sql.FIND_KEYED,
+        [
+            [job.unique_key for job in jobs if job.unique_key],
+            [job.source_key for job in jobs if job.source_key],
+        ],
+    )
+    by_active = {active: id for id, active, _ in rows if active}
+    by_source = {source: id for id, _, source in rows if source}
+    found = {}
+    for at, job in enumerate(jobs):
+        id = by_source.get(job.source_key) or by_active.get(job.unique_key)
+        if id is not None:
+            found[at] = Enqueued(id, False)
+    return found

@@ -1,0 +1,126 @@
+"""Jobs as readers and operators see them: get, list, cancel, retry, delete, and the Go project's setters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import sql as compose
+from psycopg.rows import class_row
+
+from goqueue.job import Attempt, Job, JobFilter, ReadyJob, ready_score
+from goqueue.lifecycle import OPEN, JobStatus, sources
+from goqueue.store import sql
+from goqueue.store.connect import Connection, fetch_all
+
+
+def _job(**row: Any) -> Job:
+    row["status"] = JobStatus(row["status"])
+    return Job(**row)
+
+
+async def get(connection: Connection, job_id: int) -> Job | None:
+    """The job, or None where there is none or it was deleted."""
+    cursor = connection.cursor(row_factory=_job_row)
+    await cursor.execute(sql.GET_JOB, (job_id,))
+    return await cursor.fetchone()
+
+
+def _job_row(cursor: Any) -> Any:
+    names = [column.name for column in cursor.description or ()]
+    return lambda values: _job(**dict(zip(names, values, strict=True)))
+
+
+async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
+    """One page of jobs, ordered by id. Open ones are found without an index on status, see `goqueue.store.sql`."""
+    where: list[compose.Composable] = [compose.SQL("deleted_at IS NULL")]
+    values: list[Any] = []
+
+    def add(condition: str, value: Any) -> None:
+        where.append(compose.SQL(condition))  # type: ignore[arg-type]  # literals from the lines below only
+        values.append(value)
+
+    if wanted.queue is not None:
+        add("queue = %s", wanted.queue)
+    if wanted.type is not None:
+        add("type = %s", wanted.type)
+    if wanted.status is not None:
+        add("status = %s", wanted.status.value)
+        if wanted.status in OPEN:
+            where.append(compose.SQL(f"(id >= {sql.FLOOR} OR dispatch_at IS NOT NULL) AND finished_at IS NULL"))
+        elif wanted.status is JobStatus.FAILED:
+            where.append(compose.SQL("failed_at IS NOT NULL"))
+    if wanted.created_after is not None:
+        add("created_at >= %s", wanted.created_after)
+    if wanted.created_before is not None:
+        add("created_at < %s", wanted.created_before)
+    if wanted.after is not None:
+        add("id < %s" if wanted.newest_first else "id > %s", wanted.after)
+    query = compose.SQL("SELECT {columns} FROM jobs WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
+        columns=compose.SQL(sql.COLUMNS),
+        where=compose.SQL(" AND ").join(where),
+        order=compose.SQL("DESC" if wanted.newest_first else "ASC"),
+        limit=compose.Literal(wanted.limit),
+    )
+    cursor = connection.cursor(row_factory=_job_row)
+    await cursor.execute(query, values, prepare=False)
+    return await cursor.fetchall()
+
+
+async def status_of(connection: Connection, job_id: int) -> JobStatus | None:
+    """The job's status, or None where there is no such job."""
+    rows = await fetch_all(connection, sql.STATUS_OF, (job_id,))
+    return JobStatus(rows[0][0]) if rows else None
+
+
+async def set_status(connection: Connection, job_id: int, status: JobStatus) -> str | None:
+    """Move the job by hand where the state machine allows it; returns its queue, or None where it does not."""
+    parameters = {
+        "id": job_id,
+        "status": status.value,
+        "final": status.final,
+        "sources": [source.value for source in sources(status)],
+    }
+    rows = await fetch_all(connection, sql.SET_STATUS, parameters)
+    return rows[0][0] if rows else None
+
+
+async def increment_attempts(connection: Connection, job_id: int) -> bool:
+    """attempts + 1, atomically; False where there is no such job."""
+    return bool(await fetch_all(connection, sql.INCREMENT_ATTEMPTS, (job_id,)))
+
+
+async def save_result(connection: Connection, job_id: int, result: str | None, error: str | None) -> bool:
+    """Store a result (JSON text) and an error; False where there is no such job."""
+    return bool(await fetch_all(connection, sql.SAVE_RESULT, (result, error, job_id)))
+
+
+async def cancel(connection: Connection, job_id: int) -> tuple[JobStatus, str] | None:
+    """Cancel an open job; returns its status now and its queue, or None where nothing was open."""
+    rows = await fetch_all(connection, sql.CANCEL, (job_id,))
+    return (JobStatus(rows[0][0]), rows[0][1]) if rows else None
+
+
+async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
+    """Give a failed or cancelled job a fresh set of attempts; None where it is in another state."""
+    rows = await fetch_all(connection, sql.RETRY, (job_id,))
+    if not rows:
+        return None
+    queue, priority, available_at = rows[0]
+    return ReadyJob(job_id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
+
+
+async def soft_delete(connection: Connection, job_id: int) -> bool:
+    """Hide the job from readers; retention removes it later. False where there is none."""
+    return bool(await fetch_all(connection, sql.SOFT_DELETE, (job_id,)))
+
+
+async def attempts_of(connection: Connection, job_id: int) -> list[Attempt]:
+    """The finished attempts of a job, oldest first; a success is read off the job itself."""
+    cursor = connection.cursor(row_factory=class_row(Attempt))
+    await cursor.execute(sql.ATTEMPTS_OF, {"id": job_id})
+    return await cursor.fetchall()
+
+
+async def logs_of(connection: Connection, job_id: int, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+    """The lines that the job's handler logged, oldest first."""
+    rows: Sequence[Any] = await fetch_all(connection, sql.LOGS_OF, (job_id, after, limit))
+    return [dict(zip(("attempt", "level", "message", "at"), row, strict=True)) for row in rows]

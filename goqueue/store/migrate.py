@@ -1,0 +1,75 @@
+"""The schema's version: bring the database to it, or refuse to work on another one."""
+
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from goqueue.errors import StaleSchema
+
+_LOCK = 0x60_0E_0E
+"""Advisory lock under which one process at a time migrates; the number only has to be ours."""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "goqueue_migrations:")
+    return config
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None  # noqa: S101 - the package ships its migrations
+    return revision
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    """Bring the database to `revision`; does nothing where it is there already.
+
+    Raises:
+        psycopg.Error: the database cannot be reached or refuses.
+    """
+    _run(dsn, lambda config: command.upgrade(config, revision))
+
+
+def downgrade(dsn: str, revision: str = "base") -> None:
+    """Take the database back to `revision`."""
+    _run(dsn, lambda config: command.downgrade(config, revision))
+
+
+def _run(dsn: str, action: Any) -> None:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        connection.commit()
+        try:
+            config = _config()
+            config.attributes["connection"] = connection
+            action(config)
+            connection.commit()
+        finally:
+            connection.rollback()
+            connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            connection.commit()
+
+
+async def check(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Refuse a database whose schema is older than this code; a newer one is fine (expand first, contract later).
+
+    Raises:
+        StaleSchema: migrations are missing; the message says how to run them.
+    """
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    try:
+        cursor = await connection.execute("SELECT version_num FROM goqueue_schema")
+        row = await cursor.fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    current = row[0] if row else None
+    if current is None or (current in known and current != head()):
+        raise StaleSchema(f"database schema is at {current or 'nothing'}, needs {head()}: run `goqueue migrate`")

@@ -1,0 +1,41 @@
+"""Queues: which are paused, and how many open jobs each has by PostgreSQL's own count."""
+
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from goqueue.store import sql
+from goqueue.store.connect import Connection, fetch_all
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCount:
+    """Open jobs of one queue; `oldest_seconds` is the wait of the longest-waiting one that could run."""
+
+    queue: str
+    ready: int
+    scheduled: int
+    processing: int
+    oldest_seconds: float | None
+
+
+async def paused(connection: Connection) -> set[str]:
+    """Queues that no worker serves for now."""
+    return {row[0] for row in await fetch_all(connection, sql.PAUSED)}
+
+
+async def pause(connection: Connection, name: str) -> None:
+    """Let nobody fetch from the queue; running jobs go on."""
+    await connection.execute(sql.PAUSE, (name,))
+
+
+async def resume(connection: Connection, name: str) -> None:
+    """Let workers fetch from it again."""
+    await connection.execute(sql.RESUME, (name,))
+
+
+async def open_counts(connection: Connection) -> list[OpenCount]:
+    """What is open in each queue that has something open; costs as much as there are open jobs."""
+    cursor = connection.cursor(row_factory=class_row(OpenCount))
+    await cursor.execute(sql.OPEN_COUNTS)
+    return await cursor.fetchall()

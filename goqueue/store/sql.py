@@ -1,0 +1,334 @@
+"""Every statement of the engine, named. The hot ones first; EXPLAIN guards in the tests hold their plans.
+
+"Open" means not final. Two statements' worth of index entries would be paid by every job if open jobs were found by
+an index on status, so they are found like this: each open job has `id >= floor` (a range of the primary key) or a
+`dispatch_at` (the partial index `jobs_dispatch`, empty for jobs that pass through quickly). `goqueue.store.dispatch`
+moves the floor and keeps this true; docs/decisions/0001-indexes.md tells why.
+"""
+
+from typing import Final, LiteralString
+
+COLUMNS: Final[LiteralString] = """id, queue, type, payload, status, attempts, max_retries, result, error, created_at,
+    updated_at, priority, available_at, timeout, started_at, finished_at, unique_key, source, worker_id,
+    cancel_requested_at, progress, trace_context"""
+
+FLOOR: Final[LiteralString] = "(SELECT id FROM dispatch_floor)"
+
+# --- enqueue ---------------------------------------------------------------------------------------------------------
+
+INSERT_JOBS: Final[LiteralString] = """
+INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, unique_key, active_key, source,
+    source_key, trace_context, dispatch_at)
+SELECT queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key, unique_key,
+    source, source_key, trace_context, CASE WHEN available_at > now() THEN available_at WHEN owed THEN now() END
+FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::smallint[], %s::timestamptz[], %s::real[],
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
+    AS input (queue, type, payload, max_retries, priority, available_at, timeout, unique_key, source, source_key,
+        trace_context, owed, ord)
+ORDER BY ord
+"""
+"""Ids are drawn in input order (the default is evaluated above the sort), so ids in ascending order match it."""
+
+INSERT_PLAIN: Final[LiteralString] = INSERT_JOBS + "RETURNING id, available_at, dispatch_at IS NULL AS ready"
+
+INSERT_KEYED: Final[LiteralString] = (
+    INSERT_JOBS
+    + "ON CONFLICT DO NOTHING RETURNING id, available_at, dispatch_at IS NULL AS ready, active_key, source_key"
+)
+
+FIND_KEYED: Final[LiteralString] = """
+SELECT id, active_key, source_key FROM jobs WHERE active_key = ANY(%s)
+UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
+"""
+
+# --- claim and finish: the worker ------------------------------------------------------------------------------------
+
+CLAIM: Final[LiteralString] = """
+UPDATE jobs
+SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id = %(worker)s, started_at = now(),
+    updated_at = now()
+WHERE id = ANY(%(ids)s) AND status = 'pending' AND available_at <= now()
+    AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
+RETURNING id, lease, attempts, queue, type, payload, max_retries, timeout, available_at, started_at, trace_context
+"""
+
+COMPLETE: Final[LiteralString] = """
+UPDATE jobs
+SET status = 'completed', result = done.result, error = NULL, finished_at = now(), updated_at = now(),
+    dispatch_at = NULL, active_key = NULL
+FROM unnest(%s::bigint[], %s::int[], %s::jsonb[]) AS done (id, lease, result)
+WHERE jobs.id = done.id AND jobs.lease = done.lease AND jobs.status = 'processing'
+RETURNING jobs.id
+"""
+
+END_OTHERWISE: Final[LiteralString] = """
+WITH ended AS (
+    UPDATE jobs
+    SET status = decided.status, error = ended.error, result = coalesce(ended.result, jobs.result),
+        attempts = jobs.attempts - ended.refund, updated_at = now(),
+        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE decided.due END,
+        dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,
+        finished_at = CASE WHEN decided.final THEN now() END,
+        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
+        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END
+    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[])
+            AS ended (id, lease, status, error, refund, delay, result, outcome)
+        CROSS JOIN LATERAL (SELECT cancel_requested_at IS NOT NULL AS cancel FROM jobs AS asked
+            WHERE asked.id = ended.id) AS asked
+        CROSS JOIN LATERAL (SELECT CASE WHEN asked.cancel AND ended.status = 'pending' THEN 'cancelled'
+            ELSE ended.status END AS status) AS chosen
+        CROSS JOIN LATERAL (SELECT chosen.status, chosen.status <> 'pending' AS final,
+            now() + make_interval(secs => ended.delay) AS due) AS decided
+    WHERE jobs.id = ended.id AND jobs.lease = ended.lease AND jobs.status = 'processing'
+    RETURNING jobs.id, jobs.lease, jobs.attempts + ended.refund AS attempt, ended.outcome, ended.error,
+        jobs.worker_id, jobs.started_at
+), kept AS (
+    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at)
+    SELECT ended.id, ended.lease, attempt, outcome, error, workers.name, ended.started_at
+    FROM ended LEFT JOIN workers ON workers.id = ended.worker_id
+)
+SELECT id FROM ended
+"""
+
+SAVE_PROGRESS: Final[LiteralString] = """
+UPDATE jobs SET progress = reported.fraction, updated_at = now()
+FROM unnest(%s::bigint[], %s::int[], %s::real[]) AS reported (id, lease, fraction)
+WHERE jobs.id = reported.id AND jobs.lease = reported.lease AND jobs.status = 'processing'
+"""
+
+SAVE_LOGS: Final[LiteralString] = """
+INSERT INTO job_logs (job_id, attempt, level, message, at)
+SELECT line.* FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[])
+    AS line (job_id, attempt, level, message, at)
+WHERE EXISTS (SELECT FROM jobs WHERE jobs.id = line.job_id)
+"""
+
+REGISTER_WORKER: Final[LiteralString] = """
+INSERT INTO workers (name, queues, concurrency) VALUES (%s, %s, %s) RETURNING id
+"""
+
+HEARTBEAT: Final[LiteralString] = """
+UPDATE workers SET beat = beat + 1, heartbeat_at = now(), busy = %(busy)s, draining = %(draining)s, stats = %(stats)s
+WHERE id = %(worker)s RETURNING id
+"""
+
+CANCEL_REQUESTS: Final[LiteralString] = """
+SELECT id FROM jobs WHERE id = ANY(%s) AND cancel_requested_at IS NOT NULL AND status = 'processing'
+"""
+
+DEREGISTER_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s"
+
+# --- one job: the API ------------------------------------------------------------------------------------------------
+
+GET_JOB: Final[LiteralString] = f"SELECT {COLUMNS} FROM jobs WHERE id = %s AND deleted_at IS NULL"
+
+STATUS_OF: Final[LiteralString] = "SELECT status FROM jobs WHERE id = %s AND deleted_at IS NULL"
+
+SET_STATUS: Final[LiteralString] = """
+UPDATE jobs
+SET status = %(status)s, updated_at = now(), lease = lease + 1, worker_id = NULL,
+    started_at = CASE WHEN %(status)s = 'processing' THEN now() ELSE started_at END,
+    finished_at = CASE WHEN %(final)s THEN now() END,
+    failed_at = CASE WHEN %(status)s = 'failed' THEN now() END,
+    available_at = CASE WHEN %(status)s = 'pending' THEN now() ELSE available_at END,
+    dispatch_at = CASE WHEN %(final)s THEN NULL ELSE now() END,
+    cancel_requested_at = CASE WHEN %(status)s = 'pending' THEN NULL ELSE cancel_requested_at END,
+    active_key = CASE WHEN %(final)s THEN NULL ELSE active_key END
+WHERE id = %(id)s AND status = ANY(%(sources)s) AND deleted_at IS NULL
+RETURNING queue
+"""
+"""A status set by hand takes a new lease, so whoever ran the job before can no longer write to it."""
+
+INCREMENT_ATTEMPTS: Final[LiteralString] = """
+UPDATE jobs SET attempts = attempts + 1, updated_at = now()
+WHERE id = %s AND attempts < 2147483647 AND deleted_at IS NULL RETURNING id
+"""
+
+SAVE_RESULT: Final[LiteralString] = """
+UPDATE jobs SET result = %s::jsonb, error = %s, updated_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id
+"""
+
+CANCEL: Final[LiteralString] = """
+UPDATE jobs
+SET status = CASE WHEN held THEN status ELSE 'cancelled' END, updated_at = now(),
+    cancel_requested_at = coalesce(cancel_requested_at, now()),
+    finished_at = CASE WHEN held THEN NULL ELSE now() END,
+    dispatch_at = CASE WHEN held THEN dispatch_at END, active_key = CASE WHEN held THEN active_key END
+FROM (SELECT id AS it, status = 'processing' AND worker_id IS NOT NULL AS held FROM jobs WHERE id = %s FOR UPDATE)
+    AS now_is
+WHERE id = it AND status IN ('pending', 'processing') AND deleted_at IS NULL
+RETURNING status, queue
+"""
+"""A job that a worker holds is asked to stop and ends in `cancelled` when it has; any other ends at once."""
+
+RETRY: Final[LiteralString] = """
+UPDATE jobs
+SET status = 'pending', attempts = 0, lease = lease + 1, available_at = now(), dispatch_at = now(),
+    finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL, updated_at = now(),
+    active_key = CASE WHEN unique_key IS NULL
+        OR EXISTS (SELECT FROM jobs AS other WHERE other.active_key = jobs.unique_key) THEN NULL ELSE unique_key END
+WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
+RETURNING queue, priority, available_at
+"""
+
+SOFT_DELETE: Final[LiteralString] = "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
+
+ATTEMPTS_OF: Final[LiteralString] = """
+SELECT attempt, outcome, error, worker, started_at, finished_at FROM job_attempts WHERE job_id = %(id)s
+UNION ALL
+SELECT attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
+FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
+ORDER BY finished_at
+"""
+
+LOGS_OF: Final[LiteralString] = """
+SELECT attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s ORDER BY id LIMIT %s
+"""
+
+# --- dispatch, rescue, prune: the leader -----------------------------------------------------------------------------
+
+DUE: Final[LiteralString] = """
+SELECT id, queue, priority, available_at, dispatch_at FROM jobs
+WHERE dispatch_at > %s AND dispatch_at <= now() AND status = 'pending'
+ORDER BY dispatch_at LIMIT %s
+"""
+
+OPEN_FROM: Final[LiteralString] = f"""
+SELECT id, queue, priority, available_at, status, worker_id, dispatch_at IS NULL AS unlisted FROM jobs
+WHERE id > %(after)s AND id >= {FLOOR} AND id < %(before)s AND finished_at IS NULL
+ORDER BY id LIMIT %(limit)s
+"""
+
+OPEN_LISTED: Final[LiteralString] = f"""
+SELECT id, queue, priority, available_at, status, worker_id, dispatch_at FROM jobs
+WHERE (dispatch_at, id) > (%(after_time)s, %(after)s) AND dispatch_at IS NOT NULL AND id < {FLOOR}
+    AND finished_at IS NULL
+ORDER BY dispatch_at, id LIMIT %(limit)s
+"""
+
+RECENT: Final[LiteralString] = """
+SELECT id, queue, priority, available_at FROM jobs
+WHERE id >= %s AND id < %s AND status = 'pending' AND dispatch_at IS NULL ORDER BY id LIMIT %s
+"""
+
+NEXT_ID: Final[LiteralString] = """
+SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, now() FROM jobs_id_seq
+"""
+
+WRITERS: Final[LiteralString] = """
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'jobs'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Transactions that write to `jobs`. An INSERT holds this lock before it draws its first id."""
+
+PARK: Final[LiteralString] = """
+UPDATE jobs SET dispatch_at = available_at
+WHERE id >= %s AND id < %s AND finished_at IS NULL AND dispatch_at IS NULL
+"""
+
+RAISE_FLOOR: Final[LiteralString] = "UPDATE dispatch_floor SET id = %s WHERE id < %s"
+
+WORKERS: Final[LiteralString] = """
+SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats FROM workers ORDER BY id
+"""
+
+BURY_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s AND beat = %s RETURNING name"
+
+RESCUE: Final[LiteralString] = """
+WITH rescued AS (
+    UPDATE jobs
+    SET status = decided.status, error = %(error)s, updated_at = now(), lease = jobs.lease + 1,
+        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE now() END,
+        dispatch_at = CASE WHEN decided.final THEN NULL ELSE now() END,
+        finished_at = CASE WHEN decided.final THEN now() END,
+        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
+        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END
+    FROM (SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                WHEN attempts > max_retries THEN 'failed' ELSE 'pending' END AS verdict
+            FROM jobs WHERE id = ANY(%(ids)s) AND status = 'processing' AND worker_id IS NOT NULL
+                AND NOT EXISTS (SELECT FROM workers WHERE workers.id = jobs.worker_id)
+            ORDER BY id FOR UPDATE) AS orphan
+        CROSS JOIN LATERAL (SELECT verdict AS status, verdict <> 'pending' AS final) AS decided
+    WHERE jobs.id = orphan.id
+    RETURNING jobs.id, jobs.lease, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
+        jobs.started_at, jobs.worker_id
+), kept AS (
+    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at)
+    SELECT id, lease - 1, attempts, 'rescued', %(error)s, worker_id::text, started_at FROM rescued
+)
+SELECT id, queue, priority, available_at, status FROM rescued
+"""
+
+PRUNE: Final[LiteralString] = """
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs WHERE id > %(after)s AND id <= %(through)s AND finished_at IS NOT NULL
+        AND finished_at < now() - make_interval(secs => CASE WHEN status = 'completed' THEN %(completed)s
+            ELSE %(failed)s END)
+    FOR UPDATE SKIP LOCKED)
+"""
+
+PRUNE_CHUNK: Final[LiteralString] = """
+SELECT max(id) AS through, min(created_at) AS oldest FROM
+    (SELECT id, created_at FROM jobs WHERE id > %s ORDER BY id LIMIT %s) AS chunk
+"""
+
+TAKE_LEAD: Final[LiteralString] = """
+INSERT INTO leaders AS current (duty, holder) VALUES (%(duty)s, %(holder)s)
+ON CONFLICT (duty) DO UPDATE SET holder = %(holder)s, renewed_at = now(),
+    term = current.term + (current.holder <> %(holder)s)::int
+WHERE current.holder = %(holder)s OR current.renewed_at < now() - make_interval(secs => %(ttl)s)
+RETURNING term
+"""
+
+LEAVE_LEAD: Final[LiteralString] = "DELETE FROM leaders WHERE duty = %s AND holder = %s"
+
+LEADER: Final[LiteralString] = """
+SELECT holder, extract(epoch FROM now() - renewed_at) AS age FROM leaders WHERE duty = %s
+"""
+
+# --- queues and schedules --------------------------------------------------------------------------------------------
+
+PAUSED: Final[LiteralString] = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
+
+PAUSE: Final[LiteralString] = """
+INSERT INTO queues (name, paused_at) VALUES (%s, now())
+ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now())
+"""
+
+RESUME: Final[LiteralString] = "UPDATE queues SET paused_at = NULL WHERE name = %s"
+
+OPEN_COUNTS: Final[LiteralString] = f"""
+SELECT queue, count(*) FILTER (WHERE status = 'pending' AND available_at <= now()) AS ready,
+    count(*) FILTER (WHERE status = 'pending' AND available_at > now()) AS scheduled,
+    count(*) FILTER (WHERE status = 'processing') AS processing,
+    extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'pending' AND available_at <= now()))
+        AS oldest_seconds
+FROM (
+    SELECT queue, status, available_at FROM jobs WHERE id >= {FLOOR} AND finished_at IS NULL
+    UNION ALL
+    SELECT queue, status, available_at FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR}
+        AND finished_at IS NULL
+) AS open GROUP BY queue
+"""
+
+SCHEDULE_COLUMNS: Final[LiteralString] = """id, name, cron, time_zone, job, enabled, last_tick, last_job_id, next_tick,
+    created_at, updated_at"""
+
+LIST_SCHEDULES: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules ORDER BY name"
+GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
+PUT_SCHEDULE: Final[LiteralString] = f"""
+INSERT INTO schedules (name, cron, time_zone, job, enabled, next_tick)
+VALUES (%(name)s, %(cron)s, %(time_zone)s, %(job)s, %(enabled)s, %(next_tick)s)
+ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, time_zone = excluded.time_zone, job = excluded.job,
+    enabled = excluded.enabled, next_tick = excluded.next_tick, updated_at = now()
+RETURNING {SCHEDULE_COLUMNS}, (xmax = 0) AS created
+"""
+DELETE_SCHEDULE: Final[LiteralString] = "DELETE FROM schedules WHERE name = %s RETURNING id"
+SCHEDULES_DUE: Final[LiteralString] = f"""
+SELECT {SCHEDULE_COLUMNS}, now() AS now FROM schedules WHERE enabled AND next_tick <= now() ORDER BY next_tick
+"""
+ADVANCE_SCHEDULE: Final[LiteralString] = """
+UPDATE schedules SET last_tick = %(tick)s, last_job_id = coalesce(%(job_id)s, last_job_id), next_tick = %(next_tick)s
+WHERE id = %(id)s AND next_tick = %(was)s
+"""

@@ -1,0 +1,188 @@
+"""One attempt: run the handler of a claimed job and decide how the attempt ended."""
+
+import asyncio
+import contextvars
+import inspect
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from goqueue.errors import NeverRetry, RetryIn, Snooze
+from goqueue.jsontext import holds_nul
+from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
+from goqueue.registry import JobType, field_errors
+from goqueue.retry import RetryPolicy
+
+MAX_ERROR_LENGTH: Final = 4_000
+"""Characters of an error that are kept."""
+
+MAX_LOG_LENGTH: Final = 4_000
+"""Characters of a log line that are kept."""
+
+
+class Stop(StrEnum):
+    """Why the worker interrupts a running attempt."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    HAND_BACK = "hand_back"
+
+
+class RunningAttempt:
+    """An attempt while it runs; also the `JobContext` that its handler sees.
+
+    `deadline` is a `time.monotonic()` value in seconds.
+    """
+
+    __slots__ = ("_reports", "deadline", "job", "stop", "task", "timeout")
+
+    def __init__(self, job: ClaimedJob, timeout: float, reports: "Reports") -> None:
+        self.job = job
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
+        self.stop: Stop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._reports = reports
+
+    def interrupt(self, reason: Stop) -> None:
+        """Ask the handler to stop; the first reason stands. Call it in the event loop's thread."""
+        if self.stop is None:
+            self.stop = reason
+            if self.task is not None:
+                self.task.cancel()
+
+    @property
+    def job_id(self) -> int:
+        return self.job.id
+
+    @property
+    def attempt(self) -> int:
+        return self.job.attempt
+
+    @property
+    def max_retries(self) -> int:
+        return self.job.max_retries
+
+    @property
+    def queue(self) -> str:
+        return self.job.queue
+
+    @property
+    def cancelled(self) -> bool:
+        return self.stop is not None
+
+    def progress(self, fraction: float) -> None:
+        if not 0 <= fraction <= 1:
+            raise ValueError("progress must lie between 0 and 1")
+        self._reports.progress[self.job.id] = (self.job.lease, float(fraction))
+
+    def log(self, message: str, level: str = "info") -> None:
+        if level not in ("debug", "info", "warning", "error"):
+            raise ValueError("level must be debug, info, warning or error")
+        line = message.replace("\0", "\ufffd")[:MAX_LOG_LENGTH]
+        self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
+
+
+class Reports:
+    """What handlers reported since the last flush. Appending is safe from any thread."""
+
+    def __init__(self) -> None:
+        self.progress: dict[int, tuple[int, float]] = {}
+        self.logs: list[tuple[int, int, str, str, datetime]] = []
+
+    def take(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int, str, str, datetime]]]:
+        """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
+        progress, self.progress = self.progress, {}
+        logs, self.logs = self.logs, []
+        return [(job, lease, fraction) for job, (lease, fraction) in progress.items()], logs
+
+
+def encode_result(result: Any) -> str | None:
+    """The handler's return value as JSON text for the database.
+
+    Raises:
+        NeverRetry: it is no JSON, too large, or holds a NUL; the effect is done, so another attempt would not help.
+    """
+    if result is None:
+        return None
+    if isinstance(result, BaseModel):
+        result = result.model_dump(mode="json")
+    try:
+        encoded = orjson.dumps(result)
+    except TypeError as error:
+        raise NeverRetry(f"the handler's result is not JSON: {error}") from None
+    if len(encoded) > MAX_RESULT_BYTES:
+        raise NeverRetry(f"the handler's result is larger than {MAX_RESULT_BYTES} bytes")
+    text = encoded.decode()
+    if holds_nul(text):
+        raise NeverRetry("the handler's result contains a NUL character")
+    return text
+
+
+def describe(error: BaseException) -> str:
+    """An error as one bounded line: its class and message."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return text.replace("\0", "\ufffd")[:MAX_ERROR_LENGTH]
+
+
+def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy) -> AttemptEnd:
+    """The end of an attempt that went wrong: again after `delay` seconds (or the policy's backoff), or for good."""
+    if job.attempt > job.max_retries:
+        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=error)
+    wait = policy.delay(job.attempt) if delay is None else delay
+    return AttemptEnd(job.id, job.lease, Outcome.RETRIED, error=error, delay=wait)
+
+
+async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy, threads: Executor) -> AttemptEnd:
+    """Run the handler to its end, whatever that is; never raises."""
+    job = running.job
+    try:
+        if kind is None or kind.handler is None:
+            # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
+            return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
+        payload = kind.payload.model_validate(job.payload)
+        if inspect.iscoroutinefunction(kind.handler):
+            result = await kind.handler(payload, running)
+        else:
+            result = await _in_thread(threads, kind.handler, payload, running)
+        return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, result=encode_result(result))
+    except ValidationError as error:
+        fields = field_errors(error)
+        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=f"payload validation failed: {fields}"[:MAX_ERROR_LENGTH])
+    except Snooze as signal:
+        return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=describe(signal), delay=signal.seconds)
+    except RetryIn as signal:
+        return failed(job, describe(signal), signal.seconds, policy)
+    except NeverRetry as signal:
+        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=describe(signal))
+    except asyncio.CancelledError:
+        return interrupted(running, policy)
+    except BaseException as error:  # a handler that calls sys.exit() must not take the worker with it
+        if running.stop is not None:
+            return interrupted(running, policy)
+        return failed(job, describe(error), None, policy)
+
+
+def interrupted(running: RunningAttempt, policy: RetryPolicy) -> AttemptEnd:
+    """The end of an attempt that the worker broke off, or whose handler cancelled itself."""
+    job = running.job
+    match running.stop:
+        case Stop.CANCEL:
+            return AttemptEnd(job.id, job.lease, Outcome.CANCELLED, error="cancelled on request")
+        case Stop.HAND_BACK:
+            return AttemptEnd(job.id, job.lease, Outcome.HANDED_BACK, error="handed back by its worker")
+        case Stop.TIMEOUT:
+            return failed(job, f"timed out after {running.timeout:g} s", None, policy)
+        case None:
+            return failed(job, "CancelledError: the handler cancelled itself", None, policy)
+
+
+async def _in_thread(threads: Executor, handler: Callable[..., Any], *arguments: Any) -> Any:
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(threads, context.run, handler, *arguments)

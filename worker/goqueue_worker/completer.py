@@ -1,0 +1,110 @@
+"""Ends of attempts on their way to PostgreSQL: whatever gathered while the last write ran goes out in the next."""
+
+import asyncio
+import dataclasses
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import psycopg
+import structlog
+
+from goqueue.errors import StoreUnavailable
+from goqueue.job import AttemptEnd, Outcome
+from goqueue.store import attempts
+from goqueue.store.connect import Connection, Database
+
+BATCH: Final = 500
+"""Ends in one statement."""
+
+BACKLOG: Final = 5_000
+"""Unwritten ends at which the worker stops fetching."""
+
+log = structlog.get_logger(__name__)
+
+
+class Completer:
+    """Takes ends of attempts and writes them, in batches, until they are written.
+
+    Never gives up: a failed write is repeated (ends are fenced by their lease, so twice is harmless).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[AttemptEnd] = deque()
+        self._writing = 0
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stale = 0
+        """Ends that came too late: their job had been given to somebody else."""
+
+    def put(self, end: AttemptEnd) -> None:
+        """Take an end; returns at once."""
+        self._waiting.append(end)
+        self._work.set()
+        self._idle.clear()
+
+    @property
+    def backlog(self) -> int:
+        """Ends not yet written."""
+        return len(self._waiting) + self._writing
+
+    async def drained(self) -> None:
+        """Wait until everything taken so far is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        delay = 0.05
+        while True:
+            await self._work.wait()
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._writing = len(batch)
+            try:
+                await self._write(batch)
+                delay = 0.05
+            except StoreUnavailable:
+                self._waiting.extendleft(reversed(batch))
+                log.warning("ends not written, trying again", ends=len(self._waiting), seconds=delay)
+                await asyncio.sleep(delay)  # PostgreSQL gives no sign when it is back
+                delay = min(delay * 2, 1.0)
+            self._writing = 0
+            if not self._waiting:
+                self._work.clear()
+                self._idle.set()
+
+    async def _write(self, batch: list[AttemptEnd]) -> None:
+        done = [end for end in batch if end.outcome is Outcome.COMPLETED]
+        other = [end for end in batch if end.outcome is not Outcome.COMPLETED]
+        async with self._database.connection() as connection:
+            if done:
+                await self._write_or_split(connection, attempts.complete, done)
+            if other:
+                await self._write_or_split(connection, attempts.end_otherwise, other)
+
+    async def _write_or_split(
+        self,
+        connection: Connection,
+        write: Callable[[Connection, Sequence[AttemptEnd]], Awaitable[set[int]]],
+        ends: list[AttemptEnd],
+    ) -> None:
+        """One end that PostgreSQL refuses must not hold up the others: halve until it stands alone, then fail it."""
+        try:
+            ours = await write(connection, ends)
+        except psycopg.errors.DeadlockDetected:
+            ours = await write(connection, ends)
+        except (psycopg.DataError, psycopg.ProgrammingError) as error:
+            if len(ends) == 1:
+                text = f"the result could not be stored: {type(error).__name__}"
+                refused = dataclasses.replace(ends[0], outcome=Outcome.FAILED, result=None, error=text)
+                await attempts.end_otherwise(connection, [refused])
+                return
+            half = len(ends) // 2
+            await self._write_or_split(connection, write, ends[:half])
+            await self._write_or_split(connection, write, ends[half:])
+            return
+        if len(ours) < len(ends):
+            self.stale += len(ends) - len(ours)
+            lost = [end.id for end in ends if end.id not in ours]
+            log.warning("lease lost, end not written", jobs=lost[:20], count=len(lost))

@@ -1,0 +1,354 @@
+"""The hot path, whole: fetch ready ids from Redis, claim them in PostgreSQL, run, hand the ends to the completer.
+
+    fetch ──▶ claim ──▶ start ──▶ run (one task a job) ──▶ end ──▶ Completer
+      ▲                                                     │
+      └───────────────── a slot is free ◀───────────────────┘
+
+Everything is sized by free slots: one fetch asks for as many ids as there are free slots, one UPDATE claims them all,
+and ends are written together. A worker holds no job that it does not run.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import structlog
+
+from goqueue.broker import Broker
+from goqueue.broker.redis import BLOCK_SECONDS, weighted_order
+from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
+from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
+from goqueue.registry import REGISTRY, Registry
+from goqueue.retry import DEFAULT_RETRY, RetryPolicy
+from goqueue.settings import DatabaseSettings, EngineSettings, WorkerSettings
+from goqueue.store import attempts, queues
+from goqueue.store.connect import Database
+from goqueue_worker.attempt import Reports, RunningAttempt, Stop, run
+from goqueue_worker.completer import BACKLOG, Completer
+from goqueue_worker.membership import Membership, Standing
+
+TICK: Final = 0.1
+"""Seconds between two looks at deadlines and reports."""
+
+DEAF_AFTER: Final = 20.0
+"""Seconds without a fetch that came back after which the worker asks whether it is deaf."""
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One worker process. `run()` works until `stop()`; then it drains within the grace period."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        dsn: str,
+        settings: WorkerSettings,
+        engine: EngineSettings,
+        registry: Registry = REGISTRY,
+        name: str | None = None,
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._settings = settings
+        self._engine = engine
+        self._registry = registry
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self._weights = settings.weights(engine.queues)
+        self._paused: set[str] = set()
+        self._policy = RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds)
+        self._running: dict[int, RunningAttempt] = {}
+        self._freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
+        self._reports = Reports()
+        self._busy: Counter[str] = Counter()
+        self._finished: Counter[str] = Counter()
+        self._spent: Counter[str] = Counter()
+        self._completer = Completer(database)
+        self._loop = asyncio.get_running_loop()
+        self._membership = Membership(
+            dsn,
+            engine,
+            self.name,
+            list(self._weights),
+            settings.concurrency,
+            self._standing,
+            self._from_thread(self._on_joined),
+            self._from_thread(self.hand_back_all),
+        )
+        self.fetched_at = time.monotonic()
+        """When the fetch loop last came round (`time.monotonic()`)."""
+        self.ticked_at = time.monotonic()
+        """When the event loop last ran our timer."""
+
+    # --- the hot path ------------------------------------------------------------------------------------------------
+
+    async def _fetch_loop(self) -> None:
+        while not self._stopping.is_set():
+            free = self._settings.concurrency - len(self._running)
+            open_queues = {name: weight for name, weight in self._weights.items() if name not in self._paused}
+            if free <= 0 or self._membership.fenced or self._completer.backlog > BACKLOG or not open_queues:
+                self.fetched_at = time.monotonic()
+                await self._wait_for_slot()
+                continue
+            try:
+                ready = await self._broker.fetch(weighted_order(open_queues), free)
+            except BrokerUnavailable as error:
+                log.warning("fetch failed, trying again", error=error.message)
+                await self._pause(0.5)
+                continue
+            self.fetched_at = time.monotonic()
+            if ready:
+                for job in await self._claim(ready):
+                    self._start(job)
+
+    async def _claim(self, ready: list[ReadyJob]) -> list[ClaimedJob]:
+        """Claim what was fetched; what cannot be claimed now goes back to Redis, since it is gone from there."""
+        ids = [job.id for job in ready]
+        while not self._membership.fenced and not self._stopping.is_set():
+            worker_id = self._membership.worker_id
+            if worker_id is None:
+                break
+            try:
+                async with self._database.connection() as connection:
+                    return await attempts.claim(connection, worker_id, ids)
+            except StoreUnavailable:
+                log.warning("claim failed, trying again", jobs=len(ids))
+                await self._pause(0.2)
+        try:
+            await self._broker.push(ready, arrived=False)
+        except BrokerUnavailable:
+            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids))
+        return []
+
+    def _start(self, job: ClaimedJob) -> None:
+        kind = self._registry.get(job.type)
+        timeout = job.timeout or (kind.timeout if kind else 60.0)
+        running = RunningAttempt(job, timeout, self._reports)
+        self._running[job.id] = running
+        self._busy[job.queue] += 1
+        work = self._run(running)
+        if sys.version_info >= (3, 12):
+            # A handler that never waits ends here, without a turn of the event loop.
+            running.task = asyncio.Task(work, loop=self._loop, eager_start=True)
+        else:
+            running.task = self._loop.create_task(work)
+
+    async def _run(self, running: RunningAttempt) -> None:
+        job = running.job
+        started = time.perf_counter()
+        kind = self._registry.get(job.type)
+        policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
+        end = await run(running, kind, policy, self._threads)
+        if self._running.get(job.id) is running:
+            del self._running[job.id]
+        self._busy[job.queue] -= 1
+        self._finished[job.queue] += 1
+        self._spent[job.queue] += time.perf_counter() - started  # type: ignore[assignment]
+        self._completer.put(end)
+        self._freed.set()
+        if end.outcome is not Outcome.COMPLETED:
+            self._tell(job, end)
+
+    # --- around it ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, job: ClaimedJob, end: AttemptEnd) -> None:
+        log.info(
+            "attempt ended",
+            job_id=job.id,
+            type=job.type,
+            queue=job.queue,
+            attempt=job.attempt,
+            outcome=end.outcome.value,
+            error=end.error,
+            retry_in=round(end.delay, 3),
+            worker=self.name,
+        )
+
+    async def run(self) -> None:
+        """Work until `stop()`, then drain.
+
+        Raises:
+            GoQueueError: the worker cannot start.
+        """
+        completing = asyncio.create_task(self._completer.run(), name="completer")
+        duties = [
+            asyncio.create_task(self._timer(), name="timer"),
+            asyncio.create_task(self._report_loop(), name="reports"),
+            asyncio.create_task(self._control_loop(), name="control"),
+            asyncio.create_task(self._look_loop(), name="look"),
+        ]
+        self._membership.start()
+        log.info("worker started", worker=self.name, queues=list(self._weights), concurrency=self._settings.concurrency)
+        fetching = asyncio.create_task(self._fetch_loop(), name="fetch")
+        try:
+            await self._until_stopped([fetching, completing, *duties])
+            await fetching
+            await self._drain()
+        finally:
+            for task in (fetching, completing, *duties):
+                task.cancel()
+            await asyncio.gather(fetching, completing, *duties, return_exceptions=True)
+            await asyncio.to_thread(self._membership.leave)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            log.info("worker stopped", worker=self.name)
+
+    async def _until_stopped(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Wait for `stop()`; a duty that ends before it is a bug, and the process must not live on without it."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping not in done:
+            stopping.cancel()
+            self._stopping.set()
+            for task in done:
+                task.result()
+            raise GoQueueError("a part of the worker ended by itself")
+
+    def stop(self) -> None:
+        """Stop fetching and begin to drain. Call it in the event loop's thread."""
+        self._stopping.set()
+        self._freed.set()
+
+    async def _drain(self) -> None:
+        """Let running jobs finish within the grace period, hand back the rest uncharged, write every end."""
+        deadline = time.monotonic() + self._settings.grace_seconds
+        log.info("draining", running=len(self._running), grace_seconds=self._settings.grace_seconds)
+        while self._running and time.monotonic() < deadline:
+            self._freed.clear()
+            await self._pause_until_freed(deadline - time.monotonic())
+        if self._running:
+            log.warning("grace period over, handing back", jobs=list(self._running)[:20])
+            self.hand_back_all()
+            await asyncio.wait([r.task for r in self._running.values() if r.task], timeout=2)
+        try:
+            await asyncio.wait_for(self._completer.drained(), timeout=10)
+        except TimeoutError:
+            log.error("ends not written before exit; their jobs will be rescued", ends=self._completer.backlog)
+        await self._flush_reports()
+
+    def hand_back_all(self) -> None:
+        """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
+        for running in list(self._running.values()):
+            running.interrupt(Stop.HAND_BACK)
+
+    def _from_thread(self, call: Any) -> Any:
+        return lambda *arguments: self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _on_joined(self, worker_id: int) -> None:
+        log.info("registered", worker=self.name, worker_id=worker_id)
+        self._joined.set()
+        self._freed.set()
+
+    @property
+    def ready(self) -> bool:
+        """Registered, and not draining."""
+        return self._joined.is_set() and not self._membership.fenced and not self._stopping.is_set()
+
+    def _standing(self) -> Standing:
+        stats = {
+            queue: {
+                "busy": self._busy[queue],
+                "finished": self._finished[queue],
+                "seconds": round(float(self._spent[queue]), 3),
+            }
+            for queue in self._weights
+        }
+        return Standing(len(self._running), self._stopping.is_set(), stats)
+
+    async def _wait_for_slot(self) -> None:
+        self._freed.clear()
+        await self._pause_until_freed(0.2)
+
+    async def _pause_until_freed(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._freed.wait()
+        except TimeoutError:
+            pass
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try, or less when stopping."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _timer(self) -> None:
+        """One look at all deadlines instead of a timer for each job."""
+        while True:
+            await asyncio.sleep(TICK)
+            now = self.ticked_at = time.monotonic()
+            for running in list(self._running.values()):
+                if running.deadline < now:
+                    running.interrupt(Stop.TIMEOUT)
+
+    async def _report_loop(self) -> None:
+        while True:
+            await asyncio.sleep(5 * TICK)
+            await self._flush_reports()
+
+    async def _flush_reports(self) -> None:
+        progress, lines = self._reports.take()
+        if not progress and not lines:
+            return
+        try:
+            async with self._database.connection() as connection:
+                if progress:
+                    await attempts.save_progress(connection, progress)
+                if lines:
+                    await attempts.save_logs(connection, lines)
+        except StoreUnavailable:
+            log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
+
+    async def _control_loop(self) -> None:
+        """Cancel requests and pauses as they are made; what is missed is found by `_look_loop`."""
+        while True:
+            try:
+                async for message in self._broker.listen(self._broker.control_channel):
+                    verb, _, argument = message.partition(" ")
+                    if verb == "cancel" and (running := self._running.get(int(argument))):
+                        running.interrupt(Stop.CANCEL)
+                    elif verb in ("pause", "resume", ""):
+                        await self._look_at_pauses()
+            except (BrokerUnavailable, StoreUnavailable):
+                await self._pause(1.0)
+
+    async def _look_loop(self) -> None:
+        """PostgreSQL's word on cancel requests and pauses, once a heartbeat."""
+        while True:
+            try:
+                await self._look_at_pauses()
+                if self._running:
+                    async with self._database.connection() as connection:
+                        for job_id in await attempts.cancel_requests(connection, list(self._running)):
+                            if running := self._running.get(job_id):
+                                running.interrupt(Stop.CANCEL)
+            except StoreUnavailable:
+                pass
+            await asyncio.sleep(self._engine.heartbeat_seconds)
+
+    async def _look_at_pauses(self) -> None:
+        async with self._database.connection() as connection:
+            self._paused = await queues.paused(connection)
+        self._freed.set()
+
+    async def deaf(self) -> bool:
+        """True where fetches do not come back although Redis answers others: only a restart helps."""
+        if time.monotonic() - self.fetched_at < DEAF_AFTER:
+            return False
+        try:
+            async with asyncio.timeout(5 * BLOCK_SECONDS):
+                await self._broker.ping()
+        except (BrokerUnavailable, TimeoutError):
+            return False
+        return True
