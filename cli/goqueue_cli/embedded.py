@@ -9,8 +9,9 @@ as a script, in a session of its own. The keeper
   live server by the lock, never by a process number, which another process may have by now;
 - says the moment the server is ready, as it reads the server's log. Nothing here polls.
 
-PostgreSQL refuses to run as root. Root's server therefore runs as `nobody`; where the folders above its data or
-its binaries are closed to others, it is allowed to look through them (a Linux capability), and they stay closed.
+PostgreSQL refuses to run as root. Root's server therefore runs as `nobody`; where the folders above its data
+or its binaries are closed to others, it is allowed to look through them (a Linux capability), and they stay
+closed.
 
 Only the standard library is imported at the top: the keeper has to start in milliseconds.
 """
@@ -66,8 +67,8 @@ class _EmbeddedServer:
         Args:
             data_dir: Where the data, the password and the log are kept; made if missing.
             port: TCP port on the loopback address; None takes a free one, kept over restarts of this object.
-            ephemeral: The data is worth nothing without this process: if the process dies, the folder goes too,
-                and `close` removes it.
+            ephemeral: The data is worth nothing without this process: if the process dies, the folder goes
+                too, and `close` removes it.
         """
         self.data_dir = Path(data_dir).absolute()
         self.host = LOOPBACK
@@ -200,7 +201,9 @@ class _EmbeddedServer:
         )
         assert keeper.stdout is not None  # noqa: S101  # a pipe was asked for
         line = keeper.stdout.readline()
-        answer = json.loads(line) if line else {"error": f"the keeper of {self.kind} ended too early"}
+        answer: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"the keeper of {self.kind} ended too early"}
+        )
         self._keeper = keeper
         if "pid" in answer:
             self._pid = answer["pid"]
@@ -219,7 +222,7 @@ class _EmbeddedServer:
         self._release()
 
     def _release(self) -> None:
-        """Close the pipes of a keeper that has ended. It is remembered, so that a restart uses the same port."""
+        """Close the pipes of a keeper that has ended. It is remembered: a restart uses the same port."""
         self._pid = None
         if self._keeper is not None:
             for pipe in (self._keeper.stdin, self._keeper.stdout):
@@ -334,8 +337,8 @@ class EmbeddedValkey(_EmbeddedServer):
 def _free_port() -> int:
     """A free port below those that systems hand out to outgoing connections.
 
-    From that range a client that keeps trying to reach a stopped server would in the end be given the server's
-    own port, connect to itself, and hold the port against the server's return.
+    From that range a client that keeps trying to reach a stopped server would in the end be given the
+    server's own port, connect to itself, and hold the port against the server's return.
     """
     while True:
         port = 20_000 + secrets.randbelow(10_000)
@@ -605,7 +608,7 @@ class _Keeper:
             shutil.rmtree(self.program.data_dir, ignore_errors=True)
 
     def _lock(self) -> int:
-        """Take the folder. Every process of the server inherits the lock: it is held while one of them lives."""
+        """Take the folder. Every process of the server inherits the lock: held while one lives."""
         descriptor = os.open(self.program.data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         # A blocking lock with an alarm behind it: the former server, if it is stopping, lets go on its own.
         signal.signal(signal.SIGALRM, _raise_timeout)
