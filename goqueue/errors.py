@@ -36,6 +36,10 @@ class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 
 
+class StoreRefused(GoQueueError):
+    """PostgreSQL refused a value that passed all our checks; nothing was written (HTTP 400)."""
+
+
 class BrokerUnavailable(GoQueueError):
     """Redis cannot be reached. Jobs are still accepted: the dispatcher pushes them later."""
 

@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import psycopg
 import structlog
 
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable, Conflict, NotFound
+from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.job import Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import enqueue, jobs, queues
@@ -77,7 +76,7 @@ class JobService:
         try:
             async with self.database.connection() as connection:
                 enqueued, ready = await enqueue.insert(connection, [job for job, _ in batch])
-        except (psycopg.DataError, psycopg.IntegrityError, Conflict) as error:
+        except (StoreRefused, Conflict) as error:
             if len(batch) == 1:
                 _resolve(batch[0][1], error)
                 return

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from goqueue.errors import StoreUnavailable
+from goqueue.errors import StoreRefused, StoreUnavailable
 from goqueue.settings import DatabaseSettings, PostgresSettings
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -109,6 +109,7 @@ class Database:
         Raises:
             StoreUnavailable: no connection could be had, or it broke in use. Whether a statement in flight took
                 effect is then unknown; all of the engine's writes may be repeated.
+            StoreRefused: a value does not fit.
         """
         try:
             async with self._pool.connection() as connection:
@@ -118,6 +119,8 @@ class Database:
                 raise
             self._check_others()
             raise StoreUnavailable("database is unavailable") from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise StoreRefused(f"the database refused the value: {type(error).__name__}") from error
 
     def _check_others(self) -> None:
         if self._checking is None or self._checking.done():

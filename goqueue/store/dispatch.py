@@ -62,10 +62,10 @@ def _ready(id: int, queue: str, priority: int, available_at: datetime) -> ReadyJ
     return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
 
 
-async def due(connection: Connection, after: datetime, limit: int = CHUNK) -> tuple[list[ReadyJob], datetime]:
-    """Waiting jobs whose time came since `after`, and the time up to which they were read."""
+async def due(connection: Connection, after: datetime, limit: int = CHUNK) -> list[tuple[ReadyJob, datetime]]:
+    """Waiting jobs whose `dispatch_at` came since `after`, each with it, in that order."""
     rows = await fetch_all(connection, sql.DUE, (after, limit))
-    return [_ready(*row[:4]) for row in rows], rows[-1][4] if rows else after
+    return [(_ready(*row[:4]), row[4]) for row in rows]
 
 
 async def boundary(connection: Connection) -> Boundary:

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -26,7 +26,7 @@ from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
 from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue.settings import DatabaseSettings, EngineSettings, WorkerSettings
+from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts, queues
 from goqueue.store.connect import Database
 from goqueue_worker.attempt import Reports, RunningAttempt, Stop, run
@@ -35,6 +35,9 @@ from goqueue_worker.membership import Membership, Standing
 
 TICK: Final = 0.1
 """Seconds between two looks at deadlines and reports."""
+
+BLOCKED_AFTER: Final = 60.0
+"""Seconds without a turn of the event loop after which the process counts as stuck."""
 
 DEAF_AFTER: Final = 20.0
 """Seconds without a fetch that came back after which the worker asks whether it is deaf."""
@@ -72,7 +75,7 @@ class Worker:
         self._reports = Reports()
         self._busy: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self._completer = Completer(database)
         self._loop = asyncio.get_running_loop()
         self._membership = Membership(
@@ -87,6 +90,7 @@ class Worker:
         )
         self.fetched_at = time.monotonic()
         """When the fetch loop last came round (`time.monotonic()`)."""
+        self._deaf = False
         self.ticked_at = time.monotonic()
         """When the event loop last ran our timer."""
 
@@ -153,7 +157,7 @@ class Worker:
             del self._running[job.id]
         self._busy[job.queue] -= 1
         self._finished[job.queue] += 1
-        self._spent[job.queue] += time.perf_counter() - started  # type: ignore[assignment]
+        self._spent[job.queue] += time.perf_counter() - started
         self._completer.put(end)
         self._freed.set()
         if end.outcome is not Outcome.COMPLETED:
@@ -186,6 +190,7 @@ class Worker:
             asyncio.create_task(self._report_loop(), name="reports"),
             asyncio.create_task(self._control_loop(), name="control"),
             asyncio.create_task(self._look_loop(), name="look"),
+            asyncio.create_task(self._hearing_loop(), name="hearing"),
         ]
         self._membership.start()
         log.info("worker started", worker=self.name, queues=list(self._weights), concurrency=self._settings.concurrency)
@@ -248,17 +253,12 @@ class Worker:
         self._joined.set()
         self._freed.set()
 
-    @property
-    def ready(self) -> bool:
-        """Registered, and not draining."""
-        return self._joined.is_set() and not self._membership.fenced and not self._stopping.is_set()
-
     def _standing(self) -> Standing:
         stats = {
             queue: {
                 "busy": self._busy[queue],
                 "finished": self._finished[queue],
-                "seconds": round(float(self._spent[queue]), 3),
+                "seconds": round(self._spent[queue], 3),
             }
             for queue in self._weights
         }
@@ -342,13 +342,33 @@ class Worker:
             self._paused = await queues.paused(connection)
         self._freed.set()
 
-    async def deaf(self) -> bool:
-        """True where fetches do not come back although Redis answers others: only a restart helps."""
-        if time.monotonic() - self.fetched_at < DEAF_AFTER:
-            return False
-        try:
-            async with asyncio.timeout(5 * BLOCK_SECONDS):
-                await self._broker.ping()
-        except (BrokerUnavailable, TimeoutError):
-            return False
-        return True
+    async def _hearing_loop(self) -> None:
+        """A worker is deaf where fetches do not come back although Redis answers others: only a restart helps."""
+        while True:
+            await asyncio.sleep(DEAF_AFTER / 4)
+            if time.monotonic() - self.fetched_at < DEAF_AFTER:
+                self._deaf = False
+                continue
+            try:
+                async with asyncio.timeout(5 * BLOCK_SECONDS):
+                    await self._broker.ping()
+                self._deaf = True
+            except (BrokerUnavailable, TimeoutError):
+                self._deaf = False  # nobody hears Redis; a restart would change nothing
+
+    def unwell(self) -> dict[str, str]:
+        """Why the process should be restarted, for its liveness probe; empty where it should not."""
+        wrong = {}
+        if self._deaf:
+            wrong["fetch"] = f"no fetch came back for {time.monotonic() - self.fetched_at:.0f} s"
+        if time.monotonic() - self.ticked_at > BLOCKED_AFTER:
+            wrong["loop"] = f"a handler blocks the event loop since {time.monotonic() - self.ticked_at:.0f} s"
+        return wrong
+
+    def unready(self) -> dict[str, str]:
+        """Why the worker takes no jobs at the moment; empty where it does."""
+        if self._stopping.is_set():
+            return {"worker": "draining"}
+        if not self._joined.is_set() or self._membership.fenced:
+            return {"database": "no heartbeat written"}
+        return {}

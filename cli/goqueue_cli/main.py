@@ -1,0 +1,68 @@
+"""The `goqueue` command. Every part is imported by the subcommand that needs it, so that each process stays lean."""
+
+import sys
+from typing import Any
+
+import click
+
+from goqueue.errors import GoQueueError
+
+
+class _Group(click.Group):
+    """Errors that we raise on purpose end the process with one line, not with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GoQueueError as error:
+            detail = f" {error.fields}" if error.fields else ""
+            click.echo(f"goqueue: {error.message}{detail}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="goqueue")
+def main() -> None:
+    """Background jobs on PostgreSQL and Redis."""
+
+
+@main.command()
+def api() -> None:
+    """Serve the REST API."""
+    from goqueue_cli import processes
+
+    processes.api()
+
+
+@main.command()
+def worker() -> None:
+    """Run jobs."""
+    from goqueue_cli import processes
+
+    processes.worker()
+
+
+@main.command()
+def scheduler() -> None:
+    """Dispatch, rescue, fire schedules, prune (one leader among any number)."""
+    from goqueue_cli import processes
+
+    processes.scheduler()
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Only say whether the schema is current; exit 1 where it is not.")
+@click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
+def migrate(check: bool, revision: str) -> None:
+    """Bring the database schema to this version."""
+    from goqueue_cli import processes
+
+    processes.migrate(revision, only_check=check)
+
+
+@main.command()
+def dev() -> None:
+    """Run everything on an embedded PostgreSQL and Valkey, for development."""
+    from goqueue_cli.dev import run
+
+    run()

@@ -1,0 +1,140 @@
+"""How each long-running process is put together, started and stopped."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from goqueue import logs, registry, settings
+from goqueue.broker import Broker
+from goqueue.errors import StaleSchema
+from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.store import migrate as schema
+from goqueue.store.connect import Database, dsn
+
+log = structlog.get_logger(__name__)
+
+
+def _begin(process: str) -> EngineSettings:
+    engine = settings.load(EngineSettings)
+    logs.configure(engine, process=process)
+    import goqueue.builtin  # noqa: F401 - registers the three built-in types
+
+    registry.load(engine.jobs)
+    return engine
+
+
+def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `main` in an event loop; SIGTERM and SIGINT set its event."""
+    import uvloop
+
+    async def guarded() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+
+    uvloop.run(guarded())
+
+
+async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:
+    """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them."""
+    database_settings = settings.load(DatabaseSettings)
+    conninfo = dsn(settings.load(PostgresSettings), database_settings)
+    database = Database(conninfo, database_settings, maximum=connections)
+    await database.open(database_settings)
+    stack.push_async_callback(database.close)
+    async with database.connection() as connection:
+        await schema.check(connection)
+    broker = Broker(settings.load(RedisSettings))
+    stack.push_async_callback(broker.close)
+    return database, broker, conninfo
+
+
+def worker() -> None:
+    """`goqueue worker`."""
+    from goqueue.probes import Probes
+    from goqueue.settings import WorkerSettings
+    from goqueue_worker import handlers
+    from goqueue_worker.worker import Worker
+
+    engine = _begin("worker")
+    chosen = settings.load(WorkerSettings)
+    handlers.install()
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            database, broker, conninfo = await _stores(stack, connections=4)
+            work = Worker(database, broker, conninfo, chosen, engine)
+            probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
+            probes.start()
+            stack.callback(probes.stop)
+            running = asyncio.create_task(work.run())
+            await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            work.stop()
+            await running
+
+    _run(main)
+
+
+def scheduler() -> None:
+    """`goqueue scheduler`."""
+    from goqueue.probes import Probes
+    from goqueue.settings import SchedulerSettings
+    from goqueue_scheduler.scheduler import Scheduler
+
+    engine = _begin("scheduler")
+    chosen = settings.load(SchedulerSettings)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            database, broker, _ = await _stores(stack, connections=5)
+            process = Scheduler(database, broker, chosen, engine)
+            probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
+            probes.start()
+            stack.callback(probes.stop)
+            running = asyncio.create_task(process.run())
+            await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    _run(main)
+
+
+def api() -> None:
+    """`goqueue api`."""
+    from goqueue_api.server import serve
+
+    serve(_begin("api"))
+
+
+def migrate(revision: str, *, only_check: bool) -> None:
+    """`goqueue migrate`.
+
+    Raises:
+        StaleSchema: with `only_check`, where migrations are missing.
+    """
+    _begin("migrate")
+    database_settings = settings.load(DatabaseSettings)
+    conninfo = dsn(settings.load(PostgresSettings), database_settings)
+
+    async def check() -> None:
+        database = Database(conninfo, database_settings, maximum=1)
+        await database.open(database_settings)
+        try:
+            async with database.connection() as connection:
+                await schema.check(connection)
+        finally:
+            await database.close()
+
+    if not only_check:
+        schema.upgrade(conninfo, revision)
+    try:
+        asyncio.run(check())
+    except StaleSchema:
+        if only_check or revision == "head":
+            raise
+    log.info("schema is current", revision=schema.head())

@@ -1,0 +1,64 @@
+"""Liveness, readiness and metrics on a small port of their own, answered by a thread.
+
+A thread, so that the answer also comes when the event loop is blocked: that is exactly what liveness must tell.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+Check = Callable[[], dict[str, str]]
+"""Names what is wrong, by part; empty where all is well. Runs in the probe's thread: read flags, wait for nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 5  # seconds a slow client may take
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: probes come every few seconds."""
+
+
+class Probes:
+    """Serves `/livez`, `/readyz` and `/metrics`; `port` 0 takes any free one, see `self.port` after `start()`."""
+
+    def __init__(self, host: str, port: int, live: Check, ready: Check) -> None:
+        self._checks = {"/livez": live, "/readyz": ready}
+        self._metrics = make_wsgi_app()
+        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        self.port: int = self._server.server_port
+
+    def start(self) -> None:
+        """Begin to answer."""
+        threading.Thread(target=self._server.serve_forever, name="probes", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "/")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        check = self._checks.get(path)
+        if check is None:
+            status, body = "404 Not Found", {"error": "not found"}
+        else:
+            try:
+                wrong = check()
+            except Exception as error:
+                wrong = {"check": type(error).__name__}
+            status = "503 Service Unavailable" if wrong else "200 OK"
+            body = {"status": "unavailable", **wrong} if wrong else {"status": "ok"}
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps(body).encode()]

@@ -1,0 +1,70 @@
+"""Cron: each tick of each schedule becomes exactly one job, whoever leads and whenever a leader dies.
+
+The job carries the tick as its `source_key`, which is unique, so firing twice finds the first job. Ticks missed in an
+absence are made up for by one job for the latest of them, if that is younger than the catch-up bound.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from goqueue import cron
+from goqueue.errors import GoQueueError, StoreUnavailable
+from goqueue.job import Source
+from goqueue.orders import accept
+from goqueue.registry import Registry
+from goqueue.service import JobService
+from goqueue.store import schedules
+from goqueue.store.schedules import Schedule
+
+TICK: Final = 0.5
+"""Seconds between two looks at the schedules."""
+
+log = structlog.get_logger(__name__)
+
+
+class CronDuty:
+    """The leader's cron duty; `catch_up` in seconds."""
+
+    def __init__(self, service: JobService, registry: Registry, queues: list[str], catch_up: float) -> None:
+        self._service = service
+        self._registry = registry
+        self._queues = queues
+        self._catch_up = timedelta(seconds=catch_up)
+        self.fired = 0
+
+    async def run(self) -> None:
+        """Fire until cancelled."""
+        while True:
+            try:
+                async with self._service.database.connection() as connection:
+                    due = await schedules.due(connection)
+                for schedule, now in due:
+                    await self._fire(schedule, now)
+            except StoreUnavailable as error:
+                log.warning("schedules not read", error=error.message)
+            await asyncio.sleep(TICK)
+
+    async def _fire(self, schedule: Schedule, now: datetime) -> None:
+        oldest = now - self._catch_up
+        tick = cron.missed(schedule.cron, schedule.time_zone, schedule.next_tick, now, oldest)
+        job_id = await self._enqueue(schedule, tick) if tick is not None else None
+        following = cron.next_tick(schedule.cron, schedule.time_zone, max(now, tick or now))
+        async with self._service.database.connection() as connection:
+            await schedules.advance(connection, schedule, tick or schedule.next_tick, job_id, following)
+
+    async def _enqueue(self, schedule: Schedule, tick: datetime) -> int | None:
+        key = f"schedule:{schedule.id}:{tick.isoformat()}"
+        try:
+            order = accept(schedule.job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
+            made = await self._service.enqueue(order)
+        except StoreUnavailable:
+            raise
+        except GoQueueError as error:
+            log.error("schedule cannot fire", schedule=schedule.name, error=error.message, fields=error.fields)
+            return None
+        self.fired += made.created
+        log.info("schedule fired", schedule=schedule.name, tick=tick.isoformat(), job_id=made.id)
+        return made.id

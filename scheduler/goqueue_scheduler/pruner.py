@@ -1,0 +1,52 @@
+"""Retention: final jobs past their age are deleted, a few thousand ids at a time, so that nobody notices."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from goqueue.errors import StoreUnavailable
+from goqueue.store import dispatch
+from goqueue.store.connect import Database
+
+PAUSE: Final = 0.1
+"""Seconds between two chunks."""
+
+PASS: Final = 300.0
+"""Seconds between two walks through the table."""
+
+log = structlog.get_logger(__name__)
+
+
+class Pruner:
+    """The leader's retention duty; ages in seconds."""
+
+    def __init__(self, database: Database, completed: float, failed: float) -> None:
+        self._database = database
+        self._completed = completed
+        self._failed = failed
+
+    async def run(self) -> None:
+        """Walk until cancelled."""
+        while True:
+            try:
+                gone = await self.walk()
+                if gone:
+                    log.info("old jobs deleted", jobs=gone)
+            except StoreUnavailable:
+                pass
+            await asyncio.sleep(PASS)
+
+    async def walk(self) -> int:
+        """One pass from the oldest id to the first chunk that is too young; how many jobs were deleted."""
+        young = datetime.now(UTC) - timedelta(seconds=min(self._completed, self._failed))
+        gone, after = 0, 0
+        while True:
+            async with self._database.connection() as connection:
+                count, through, oldest = await dispatch.prune(connection, after, self._completed, self._failed)
+            gone += count
+            if through is None or oldest is None or oldest > young:
+                return gone
+            after = through
+            await asyncio.sleep(PAUSE)
