@@ -73,8 +73,8 @@ class _EmbeddedServer:
         self.data_dir = Path(data_dir).absolute()
         self.host = LOOPBACK
         self.ephemeral = ephemeral
-        self._wanted_port = port
         self._port = port
+        self._port_settled = port is not None
         self._password: str | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
@@ -133,9 +133,8 @@ class _EmbeddedServer:
         if self.running:
             return self
         self.password  # noqa: B018  # the keeper finds the file
-        attempts = 1 if self._wanted_port is not None or self._keeper is not None else 5
-        for left in reversed(range(attempts)):
-            if self._wanted_port is None and self._keeper is None:
+        for left in reversed(range(1 if self._port_settled else 5)):
+            if not self._port_settled:
                 self._port = _free_port()
             try:
                 self._start_keeper()
@@ -144,6 +143,7 @@ class _EmbeddedServer:
                 # Somebody took the port between the look and the start: only then another is tried.
                 if not left:
                     raise
+        self._port_settled = True
         self._after_start()
         return self
 

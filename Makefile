@@ -1,0 +1,61 @@
+# The front door. `make help` lists what can be done; each target makes its environment (.venv) first.
+
+BIN := .venv/bin
+TIERS := .venv/bin/python tools/run_tiers.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format test-unit test-integration test-chaos test-e2e bench cluster cluster-down \
+	docs lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
+
+setup: ## Make .venv from the locks (PYTHON=… for a certain Python); instant when it is current
+	@tools/setup.sh
+
+run: setup ## Run all of GoQueue on this machine: API, worker, scheduler, PostgreSQL, Valkey
+	@exec $(BIN)/goqueue dev
+
+test: setup ## Run every check and every test
+	@$(TIERS) lint unit integration chaos e2e
+
+lint: setup ## Check style, types and the dependency rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Put the code into the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test-unit: setup ## Test the pure logic (seconds)
+	@$(TIERS) unit
+
+test-integration: setup ## Test on real PostgreSQL, Valkey, SMTP and HTTP
+	@$(TIERS) integration
+
+test-chaos: setup ## Kill every part under load and count the jobs
+	@$(TIERS) chaos
+
+test-e2e: setup ## Test on a real Kubernetes (needs Go, and root or a container engine)
+	@$(TIERS) e2e
+
+bench: setup ## Measure throughput and latency beside River
+	@$(BIN)/python -m benchmarks
+
+cluster: setup ## Start a real Kubernetes on this machine with GoQueue in it
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: setup ## Remove that Kubernetes
+	@$(BIN)/python -m tests.cluster down
+
+docs: setup ## Write the generated tables in docs/ anew
+	@$(BIN)/goqueue docs
+
+lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: newest versions)
+	@tools/lock.sh
+
+clean: ## Remove .venv, caches and build products (what `make run` keeps in .goqueue stays)
+	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
