@@ -1,0 +1,1 @@
+"""One small driver per system; README.md has the protocol they all speak."""
