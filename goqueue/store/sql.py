@@ -64,7 +64,7 @@ RETURNING jobs.id
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
-    SET status = decided.status, error = ended.error, result = coalesce(ended.result, jobs.result),
+    SET status = decided.status, error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END, result = coalesce(ended.result, jobs.result),
         attempts = jobs.attempts - ended.refund, updated_at = now(),
         available_at = CASE WHEN decided.final THEN jobs.available_at ELSE decided.due END,
         dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,

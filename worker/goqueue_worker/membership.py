@@ -83,9 +83,10 @@ class Membership:
         while not self._stop.is_set():
             started = time.monotonic()
             try:
+                was = self.worker_id
                 self._beat()
                 self.beaten_at = started
-                if was_fenced and self.worker_id is not None:
+                if (was_fenced or was != self.worker_id) and self.worker_id is not None:
                     self._on_joined(self.worker_id)
                 was_fenced = False
             except psycopg.Error as error:
@@ -126,7 +127,6 @@ class Membership:
         row = self._connection.execute(sql.REGISTER_WORKER, self._me).fetchone()
         assert row is not None  # noqa: S101 - INSERT … RETURNING
         self.worker_id = int(row[0])
-        self._on_joined(self.worker_id)
 
     def _depart(self) -> None:
         try:

@@ -138,6 +138,8 @@ class Worker:
         kind = self._registry.get(job.type)
         timeout = job.timeout or (kind.timeout if kind else 60.0)
         running = RunningAttempt(job, timeout, self._reports)
+        if (former := self._running.get(job.id)) is not None:
+            former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
         self._busy[job.queue] += 1
         work = self._run(running)

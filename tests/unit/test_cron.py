@@ -1,0 +1,84 @@
+"""Fire times: zones, daylight saving, missed ticks."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goqueue import cron
+from goqueue.errors import InvalidInput
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_a_daily_tick_keeps_its_local_hour_over_a_change_of_the_clocks() -> None:
+    around = list(islice(cron.ticks("0 9 * * *", "Europe/Berlin", utc("2026-03-27T12:00")), 3))
+    assert around == [utc("2026-03-28T08:00"), utc("2026-03-29T07:00"), utc("2026-03-30T07:00")]
+
+
+def test_a_time_that_the_clock_skips_fires_once_after_the_gap() -> None:
+    # Berlin jumps from 02:00 to 03:00 on 29 March 2026: 02:30 does not exist.
+    ticks = list(islice(cron.ticks("30 2 * * *", "Europe/Berlin", utc("2026-03-28T12:00")), 2))
+    assert ticks == [utc("2026-03-29T01:00"), utc("2026-03-30T00:30")]
+
+
+def test_a_time_that_the_clock_passes_twice_fires_once() -> None:
+    # New York falls back from 02:00 to 01:00 on 1 November 2026: 01:30 comes twice.
+    ticks = list(islice(cron.ticks("30 1 * * *", "America/New_York", utc("2026-10-31T12:00")), 2))
+    assert ticks == [utc("2026-11-01T05:30"), utc("2026-11-02T06:30")]
+
+
+def test_every_quarter_of_an_hour_goes_on_through_both_changes() -> None:
+    for start in ("2026-03-29T00:00", "2026-10-25T00:00"):
+        ticks = list(islice(cron.ticks("*/15 * * * *", "Europe/Berlin", utc(start)), 16))
+        assert {later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)} == {timedelta(minutes=15)}
+
+
+@given(
+    st.sampled_from(["* * * * *", "*/7 * * * *", "0 3 * * 1-5", "15 10 1 * *"]),
+    st.sampled_from(["UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Auckland"]),
+    st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - made aware in the test
+)
+def test_ticks_are_after_the_start_and_strictly_ascending(expression: str, zone: str, start: datetime) -> None:
+    after = start.replace(tzinfo=UTC)
+    ticks = list(islice(cron.ticks(expression, zone, after), 5))
+    assert after < ticks[0]
+    assert all(earlier < later for earlier, later in zip(ticks, ticks[1:], strict=False))
+
+
+@pytest.mark.parametrize("expression", ["", "* * * *", "61 * * * *", "a b c d e", "0 0 30 2 *", "* * * * * * *"])
+def test_a_wrong_or_impossible_expression_is_named(expression: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        cron.next_tick(expression, "UTC", utc("2026-01-01T00:00"))
+    assert list(caught.value.fields) == ["cron"]
+
+
+@pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../../etc/passwd", "Europe"])
+def test_an_unknown_zone_is_named(zone: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        cron.next_tick("* * * * *", zone, utc("2026-01-01T00:00"))
+    assert list(caught.value.fields) == ["time_zone"]
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "expected"),
+    [
+        ("10:00", "10:00", "10:00"),  # on time
+        ("10:00", "10:59", "10:00"),  # late, nothing missed
+        ("10:00", "12:30", "12:00"),  # three missed: the latest stands for them
+        ("01:00", "12:30", "12:00"),  # most of them too old, the latest is not
+    ],
+)
+def test_after_an_absence_the_latest_missed_tick_fires_once(first: str, now: str, expected: str) -> None:
+    at = utc(f"2026-05-05T{now}")
+    tick = cron.missed("0 * * * *", "UTC", utc(f"2026-05-05T{first}"), at, at - timedelta(hours=1))
+    assert tick == utc(f"2026-05-05T{expected}")
+
+
+def test_a_tick_older_than_the_catch_up_bound_does_not_fire() -> None:
+    now = utc("2026-05-05T12:00")
+    assert cron.missed("0 3 * * *", "UTC", utc("2026-05-05T03:00"), now, now - timedelta(hours=1)) is None

@@ -1,0 +1,168 @@
+"""From a request body to an order: each rule of the REST contract."""
+
+from typing import Any
+
+import pytest
+
+import goqueue.builtin  # noqa: F401 - registers the built-in types
+from goqueue.errors import InvalidInput
+from goqueue.orders import accept
+from goqueue.registry import REGISTRY
+
+QUEUES = ["default", "email", "webhooks", "payment", "images"]
+MAIL = {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"queue": "email", "payload": MAIL, **changes}
+
+
+def refused(raw: Any) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        accept(raw, REGISTRY, QUEUES)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("queue", "payload", "expected"),
+    [
+        ("email", MAIL, "send_email"),
+        ("default", MAIL, "send_email"),
+        ("webhooks", {"url": "https://example.org/hook", "method": "POST", "body": {}}, "send_webhook"),
+        (
+            "payment",
+            {"payment_id": "p1", "user_id": "u1", "amount": 12.5, "currency": "USD", "method": "card"},
+            "process_payment",
+        ),
+    ],
+)
+def test_the_type_follows_from_a_built_in_queue(queue: str, payload: dict[str, Any], expected: str) -> None:
+    assert accept({"queue": queue, "payload": payload}, REGISTRY, QUEUES).type == expected
+
+
+def test_another_queue_needs_a_type() -> None:
+    assert refused(body(queue="images")).fields == {"type": "required for queue 'images'"}
+
+
+def test_absent_max_retries_means_five_and_zero_means_none() -> None:
+    assert accept(body(), REGISTRY, QUEUES).max_retries == 5
+    assert accept(body(max_retries=0), REGISTRY, QUEUES).max_retries == 0
+
+
+def test_an_unknown_queue_is_told_the_allowed_ones() -> None:
+    error = refused(body(queue="nope"))
+    assert error.message == "invalid queue"
+    assert error.fields == {"provided": "nope", "allowed": sorted(QUEUES)}
+
+
+def test_an_unknown_type_is_told_the_allowed_ones() -> None:
+    error = refused(body(type="nope"))
+    assert error.message == "invalid job type"
+    assert error.fields["provided"] == "nope"
+    assert "send_email" in error.fields["allowed"]
+
+
+@pytest.mark.parametrize("payload", [None, 1, "x", [], True])
+def test_a_payload_must_be_an_object(payload: Any) -> None:
+    assert refused(body(payload=payload)).message == "invalid payload format"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"max_retries": 21}, "max_retries"),
+        ({"max_retries": -1}, "max_retries"),
+        ({"max_retries": "3"}, "max_retries"),
+        ({"max_retries": 1.5}, "max_retries"),
+        ({"max_retries": True}, "max_retries"),
+        ({"priority": 101}, "priority"),
+        ({"available_at": "2026-01-01"}, "available_at"),
+        ({"available_at": "2026-01-01T00:00:00"}, "available_at"),
+        ({"available_at": "2300-01-01T00:00:00Z"}, "available_at"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": 86401}, "timeout"),
+        ({"unique_key": ""}, "unique_key"),
+        ({"unique_key": "a\nb"}, "unique_key"),
+        ({"unique_key": "x" * 256}, "unique_key"),
+        ({"queue": ""}, "queue"),
+        ({"queue": 5}, "queue"),
+        ({"type": 5}, "type"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any], field: str) -> None:
+    error = refused(body(**change))
+    assert error.message == "validation failed"
+    assert list(error.fields) == [field]
+
+
+@pytest.mark.parametrize("missing", ["queue", "payload"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    raw = body()
+    del raw[missing]
+    assert missing in refused(raw).fields
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 1])
+def test_a_body_must_be_an_object(raw: Any) -> None:
+    assert refused(raw).fields == {"body": "must be a JSON object"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"to": "nobody"}, "to"),
+        ({"to": None}, "to"),
+        ({"subject": ""}, "subject"),
+        ({"subject": "a\r\nBcc: eve@example.org"}, "subject"),
+        ({"body": ""}, "body"),
+        ({"cc": "x"}, "cc"),
+    ],
+)
+def test_a_wrong_e_mail_is_refused_without_showing_its_value(change: dict[str, Any], field: str) -> None:
+    error = refused(body(payload={**MAIL, **change}))
+    assert error.message == "payload validation failed"
+    assert list(error.fields) == [field]
+    assert "eve@" not in str(error.fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"amount": 0}, "amount"),
+        ({"amount": "5"}, "amount"),
+        ({"currency": "US"}, "currency"),
+        ({"currency": "US1"}, "currency"),
+        ({"method": "cash"}, "method"),
+        ({"payment_id": ""}, "payment_id"),
+        ({"user_id": ""}, "user_id"),
+    ],
+)
+def test_a_wrong_payment_is_refused(change: dict[str, Any], field: str) -> None:
+    payment = {"payment_id": "p", "user_id": "u", "amount": 5, "currency": "EUR", "method": "card", **change}
+    assert list(refused({"queue": "payment", "payload": payment}).fields) == [field]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"url": "not a url"}, "url"),
+        ({"url": "ftp://example.org"}, "url"),
+        ({"method": "GET"}, "method"),
+        ({"body": "text"}, "body"),
+        ({"timeout": 31}, "timeout"),
+        ({"timeout": 0}, "timeout"),
+        ({"headers": {"a b": "c"}}, "headers"),
+        ({"headers": {"a": 1}}, "headers"),
+        ({"headers": {"a": "b\r\nc: d"}}, "headers"),
+    ],
+)
+def test_a_wrong_webhook_is_refused(change: dict[str, Any], field: str) -> None:
+    hook = {"url": "https://example.org/hook", "method": "POST", "body": {}, **change}
+    (found,) = refused({"queue": "webhooks", "payload": hook}).fields
+    assert found.split(".")[0] == field
+
+
+def test_the_bodys_own_key_goes_before_the_headers() -> None:
+    assert accept(body(unique_key="mine"), REGISTRY, QUEUES, unique_key="header").unique_key == "mine"
+    assert accept(body(), REGISTRY, QUEUES, unique_key="header").unique_key == "header"
