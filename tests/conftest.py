@@ -1,0 +1,111 @@
+"""Fixtures for every tier: real servers for the run, fresh databases and queues for each module.
+
+Nothing is started before a test asks for it.
+"""
+
+import itertools
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.servers.gotools import Mailpit, StripeMock, run_mailpit, run_stripe_mock
+from tests.servers.stores import FreshDatabase, FreshRedis, fresh_database
+
+_LOGICAL_DATABASES = 1024
+_next_database = itertools.count(1)
+
+
+def _new_folder(name: str) -> Path:
+    # Not pytest's own temporary folder, which is closed to `nobody` (PostgreSQL's user where the tests run as root) and
+    # would outlive the server.
+    return Path(tempfile.mkdtemp(prefix=f"goqueue-{name}-"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL for the whole run, durable (fsync on). Do not stop it: `own_postgres` is for that."""
+    with EmbeddedPostgres(_new_folder("postgres"), ephemeral=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[EmbeddedValkey]:
+    """One Valkey for the whole run. Do not stop or FLUSHALL it: `own_valkey` is for that."""
+    databases = {"databases": str(_LOGICAL_DATABASES)}
+    with EmbeddedValkey(_new_folder("valkey"), ephemeral=True, settings=databases) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: EmbeddedPostgres) -> Iterator[FreshDatabase]:
+    """A database with the newest schema and no rows, for this module; dropped after it."""
+    with fresh_database(postgres_server) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def bare_database(postgres_server: EmbeddedPostgres) -> Iterator[FreshDatabase]:
+    """A database with nothing in it, for this test; dropped after it. For tests of the migrations."""
+    with fresh_database(postgres_server, migrated=False) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def ready_queues(valkey_server: EmbeddedValkey) -> Iterator[FreshRedis]:
+    """An empty logical database of Valkey and a prefix of its own, for this module; flushed after it."""
+    fresh = FreshRedis(valkey_server, next(_next_database), "{" + f"test-{secrets.token_hex(4)}" + "}")
+    yield fresh
+    with redis.Redis.from_url(fresh.url) as client:
+        client.flushdb()
+
+
+@pytest.fixture(scope="module")
+def redis_prefix(ready_queues: FreshRedis) -> str:
+    """The key prefix of this module's ready queues."""
+    return ready_queues.prefix
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for this test alone, to be stopped, killed and started again (about a second to start)."""
+    with EmbeddedPostgres(_new_folder("postgres"), ephemeral=True) as server:
+        yield server
+
+
+@pytest.fixture
+def own_database(own_postgres: EmbeddedPostgres) -> Iterator[FreshDatabase]:
+    """A migrated database on `own_postgres`."""
+    with fresh_database(own_postgres) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[EmbeddedValkey]:
+    """A Valkey for this test alone, to be flushed, stopped, killed and started again; it forgets all at each stop."""
+    with EmbeddedValkey(_new_folder("valkey"), ephemeral=True) as server:
+        yield server
+
+
+@pytest.fixture
+def own_ready_queues(own_valkey: EmbeddedValkey) -> FreshRedis:
+    """Ready queues on `own_valkey`."""
+    return FreshRedis(own_valkey, 0, "{goqueue}")
+
+
+@pytest.fixture(scope="session")
+def mailpit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailpit]:
+    """A real SMTP server that shows what it received. Built from source at the first use on a machine (a minute)."""
+    with run_mailpit(tmp_path_factory.mktemp("mailpit")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stripe_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeMock]:
+    """Stripe's own mock of its API. Built from source at the first use on a machine (seconds)."""
+    with run_stripe_mock(tmp_path_factory.mktemp("stripe-mock")) as server:
+        yield server

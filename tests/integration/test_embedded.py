@@ -1,0 +1,184 @@
+"""The embedded servers keep what they were given, end with their owner, and are never started twice on one folder."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import redis
+
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from tests.servers.gotools import Mailpit, StripeMock
+from tests.servers.stores import FreshDatabase, FreshRedis
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server with data that stays, below a folder that only its owner may enter."""
+    with EmbeddedPostgres(tmp_path / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A server with data that stays."""
+    with EmbeddedValkey(tmp_path / "valkey") as server:
+        yield server
+
+
+def insert(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.dsn) as connection:
+        connection.execute("create table if not exists kept (at timestamptz default now())")
+        connection.execute("insert into kept default values")
+
+
+def count(server: EmbeddedPostgres) -> int:
+    with psycopg.connect(server.dsn) as connection:
+        row = connection.execute("select count(*) from kept").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def keeper_of(server: int) -> int:
+    """The process id of the parent, as the kernel tells it."""
+    return int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("how", ["stop", "immediate", "kill"])
+def test_postgres_keeps_committed_rows_over_every_way_to_end(postgres: EmbeddedPostgres, how: str) -> None:
+    insert(postgres)
+    port = postgres.port
+    if how == "kill":
+        postgres.kill()
+    else:
+        postgres.stop(immediate=how == "immediate")
+    assert not postgres.running
+    postgres.start()
+    assert postgres.port == port
+    assert count(postgres) == 1
+
+
+def test_postgres_starts_although_its_pid_file_names_a_live_process(postgres: EmbeddedPostgres) -> None:
+    insert(postgres)
+    postgres.kill()
+    pid_file = postgres.data_dir / "data" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    postgres.start()
+    assert count(postgres) == 1
+
+
+def test_postgres_starts_after_its_keeper_was_killed(postgres: EmbeddedPostgres) -> None:
+    insert(postgres)
+    assert postgres.pid is not None
+    os.kill(keeper_of(postgres.pid), signal.SIGKILL)
+    postgres.stop()
+    postgres.start()
+    assert count(postgres) == 1
+
+
+def test_postgres_survives_the_terminals_interrupt(postgres: EmbeddedPostgres) -> None:
+    assert postgres.pid is not None
+    assert os.getsid(postgres.pid) != os.getsid(0)
+
+
+def test_a_folder_in_use_is_refused(postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(EmbeddedServerError, match="in use by another process"):
+        EmbeddedPostgres(postgres.data_dir).start()
+    assert postgres.running
+
+
+def test_a_taken_port_is_named(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="in use"):
+        EmbeddedPostgres(tmp_path / "other", port=postgres.port).start()
+    with pytest.raises(EmbeddedServerError, match="in use"):
+        EmbeddedValkey(tmp_path / "another", port=postgres.port).start()
+
+
+def test_postgres_refuses_a_stranger(postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(host=postgres.host, port=postgres.port, user=postgres.user, dbname="postgres", password="x")
+
+
+def test_valkey_refuses_a_stranger(valkey: EmbeddedValkey) -> None:
+    with redis.Redis(host=valkey.host, port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+def test_valkey_finds_its_data_after_a_stop_and_forgets_it_when_killed(valkey: EmbeddedValkey) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("first", "1")
+    valkey.stop()
+    valkey.start()
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("second", "1")
+    valkey.kill()
+    valkey.start()
+    with redis.Redis.from_url(valkey.url) as client:
+        assert client.keys("*") == [b"first"]
+
+
+_OWNER = """
+import sys
+from pathlib import Path
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
+folder, ephemeral = Path(sys.argv[1]), sys.argv[2] == "ephemeral"
+servers = [EmbeddedPostgres(folder / "p", ephemeral=ephemeral), EmbeddedValkey(folder / "v", ephemeral=ephemeral)]
+print(*[server.start().pid for server in servers], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kept", ["ephemeral", "kept"])
+def test_servers_end_with_an_owner_that_was_killed(tmp_path: Path, kept: str) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNER, str(tmp_path), kept], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with owner:
+        assert owner.stdout is not None
+        servers = [int(pid) for pid in owner.stdout.readline().split()]
+        assert len(servers) == 2
+        watched = [os.pidfd_open(pid) for server in servers for pid in (server, keeper_of(server))]
+        owner.kill()
+        for descriptor in watched:
+            _wait_for_end(descriptor)
+    if kept == "ephemeral":
+        assert not list(tmp_path.iterdir())
+    else:
+        for server in (EmbeddedPostgres(tmp_path / "p"), EmbeddedValkey(tmp_path / "v")):
+            with server:
+                assert server.running
+
+
+def _wait_for_end(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert poll.poll(20_000)
+    os.close(descriptor)
+
+
+def test_the_fresh_database_has_the_schema_and_no_rows(database: FreshDatabase) -> None:
+    with psycopg.connect(database.dsn) as connection:
+        assert connection.execute("select count(*) from jobs").fetchone() == (0,)
+        assert connection.execute("show fsync").fetchone() == ("on",)
+
+
+def test_the_ready_queues_are_empty(ready_queues: FreshRedis) -> None:
+    with redis.Redis.from_url(ready_queues.url) as client:
+        assert client.dbsize() == 0
+
+
+def test_mailpit_and_stripe_mock_answer(mailpit: Mailpit, stripe_mock: StripeMock) -> None:
+    assert httpx.get(f"{mailpit.api}/messages").json()["total"] == 0
+    answer = httpx.post(
+        f"{stripe_mock.url}/v1/payment_intents",
+        data={"amount": "100", "currency": "eur"},
+        headers={"Authorization": "Bearer sk_test_123"},
+    )
+    assert answer.json()["object"] == "payment_intent"

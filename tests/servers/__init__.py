@@ -1,0 +1,1 @@
+"""Real servers for the tests: PostgreSQL, Valkey, an SMTP server, Stripe's own mock."""
