@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
@@ -43,6 +45,8 @@ def connect(settings: RedisSettings) -> Any:
         "socket_connect_timeout": 3.0,
         "socket_keepalive": True,
         "health_check_interval": 0,
+        # Once more on a fresh connection, for those that a restart of Redis broke; waiting is the caller's business.
+        "retry": Retry(NoBackoff(), 1),
         "protocol": 2,
     }
     url = settings.url.get_secret_value()
@@ -72,6 +76,8 @@ class Broker:
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = connect(settings)
         self._prefix = settings.prefix
+        self._fetcher: Any = None
+        self._fetcher_id: int | None = None
         self.control_channel = f"{settings.prefix}:control"
         self.arrivals_channel = f"{settings.prefix}:arrivals"
 
@@ -81,6 +87,8 @@ class Broker:
     async def close(self) -> None:
         """Close all connections."""
         with contextlib.suppress(RedisError, OSError):
+            if self._fetcher is not None:
+                await self._fetcher.aclose()
             await self._redis.aclose()
 
     async def ping(self) -> None:
@@ -113,12 +121,27 @@ class Broker:
         """
         keys = [self._ready(queue) for queue in queues]
         async with _speaking():
-            reply = await self._redis.bzmpop(block, len(keys), keys, min=True, count=count)
+            if self._fetcher is None:
+                self._fetcher, self._fetcher_id = await self._own_connection()
+            reply = await self._fetcher.bzmpop(block, len(keys), keys, min=True, count=count)
         if not reply:
             return []
         key, members = reply
         queue = queues[keys.index(key.decode())]
         return [ReadyJob(int(member), queue, float(score)) for member, score in members]
+
+    async def _own_connection(self) -> tuple[Any, int | None]:
+        """A client with a connection to itself, and Redis's name for that, by which a blocked fetch can be woken."""
+        if isinstance(self._redis, RedisCluster):
+            return self._redis, None
+        fetcher = self._redis.client()
+        return fetcher, await fetcher.client_id()
+
+    async def wake_fetch(self) -> None:
+        """Let a blocked `fetch` return at once, empty-handed; without this it returns when its time is up."""
+        if self._fetcher_id is not None:
+            async with _speaking():
+                await self._redis.client_unblock(self._fetcher_id)
 
     async def remove(self, queue: str, job_id: int) -> None:
         """Take a job that shall not run out of its ready set."""

@@ -9,6 +9,7 @@ and ends are written together. A worker holds no job that it does not run.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -199,7 +200,7 @@ class Worker:
         fetching = asyncio.create_task(self._fetch_loop(), name="fetch")
         try:
             await self._until_stopped([fetching, completing, *duties])
-            await fetching
+            await self._end_fetch(fetching)
             await self._drain()
         finally:
             for task in (fetching, completing, *duties):
@@ -224,6 +225,14 @@ class Worker:
         """Stop fetching and begin to drain. Call it in the event loop's thread."""
         self._stopping.set()
         self._freed.set()
+
+    async def _end_fetch(self, fetching: asyncio.Task[None]) -> None:
+        """Wake the fetch that may be blocked; never cancel it, since what it has just popped would be lost to Redis."""
+        while not fetching.done():
+            with contextlib.suppress(BrokerUnavailable):
+                await self._broker.wake_fetch()
+            await asyncio.wait({fetching}, timeout=0.1)
+        fetching.result()
 
     async def _drain(self) -> None:
         """Let running jobs finish within the grace period, hand back the rest uncharged, write every end."""
