@@ -1,0 +1,269 @@
+"""The leader's duties on real stores: nothing that waits is forgotten, nobody alive is rescued."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from goqueue import JobContext
+from goqueue.lifecycle import JobStatus
+from goqueue.store import attempts, dispatch, schedules
+from goqueue.store.enqueue import columns
+from goqueue.job import NewJob
+from goqueue.store import sql
+from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
+from tests.integration.engine import Engine, eventually
+
+
+async def nothing(payload: Any, job: JobContext) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def types(engine: Engine) -> None:
+    engine.handle("nothing", nothing)
+
+
+async def insert_without_push(engine: Engine, count: int = 1, owed: bool = False) -> list[int]:
+    """Jobs as an enqueuer leaves them that dies between commit and push."""
+    async with engine.database.connection() as connection:
+        orders = [NewJob("default", "nothing", {})] * count
+        cursor = await connection.execute(sql.INSERT_PLAIN, columns(orders, owed))
+        return sorted(row[0] for row in await cursor.fetchall())
+
+
+async def claim_by_dead_worker(engine: Engine, job_id: int, name: str = "dead") -> None:
+    async with engine.database.connection() as connection:
+        worker_id = await attempts.register(connection, name, ["default"], 1)
+        assert await attempts.claim(connection, worker_id, [job_id])
+
+
+async def ready_ids(engine: Engine, queue: str = "default") -> set[int]:
+    members = await engine.broker._redis.zrange(engine.broker._ready(queue), 0, -1)
+    return {int(member) for member in members}
+
+
+async def sweep(engine: Engine) -> tuple[Dispatcher, Sweeps]:
+    """One reconciliation, as a new leader makes it."""
+    dispatcher = Dispatcher(engine.database, engine.broker, 60)
+    async with engine.database.connection() as connection:
+        edge = await dispatch.boundary(connection)
+        sweeps = Sweeps(due_through=edge.at, swept=edge.next_id)
+        await dispatcher.reconcile(connection, sweeps)
+    return dispatcher, sweeps
+
+
+async def test_a_scheduled_job_runs_when_its_time_comes_and_not_before(engine: Engine) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=0.7)
+    async with engine.worker(), engine.scheduler():
+        job = await engine.until(await engine.enqueue("nothing", available_at=due), "completed")
+    assert job.started_at is not None
+    assert timedelta(0) <= job.started_at - due < timedelta(seconds=1)
+
+
+async def test_a_job_committed_but_never_pushed_is_found_within_seconds(engine: Engine) -> None:
+    async with engine.worker(), engine.scheduler() as scheduler:
+
+        async def leads() -> bool:
+            return scheduler.leadership.leading and await engine.broker.epoch() is not None
+
+        await eventually(leads)
+        (job_id,) = await insert_without_push(engine)
+        await engine.until(job_id, "completed", seconds=6)
+        assert scheduler.dispatcher.repaired == 1
+
+
+async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(engine: Engine) -> None:
+    async with engine.worker(), engine.scheduler() as scheduler:
+
+        async def leads() -> bool:
+            return scheduler.leadership.leading and await engine.broker.epoch() is not None
+
+        await eventually(leads)
+        (job_id,) = await insert_without_push(engine, owed=True)
+        await engine.until(job_id, "completed", seconds=1.5)
+
+
+async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engine: Engine) -> None:
+    async with engine.scheduler():
+        ids = [await engine.enqueue("nothing") for _ in range(50)]
+        later = await engine.enqueue("nothing", available_at=datetime.now(UTC) + timedelta(hours=1))
+        await engine.service.close()
+        await engine.broker._redis.flushdb()
+
+        async def all_back() -> bool:
+            return await ready_ids(engine) == set(ids)
+
+        await eventually(all_back)
+        assert later not in await ready_ids(engine)
+
+
+async def test_the_job_of_a_silent_worker_runs_again_elsewhere(engine: Engine) -> None:
+    job_id = await engine.enqueue("nothing")
+    await claim_by_dead_worker(engine, job_id)
+    async with engine.scheduler(), engine.worker("heir"):
+        job = await engine.until(job_id, "completed", seconds=6)
+    assert job.attempts == 2
+    assert await engine.outcomes(job_id) == ["rescued"]
+
+
+async def test_a_job_whose_attempts_all_died_ends_in_failed(engine: Engine) -> None:
+    job_id = await engine.enqueue("nothing", max_retries=0)
+    await claim_by_dead_worker(engine, job_id)
+    async with engine.scheduler(), engine.worker("heir"):
+        job = await engine.until(job_id, "failed", seconds=6)
+    assert (job.attempts, job.error) == (1, "its worker died")
+
+
+async def test_a_job_that_was_to_be_cancelled_when_its_worker_died_is_cancelled(engine: Engine) -> None:
+    job_id = await engine.enqueue("nothing")
+    await claim_by_dead_worker(engine, job_id)
+    assert await engine.service.cancel(job_id) is JobStatus.PROCESSING
+    async with engine.scheduler():
+        await engine.until(job_id, "cancelled", seconds=6)
+
+
+async def test_a_living_worker_is_not_rescued_however_long_its_job_runs(engine: Engine) -> None:
+    go = asyncio.Event()
+
+    async def long(payload: Any, job: JobContext) -> None:
+        await go.wait()
+
+    engine.handle("long", long, timeout=60)
+    async with engine.scheduler() as scheduler, engine.worker():
+        job_id = await engine.enqueue("long")
+        await engine.until(job_id, "processing")
+
+        async def two_leases() -> bool:
+            rows = await engine.rows("SELECT now() - started_at > interval '3 seconds' FROM jobs WHERE id = %s", job_id)
+            return bool(rows[0][0])
+
+        await eventually(two_leases)
+        go.set()
+        job = await engine.until(job_id, "completed")
+        assert (job.attempts, scheduler.rescuer.buried, scheduler.dispatcher.rescued) == (1, 0, 0)
+
+
+async def test_a_job_set_to_processing_by_an_external_worker_is_nobodys_to_rescue(engine: Engine) -> None:
+    job_id = await engine.enqueue("nothing")
+    await engine.service.set_status(job_id, JobStatus.PROCESSING)
+    await sweep(engine)
+    assert (await engine.service.get(job_id)).status is JobStatus.PROCESSING
+
+
+async def test_the_floor_rises_over_final_jobs_and_loses_no_open_one(engine: Engine) -> None:
+    ids = await insert_without_push(engine, 300)
+    waiting, running, lost = ids[0], ids[1], ids[2]
+    await engine.execute(
+        "UPDATE jobs SET status = 'completed', finished_at = now() WHERE id <> ALL(%s)", [waiting, running, lost]
+    )
+    await claim_by_dead_worker(engine, running, "alive")
+    import goqueue_scheduler.dispatcher as module
+
+    was, module.WINDOW = module.WINDOW, 10  # type: ignore[misc]
+    try:
+        await sweep(engine)
+    finally:
+        module.WINDOW = was  # type: ignore[misc]
+    async with engine.database.connection() as connection:
+        assert await dispatch.floor(connection) > ids[-1]
+    # Below the floor now; every way of finding open jobs must still see them.
+    await engine.execute("DELETE FROM workers")
+    await engine.broker._redis.flushdb()
+    dispatcher, _ = await sweep(engine)
+    assert dispatcher.rescued == 1
+    assert await ready_ids(engine) == {waiting, running, lost}
+    from goqueue.job import JobFilter
+
+    assert {job.id for job in await engine.service.find(JobFilter(status=JobStatus.PENDING))} == {
+        waiting,
+        running,
+        lost,
+    }
+
+
+async def test_the_floor_waits_for_a_transaction_that_has_drawn_an_id(engine: Engine) -> None:
+    async with engine.database.connection() as writer, writer.transaction():
+        cursor = await writer.execute(sql.INSERT_PLAIN, columns([NewJob("default", "nothing", {})], False))
+        ((job_id, *_),) = await cursor.fetchall()
+        await sweep(engine)
+        async with engine.database.connection() as connection:
+            assert await dispatch.floor(connection) <= job_id
+    await sweep(engine)
+    assert await ready_ids(engine) == {job_id}
+
+
+async def test_a_reader_with_an_old_snapshot_holds_up_no_sweep(engine: Engine) -> None:
+    async with engine.database.connection() as reader, reader.transaction():
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.execute("SELECT count(*) FROM jobs")
+        async with engine.database.connection() as connection:
+            assert await dispatch.settled(connection, await dispatch.boundary(connection))
+
+
+async def test_of_many_schedulers_one_leads_and_another_takes_over(engine: Engine) -> None:
+    async with engine.scheduler() as second:
+        async with engine.scheduler() as first:
+
+            async def one_leads() -> bool:
+                return first.leadership.leading or second.leadership.leading
+
+            await eventually(one_leads)
+            assert first.leadership.leading != second.leadership.leading
+
+        async def second_leads() -> bool:
+            return second.leadership.leading
+
+        await eventually(second_leads, 3)
+
+
+async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engine) -> None:
+    template = {"queue": "default", "type": "nothing", "payload": {}}
+    tick = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
+    async with engine.database.connection() as connection:
+        await schedules.put(connection, "each-minute", "* * * * *", "UTC", template, True, tick)
+    async with engine.scheduler(), engine.scheduler():
+
+        async def fired() -> bool:
+            return bool(await engine.rows("SELECT 1 FROM schedules WHERE last_job_id IS NOT NULL"))
+
+        await eventually(fired)
+    # A leader that died between enqueue and note would fire the same tick again: it finds the first job.
+    (first,) = await engine.rows("SELECT last_job_id, source FROM schedules, jobs WHERE jobs.id = last_job_id")
+    await engine.execute("UPDATE schedules SET next_tick = last_tick, last_job_id = NULL")
+    async with engine.scheduler():
+        await eventually(fired)
+    keys = await engine.rows("SELECT source_key, count(*) FROM jobs GROUP BY 1")
+    assert all(count == 1 for _, count in keys)
+    assert (await engine.rows("SELECT last_job_id FROM schedules")) >= [(first[0],)]
+    assert first[1] == "schedule"
+
+
+async def test_a_schedule_whose_template_went_bad_does_not_stop_the_others(engine: Engine) -> None:
+    tick = datetime.now(UTC) - timedelta(seconds=5)
+    async with engine.database.connection() as connection:
+        await schedules.put(connection, "bad", "* * * * *", "UTC", {"queue": "gone", "payload": {}}, True, tick)
+        good = {"queue": "default", "type": "nothing", "payload": {}}
+        await schedules.put(connection, "good", "* * * * *", "UTC", good, True, tick)
+    async with engine.scheduler():
+
+        async def both_advanced() -> bool:
+            rows = await engine.rows("SELECT next_tick > now() FROM schedules")
+            return rows == [(True,), (True,)]
+
+        await eventually(both_advanced)
+    assert len(await engine.rows("SELECT 1 FROM jobs")) == 1
+
+
+async def test_retention_deletes_final_jobs_past_their_age_and_nothing_else(engine: Engine) -> None:
+    from goqueue_scheduler.pruner import Pruner
+
+    old, young, failed, waiting = await insert_without_push(engine, 4)
+    await engine.execute("UPDATE jobs SET created_at = now() - interval '10 days'")
+    done = "UPDATE jobs SET status = %s, finished_at = now() - %s::interval WHERE id = %s"
+    await engine.execute(done, "completed", "8 days", old)
+    await engine.execute(done, "completed", "1 day", young)
+    await engine.execute(done, "failed", "8 days", failed)
+    day = 86400.0
+    assert await Pruner(engine.database, 7 * day, 30 * day).walk() == 1
+    assert {row[0] for row in await engine.rows("SELECT id FROM jobs")} == {young, failed, waiting}
