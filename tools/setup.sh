@@ -3,18 +3,9 @@
 # Does nothing, in a few milliseconds, while the locks are the ones it was made from.
 #
 #   PYTHON=/path/to/python tools/setup.sh    another Python than the newest found (3.11 or later)
+#   tools/setup.sh --check                   makes nothing; fails where no Python fits
 set -eu
 cd "$(dirname "$0")/.."
-
-key=$(cat requirements/bootstrap.lock requirements/dev.lock pyproject.toml tools/setup.sh | cksum)${PYTHON:+ $PYTHON}
-stamp=.venv/made-from
-if [ -x .venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$key" ]; then exit 0; fi
-
-# Two makes at once: the second waits, then finds the work done.
-if [ -z "${GOQUEUE_SETUP_LOCKED:-}" ] && command -v flock >/dev/null 2>&1; then
-    mkdir -p .build
-    GOQUEUE_SETUP_LOCKED=1 exec flock .build/setup.lock tools/setup.sh
-fi
 
 # Runs, is new enough and can make an environment. (A name on PATH is no proof: version managers leave names there
 # that only print an error, and Debian's python3 comes without venv.)
@@ -35,6 +26,21 @@ find_python() {
     done
     if suitable python3; then echo python3; fi
 }
+
+if [ "${1:-}" = --check ]; then
+    [ -n "$(find_python)" ]
+    exit
+fi
+
+key=$(cat requirements/bootstrap.lock requirements/dev.lock pyproject.toml tools/setup.sh | cksum)${PYTHON:+ $PYTHON}
+stamp=.venv/made-from
+if [ -x .venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$key" ]; then exit 0; fi
+
+# Two makes at once: the second waits, then finds the work done.
+if [ -z "${GOQUEUE_SETUP_LOCKED:-}" ] && command -v flock >/dev/null 2>&1; then
+    mkdir -p .build
+    GOQUEUE_SETUP_LOCKED=1 exec flock .build/setup.lock tools/setup.sh
+fi
 
 if ! .venv/bin/python -c '' 2>/dev/null || [ -n "${PYTHON:-}" ]; then
     python=$(find_python)

@@ -380,8 +380,11 @@ class _Program:
     orders: Mapping[str, signal.Signals]
     """Which signal carries out which order of the owner."""
 
-    def __init__(self, package: Path, data_dir: Path, port: int, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, package: Path, data_dir: Path, port: int, settings: Mapping[str, str], *, ephemeral: bool
+    ) -> None:
         self.package = package
+        self.ephemeral = ephemeral
         self.data_dir = data_dir
         self.port = port
         self.settings = settings
@@ -448,7 +451,7 @@ class _Postgres(_Program):
             "--builtin-locale=C.UTF-8",
             "--no-instructions",
         ]
-        if self.settings.get("fsync") == "off":
+        if self.ephemeral or self.settings.get("fsync") == "off":
             command.append("--no-sync")
         try:
             done = subprocess.run(
@@ -589,9 +592,8 @@ def _output(command: list[str]) -> str:
 class _Keeper:
     """Starts one server and stays until it has ended."""
 
-    def __init__(self, program: _Program, *, ephemeral: bool) -> None:
+    def __init__(self, program: _Program) -> None:
         self.program = program
-        self.ephemeral = ephemeral
         self.log_path = program.data_dir / "server.log"
 
     def run(self) -> None:
@@ -607,7 +609,7 @@ class _Keeper:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with open(self.log_path, "wb") as log:
             orphaned = self._serve(command, lock, log)
-        if orphaned and self.ephemeral:
+        if orphaned and self.program.ephemeral:
             _remove(self.program.data_dir)
 
     def _lock(self) -> int:
@@ -676,7 +678,7 @@ class _Keeper:
                         word = text.decode().strip()
                         orphaned = not text
                         selector.unregister(0)
-                        alone = "discard" if self.ephemeral else "stop"
+                        alone = "discard" if self.program.ephemeral else "stop"
                         order(word if word in self.program.orders else alone)
                     elif key.data == "log":
                         if not text:
@@ -750,9 +752,9 @@ def _keep() -> None:
     given = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in given.setting)
     kind = _Postgres if given.kind == "postgres" else _Valkey
-    program = kind(given.package, given.data_dir, given.port, settings)
+    program = kind(given.package, given.data_dir, given.port, settings, ephemeral=given.ephemeral)
     try:
-        _Keeper(program, ephemeral=given.ephemeral).run()
+        _Keeper(program).run()
     except _CannotStartError as error:
         _say({"error": str(error)})
         sys.exit(1)

@@ -12,6 +12,8 @@ import httpx
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
 from tests.servers.gotools import Mailpit, StripeMock
@@ -20,8 +22,8 @@ from tests.servers.stores import FreshDatabase, FreshRedis
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server with data that stays, below a folder that only its owner may enter."""
-    with EmbeddedPostgres(tmp_path / "postgres") as server:
+    """A server below a folder that only the tests' user may enter; its data goes with the test."""
+    with EmbeddedPostgres(tmp_path / "postgres", ephemeral=True) as server:
         yield server
 
 
@@ -107,7 +109,11 @@ def test_postgres_refuses_a_stranger(postgres: EmbeddedPostgres) -> None:
 
 
 def test_valkey_refuses_a_stranger(valkey: EmbeddedValkey) -> None:
-    with redis.Redis(host=valkey.host, port=valkey.port) as stranger, pytest.raises(redis.AuthenticationError):
+    no_retry = Retry(NoBackoff(), 0)
+    with (
+        redis.Redis(host=valkey.host, port=valkey.port, retry=no_retry) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
         stranger.ping()
 
 

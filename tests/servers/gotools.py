@@ -165,6 +165,7 @@ def run_mailpit(folder: Path, *options: str) -> Iterator[Mailpit]:
         process.wait_for_port(server.http_port)
         process.wait_for_port(server.smtp_port)
         yield server
+        process.kill()  # nothing of it is worth an orderly end
 
 
 @contextlib.contextmanager
@@ -179,3 +180,4 @@ def run_stripe_mock(folder: Path) -> Iterator[StripeMock]:
     with Process(command, log=folder / "stripe-mock.log") as process:
         process.wait_for_port(server.port)
         yield server
+        process.kill()
