@@ -1,0 +1,143 @@
+"""Work costs the same at any depth: the plans of the hot statements, and what a job costs in writes."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from goqueue.job import AttemptEnd, NewJob, Outcome
+from goqueue.store import attempts, dispatch, sql
+from goqueue.store.connect import Connection, fetch_all
+from goqueue.store.enqueue import insert
+from tests.integration.engine import Engine
+
+IDS = list(range(1, 501))
+HOT: dict[str, tuple[str, Any]] = {
+    "claim": (sql.CLAIM, {"worker": 1, "ids": IDS}),
+    "complete": (sql.COMPLETE, (IDS, IDS, [None] * 500)),
+    "end otherwise": (
+        sql.END_OTHERWISE,
+        (IDS, IDS, ["pending"] * 500, [""] * 500, [0] * 500, [1.0] * 500, [None] * 500, ["retried"] * 500),
+    ),
+    "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
+    "get": (sql.GET_JOB, (1,)),
+    "cancel": (sql.CANCEL, (1,)),
+    "due": (sql.DUE, ("2026-01-01T00:00:00Z", 5000)),
+    "recent": (sql.RECENT, (1, 500, 5000)),
+    "open above the floor": (sql.OPEN_FROM, {"after": 0, "before": 10**9, "limit": 5000}),
+    "open below the floor": (sql.OPEN_LISTED, {"after_time": "2026-01-01T00:00:00Z", "after": 0, "limit": 5000}),
+    "rescue": (sql.RESCUE, {"ids": IDS, "error": "died"}),
+    "prune": (sql.PRUNE, {"after": 0, "through": 5000, "completed": 1.0, "failed": 1.0}),
+}
+
+
+@pytest.fixture
+async def connection(engine: Engine) -> AsyncIterator[Connection]:
+    async with engine.database.connection() as connection:
+        yield connection
+
+
+async def plan(connection: Connection, statement: Any, parameters: Any) -> str:
+    rows = await fetch_all(connection, "EXPLAIN (FORMAT JSON) " + statement, parameters)  # type: ignore[operator]
+    return json.dumps(rows[0][0])
+
+
+async def fill(connection: Connection, count: int) -> None:
+    await connection.execute(
+        "INSERT INTO jobs (queue, type, payload, status, finished_at)"
+        " SELECT 'default', 'noop', '{}', 'completed', now() FROM generate_series(1, %s)",
+        (count,),
+    )
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_a_hot_statement_never_scans_the_jobs_however_little_the_planner_knows(
+    connection: Connection, name: str
+) -> None:
+    # Empty and never analyzed: the worst moment at which a prepared statement can get its plan.
+    found = await plan(connection, *HOT[name])
+    assert not _scans_jobs(json.loads(found)[0]["Plan"]), found
+
+
+async def test_through_pgbouncer_without_session_settings_the_plans_hold_too(
+    connection: Connection,
+) -> None:
+    await fill(connection, 250_000)
+    await connection.execute("ANALYZE jobs")
+    async with connection.transaction():
+        for switch in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
+            await connection.execute("SELECT set_config(%s, 'on', true)", (switch,))
+        found = {name: await plan(connection, *HOT[name]) for name in ("claim", "complete", "due", "recent", "get")}
+    assert not [name for name in found if _scans_jobs(json.loads(found[name])[0]["Plan"])]
+
+
+def _scans_jobs(node: dict[str, Any]) -> bool:
+    if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == "jobs":
+        return True
+    return any(_scans_jobs(child) for child in node.get("Plans", []))
+
+
+async def test_a_job_that_just_runs_touches_no_index_after_its_insert(engine: Engine, connection: Connection) -> None:
+    """Claim and finish are heap-only updates: an index that names a column they change would show here at once."""
+    worker = await attempts.register(connection, "w", ["default"], 500)
+    done = 0
+    for _ in range(20):
+        made, _ready = await insert(connection, [NewJob("default", "noop", {"pad": "x" * 200})] * 250)
+        claimed = await attempts.claim(connection, worker, [job.id for job in made])
+        ends = [AttemptEnd(job.id, job.lease, Outcome.COMPLETED) for job in claimed]
+        done += len(await attempts.complete(connection, ends))
+    assert done == 5000
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    rows = await engine.rows("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'")
+    # Statistics of a database count since its making; this module's other tests update little.
+    assert rows[0][1] / rows[0][0] > 0.9
+
+
+async def test_claim_costs_the_same_number_of_buffers_with_a_hundred_thousand_jobs_more(
+    connection: Connection,
+) -> None:
+    async def cost() -> int:
+        worker = await attempts.register(connection, "w", ["default"], 500)
+        made, _ = await insert(connection, [NewJob("default", "noop", {})] * 100)
+        rows = await fetch_all(
+            connection,
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,  # type: ignore[operator]
+            {"worker": worker, "ids": [job.id for job in made]},
+        )
+        found = rows[0][0][0]["Plan"]
+        return int(found["Shared Hit Blocks"] + found["Shared Read Blocks"])
+
+    await cost()
+    before = await cost()
+    await fill(connection, 100_000)
+    await connection.execute("ANALYZE jobs")
+    assert await cost() <= before * 1.5 + 50
+
+
+async def test_claims_do_not_slow_down_over_dead_tuples_that_an_old_snapshot_keeps(
+    engine: Engine, connection: Connection
+) -> None:
+    async with engine.database.connection() as reader, reader.transaction():
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.execute("SELECT count(*) FROM jobs")
+        worker = await attempts.register(connection, "w", ["default"], 500)
+        buffers = []
+        for _ in range(10):
+            made, _ready = await insert(connection, [NewJob("default", "noop", {})] * 500)
+            rows = await fetch_all(
+                connection,
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,  # type: ignore[operator]
+                {"worker": worker, "ids": [job.id for job in made]},
+            )
+            buffers.append(rows[0][0][0]["Plan"]["Shared Hit Blocks"])
+            ends = [AttemptEnd(job.id, 1, Outcome.COMPLETED) for job in made]
+            assert len(await attempts.complete(connection, ends)) == 500
+        assert max(buffers[5:]) <= 1.5 * max(buffers[1:4])
+
+
+async def test_the_sweep_for_strays_reads_each_job_once(engine: Engine, connection: Connection) -> None:
+    made, _ = await insert(connection, [NewJob("default", "noop", {})] * 10)
+    first = await dispatch.recent(connection, made[0].id, made[-1].id + 1)
+    assert [job.id for job in first] == [job.id for job in made]
+    assert await dispatch.recent(connection, made[-1].id + 1, made[-1].id + 1) == []
