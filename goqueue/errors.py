@@ -55,7 +55,7 @@ class SettingsError(GoQueueError):
 # What a handler raises to say how its attempt ended.
 
 
-class HandlerSignal(Exception):  # noqa: N818 - a signal to the worker, not an error
+class HandlerSignal(Exception):
     """Base of the exceptions by which a handler tells the worker what to do with the job."""
 
 

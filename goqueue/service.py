@@ -7,8 +7,8 @@ dies before it, the dispatcher makes up for it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -220,12 +220,10 @@ def _resolve(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) ->
         future.set_result(outcome)
 
 
-_Found = Any
+T = TypeVar("T")
 
 
-def _found(value: _Found | None) -> _Found:
+def _found(value: T | None) -> T:
     if value is None:
         raise NotFound("job not found")
     return value
-
-

@@ -132,9 +132,7 @@ class ApiSettings(_Group):
     processes: int = Field(1, ge=1, le=64, description="Server processes.")
     request_timeout: Seconds = Field(5.0, description="A request that takes longer gets 408.")
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="A larger body gets 413.")
-    max_bulk_body_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, description="The same for POST /jobs/bulk."
-    )
+    max_bulk_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="The same for POST /jobs/bulk.")
     docs: bool = Field(True, description="Serve the OpenAPI page at /docs.")
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from goqueue.errors import BrokerUnavailable
@@ -58,7 +58,9 @@ def connect(settings: RedisSettings) -> Any:
         hosts = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in settings.sentinel_hosts)]
         parsed = aioredis.ConnectionPool.from_url(url).connection_kwargs
         login = {key: parsed[key] for key in ("username", "password", "db") if key in parsed}
-        return Sentinel(hosts, **options).master_for(settings.sentinel_master, **options, **login)
+        return Sentinel(hosts, **options).master_for(  # type: ignore[no-untyped-call]
+            settings.sentinel_master, **options, **login
+        )
     return aioredis.Redis.from_url(url, **options)
 
 

@@ -68,9 +68,7 @@ async def register(connection: Connection, name: str, queues: Sequence[str], con
     return int(rows[0][0])
 
 
-async def heartbeat(
-    connection: Connection, worker_id: int, busy: int, draining: bool, stats: dict[str, Any]
-) -> bool:
+async def heartbeat(connection: Connection, worker_id: int, busy: int, draining: bool, stats: dict[str, Any]) -> bool:
     """Say that the worker lives; False where it was declared dead in the meantime."""
     parameters = {
         "worker": worker_id,

@@ -51,9 +51,7 @@ async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[E
     return [made[index] for index in range(len(jobs))], ready
 
 
-async def _insert_plain(
-    connection: Connection, jobs: Sequence[NewJob]
-) -> tuple[list[Enqueued], list[ReadyJob]]:
+async def _insert_plain(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
     cursor = connection.cursor(binary=True)
     await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
     rows = sorted(await cursor.fetchall())
@@ -65,17 +63,13 @@ async def _insert_plain(
     return [Enqueued(row[0], True) for row in rows], ready
 
 
-async def _insert_keyed(
-    connection: Connection, jobs: Sequence[NewJob]
-) -> tuple[list[Enqueued], list[ReadyJob]]:
+async def _insert_keyed(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
     """Insert what no key forbids, find what stood there; a holder that ends in between frees the key for us."""
     result: dict[int, Enqueued] = {}
     ready: list[ReadyJob] = []
     for _ in range(10):
         left = [index for index in range(len(jobs)) if index not in result]
-        rows = await fetch_all(
-            connection, sql.INSERT_KEYED, columns([jobs[index] for index in left], owed=False)
-        )
+        rows = await fetch_all(connection, sql.INSERT_KEYED, columns([jobs[index] for index in left], owed=False))
         made = {(active or source): row for *row, active, source in rows}
         for index in left:
             job = jobs[index]

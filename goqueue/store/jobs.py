@@ -1,7 +1,7 @@
 """Jobs as readers and operators see them: get, list, cancel, retry, delete, and the Go project's setters."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql as compose
 from psycopg.rows import class_row
@@ -34,8 +34,8 @@ async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
     where: list[compose.Composable] = [compose.SQL("deleted_at IS NULL")]
     values: list[Any] = []
 
-    def add(condition: str, value: Any) -> None:
-        where.append(compose.SQL(condition))  # type: ignore[arg-type]  # literals from the lines below only
+    def add(condition: LiteralString, value: Any) -> None:
+        where.append(compose.SQL(condition))
         values.append(value)
 
     if wanted.queue is not None:

@@ -66,7 +66,8 @@ RETURNING jobs.id
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
-    SET status = decided.status, error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END, result = coalesce(ended.result, jobs.result),
+    SET status = decided.status, result = coalesce(ended.result, jobs.result),
+        error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END,
         attempts = jobs.attempts - ended.refund, updated_at = now(),
         available_at = CASE WHEN decided.final THEN jobs.available_at ELSE decided.due END,
         dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,
@@ -173,7 +174,9 @@ WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
 RETURNING queue, priority, available_at
 """
 
-SOFT_DELETE: Final[LiteralString] = "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
+SOFT_DELETE: Final[LiteralString] = (
+    "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
+)
 
 ATTEMPTS_OF: Final[LiteralString] = """
 SELECT attempt, outcome, error, worker, started_at, finished_at FROM job_attempts WHERE job_id = %(id)s

@@ -5,6 +5,7 @@ buries none of them.
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Final
 
@@ -56,10 +57,8 @@ class Rescuer:
         """Watch until cancelled."""
         watch = Watch(self._lease)
         while True:
-            try:
+            with contextlib.suppress(StoreUnavailable):  # the watch will see that it was blind
                 await self._look(watch)
-            except StoreUnavailable:
-                pass  # the watch will see that it was blind
             await asyncio.sleep(min(TICK, self._lease / 10))
 
     async def _look(self, watch: Watch) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 from pydantic import SecretStr
@@ -29,7 +30,13 @@ SETTLE_SECONDS = 45.0
 
 _SPAWN = multiprocessing.get_context("forkserver")
 _SPAWN.set_forkserver_preload(
-    ["goqueue_cli.processes", "goqueue_worker.worker", "goqueue_worker.handlers", "goqueue_scheduler.scheduler", "uvloop"]
+    [
+        "goqueue_cli.processes",
+        "goqueue_worker.worker",
+        "goqueue_worker.handlers",
+        "goqueue_scheduler.scheduler",
+        "uvloop",
+    ]
 )
 
 # Every write of `completed` is noted by PostgreSQL itself, so that a second one cannot hide.
@@ -162,9 +169,7 @@ class Cluster:
                 break
             await asyncio.sleep(0.2)
         async with self.pool.connection() as connection:
-            twice = await fetch_all(
-                connection, "SELECT job_id FROM completions GROUP BY 1 HAVING count(*) > 1"
-            )
+            twice = await fetch_all(connection, "SELECT job_id FROM completions GROUP BY 1 HAVING count(*) > 1")
         effects = Counter(int(line.split()[0]) for line in self.sink.read_text().splitlines())
         completed = counts["completed"]
         tally = Tally(
@@ -189,13 +194,13 @@ class Cluster:
         """Wait until that many workers are registered."""
         await self.until("SELECT count(*) >= %s FROM workers", (count,), seconds)
 
-    async def until(self, query: str, parameters: tuple[object, ...] = (), seconds: float = 20.0) -> None:
+    async def until(self, query: LiteralString, parameters: tuple[object, ...] = (), seconds: float = 20.0) -> None:
         """Wait until a query's first value is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 async with self.pool.connection() as connection:
-                    rows = await fetch_all(connection, query, parameters)  # type: ignore[arg-type]
+                    rows = await fetch_all(connection, query, parameters)
                 if rows[0][0]:
                     return
             except StoreUnavailable:

@@ -31,5 +31,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("what became of the jobs")
         for tally in TALLIES:
             terminalreporter.line(str(tally))
-
-

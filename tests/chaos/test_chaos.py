@@ -84,9 +84,7 @@ async def test_redis_flushed_killed_and_away_for_twenty_seconds(cluster: Cluster
         before = len(cluster.accepted)
         await asyncio.sleep(1)
         await asyncio.to_thread(valkey.kill)
-        away_until = time.monotonic() + 20
-        while time.monotonic() < away_until:
-            await asyncio.sleep(0.5)
+        await asyncio.sleep(20)  # the outage itself
         assert len(cluster.accepted) > before + 100, "jobs are accepted while Redis is away"
         await asyncio.to_thread(valkey.start)
     tally = await cluster.settle()
@@ -207,5 +205,3 @@ async def test_sigterm_during_long_jobs_costs_no_job_an_attempt(cluster: Cluster
     async with cluster.pool.connection() as connection:
         cursor = await connection.execute("SELECT max(attempts) FROM jobs")
         assert await cursor.fetchone() == (1,)
-
-

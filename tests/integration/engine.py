@@ -35,7 +35,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float = 1
     """Ask until the answer is true, for at most that long; PostgreSQL has no signal to await for a row's change."""
     try:
         async with asyncio.timeout(seconds):
-            while not (answer := await condition()):
+            while not (answer := await condition()):  # noqa: ASYNC110 - a row that changes sets no event
                 await asyncio.sleep(0.01)
             return answer
     except TimeoutError:

@@ -66,10 +66,11 @@ def test_migrating_twice_changes_nothing(bare_database: FreshDatabase) -> None:
 def test_the_go_projects_rows_survive(bare_database: FreshDatabase, table: str, words: tuple[str, str]) -> None:
     waiting, running = words
     with psycopg.connect(bare_database.dsn, autocommit=True) as connection:
-        connection.execute(table)  # type: ignore[call-overload]
+        connection.execute(table)
         for status in (waiting, running, "completed", "failed"):
             connection.execute(
-                "INSERT INTO jobs (queue, type, payload, status, attempts, max_retries, result, error, created_at, updated_at)"
+                "INSERT INTO jobs (queue, type, payload, status, attempts, max_retries, result, error, created_at,"
+                " updated_at)"
                 " VALUES ('email', 'send_email', '{\"to\": \"a@b.c\"}', %s, 2, 3, '{\"ok\": true}', '', now(), now())",
                 (status,),
             )

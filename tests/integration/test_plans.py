@@ -39,7 +39,7 @@ async def connection(engine: Engine) -> AsyncIterator[Connection]:
 
 
 async def plan(connection: Connection, statement: Any, parameters: Any) -> str:
-    rows = await fetch_all(connection, "EXPLAIN (FORMAT JSON) " + statement, parameters)  # type: ignore[operator]
+    rows = await fetch_all(connection, "EXPLAIN (FORMAT JSON) " + statement, parameters)
     return json.dumps(rows[0][0])
 
 
@@ -102,7 +102,7 @@ async def test_claim_costs_the_same_number_of_buffers_with_a_hundred_thousand_jo
         made, _ = await insert(connection, [NewJob("default", "noop", {})] * 100)
         rows = await fetch_all(
             connection,
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,  # type: ignore[operator]
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,
             {"worker": worker, "ids": [job.id for job in made]},
         )
         found = rows[0][0][0]["Plan"]
@@ -127,7 +127,7 @@ async def test_claims_do_not_slow_down_over_dead_tuples_that_an_old_snapshot_kee
             made, _ready = await insert(connection, [NewJob("default", "noop", {})] * 500)
             rows = await fetch_all(
                 connection,
-                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,  # type: ignore[operator]
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,
                 {"worker": worker, "ids": [job.id for job in made]},
             )
             buffers.append(rows[0][0][0]["Plan"]["Shared Hit Blocks"])

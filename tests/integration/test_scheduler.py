@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext
-from goqueue.lifecycle import JobStatus
-from goqueue.store import attempts, dispatch, schedules
-from goqueue.store.enqueue import columns
 from goqueue.job import NewJob
-from goqueue.store import sql
+from goqueue.lifecycle import JobStatus
+from goqueue.store import attempts, dispatch, schedules, sql
+from goqueue.store.enqueue import columns
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
 from tests.integration.engine import Engine, eventually
 

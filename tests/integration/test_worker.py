@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext, NeverRetry, RetryIn, RetryPolicy, Snooze
-from goqueue.job import ReadyJob
+from goqueue.job import AttemptEnd, Outcome, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempts
 from tests.integration.engine import Engine, eventually
@@ -55,7 +55,9 @@ async def test_a_failing_job_is_tried_again_and_ends_in_failed_with_every_error_
     assert job.attempts == 3
     assert job.error == "RuntimeError: attempt 3"
     kept = await engine.rows("SELECT outcome, error FROM job_attempts WHERE job_id = %s ORDER BY lease", job.id)
-    assert kept == [(outcome, f"RuntimeError: attempt {n}") for n, outcome in enumerate(("retried",) * 2 + ("failed",), 1)]
+    assert kept == [
+        (outcome, f"RuntimeError: attempt {n}") for n, outcome in enumerate(("retried",) * 2 + ("failed",), 1)
+    ]
 
 
 async def test_zero_retries_means_one_attempt(engine: Engine) -> None:
@@ -360,11 +362,11 @@ async def test_a_worker_that_lost_its_lease_cannot_write(engine: Engine) -> None
         (old,) = await attempts.claim(connection, zombie, [job_id])
         await engine.execute("UPDATE jobs SET status = 'pending', dispatch_at = now() WHERE id = %s", job_id)
         (new,) = await attempts.claim(connection, heir, [job_id])
-        late = attempts.AttemptEnd(job_id, old.lease, attempts.Outcome.COMPLETED, result='"late"')
-        failed = attempts.AttemptEnd(job_id, old.lease, attempts.Outcome.FAILED, error="late")
+        late = AttemptEnd(job_id, old.lease, Outcome.COMPLETED, result='"late"')
+        failed = AttemptEnd(job_id, old.lease, Outcome.FAILED, error="late")
         assert await attempts.complete(connection, [late]) == set()
         assert await attempts.end_otherwise(connection, [failed]) == set()
-        mine = attempts.AttemptEnd(job_id, new.lease, attempts.Outcome.COMPLETED, result='"mine"')
+        mine = AttemptEnd(job_id, new.lease, Outcome.COMPLETED, result='"mine"')
         assert await attempts.complete(connection, [mine]) == {job_id}
     job = await engine.service.get(job_id)
     assert (job.status, job.result, await engine.outcomes(job_id)) == (JobStatus.COMPLETED, "mine", [])

@@ -1,7 +1,7 @@
 """Fire times: zones, daylight saving, missed ticks."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ def test_a_time_that_the_clock_passes_twice_fires_once() -> None:
 def test_every_quarter_of_an_hour_goes_on_through_both_changes() -> None:
     for start in ("2026-03-29T00:00", "2026-10-25T00:00"):
         ticks = list(islice(cron.ticks("*/15 * * * *", "Europe/Berlin", utc(start)), 16))
-        assert {later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)} == {timedelta(minutes=15)}
+        assert {later - earlier for earlier, later in pairwise(ticks)} == {timedelta(minutes=15)}
 
 
 @given(
@@ -47,7 +47,7 @@ def test_ticks_are_after_the_start_and_strictly_ascending(expression: str, zone:
     after = start.replace(tzinfo=UTC)
     ticks = list(islice(cron.ticks(expression, zone, after), 5))
     assert after < ticks[0]
-    assert all(earlier < later for earlier, later in zip(ticks, ticks[1:], strict=False))
+    assert all(earlier < later for earlier, later in pairwise(ticks))
 
 
 @pytest.mark.parametrize("expression", ["", "* * * *", "61 * * * *", "a b c d e", "0 0 30 2 *", "* * * * * * *"])

@@ -49,7 +49,7 @@ def test_an_escaped_backslash_before_u0000_is_no_nul(text: str) -> None:
     [b"", b"{", b"NaN", b'{"a": Infinity}', b'"\xff"', b'"\\ud800"', b'{"a": 1}}', b'"\\u0000"', b"[1,]", b"'a'"],
 )
 def test_broken_json_is_named_in_one_line(body: bytes) -> None:
-    with pytest.raises(InvalidInput, match="^invalid json: ") as caught:
+    with pytest.raises(InvalidInput, match=r"^invalid json: ") as caught:
         decode(body)
     assert "\n" not in caught.value.message
 

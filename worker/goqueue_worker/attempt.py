@@ -14,8 +14,8 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from goqueue.errors import NeverRetry, RetryIn, Snooze
-from goqueue.jsontext import holds_nul
 from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
+from goqueue.jsontext import holds_nul
 from goqueue.registry import JobType, field_errors
 from goqueue.retry import RetryPolicy
 
@@ -153,8 +153,8 @@ async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy
             result = await _in_thread(threads, kind.handler, payload, running)
         return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, result=encode_result(result))
     except ValidationError as error:
-        fields = field_errors(error)
-        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=f"payload validation failed: {fields}"[:MAX_ERROR_LENGTH])
+        text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
+        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=text)
     except Snooze as signal:
         return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=describe(signal), delay=signal.seconds)
     except RetryIn as signal:
