@@ -56,7 +56,7 @@ def node_programs() -> Path:
 
 def etcd() -> Path:
     """The etcd program."""
-    return go_build("etcd", "etcd", ["go.etcd.io/etcd/server/v3"]) / "v3"
+    return go_build("etcd", "etcd", ["go.etcd.io/etcd/server/v3"]) / "server"
 
 
 def coredns() -> Path:
