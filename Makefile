@@ -20,10 +20,9 @@ test: setup ## Run every check and every test
 	@$(TIERS) lint unit integration chaos e2e
 
 lint: setup ## Check style, types and the dependency rules
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@failed=; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
+		echo "$$check"; $(BIN)/$$check || failed="$$failed, $$check"; \
+	done; [ -z "$$failed" ] || { echo "lint failed: $${failed#, }"; exit 1; }
 
 format: setup ## Put the code into the project's style
 	$(BIN)/ruff check --fix
