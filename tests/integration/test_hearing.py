@@ -1,0 +1,113 @@
+"""A worker that no longer hears Redis: it hears again, or its liveness probe fails."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+import goqueue_worker.worker as module
+from goqueue import JobContext
+from goqueue.broker import Broker
+from goqueue.probes import Probes
+from tests.integration.engine import Engine, eventually
+from tests.servers.proxy import SilentProxy
+
+
+async def nothing(payload: Any, job: JobContext) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def through_proxy(engine: Engine) -> AsyncIterator[SilentProxy]:
+    """The engine's broker passes through a proxy for the length of the block."""
+    url = urlsplit(engine.redis.url.get_secret_value())
+    direct = engine.broker
+    async with SilentProxy(url.hostname or "", url.port or 0).run() as proxy:
+        login, at, _ = url.netloc.rpartition("@")
+        address = urlunsplit(url._replace(netloc=f"{login}{at}127.0.0.1:{proxy.port}"))
+        engine.broker = Broker(engine.redis.model_copy(update={"url": SecretStr(address)}))
+        try:
+            yield proxy
+        finally:
+            await engine.broker.close()
+            engine.broker = direct
+
+
+async def test_a_worker_whose_connection_fell_silent_hears_again_on_another(engine: Engine) -> None:
+    engine.handle("nothing", nothing)
+    async with through_proxy(engine) as proxy, engine.worker():
+        await engine.until(await engine.enqueue("nothing"), "completed")
+        once = iter([True])
+        proxy.silence(lambda data: b"BZMPOP" in data and next(once, False))
+
+        async def silenced() -> bool:
+            return proxy.silenced == 1
+
+        await eventually(silenced)
+        await engine.until(await engine.enqueue("nothing"), "completed", seconds=8)
+
+
+async def test_a_worker_that_stays_deaf_while_redis_answers_fails_its_liveness_probe(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEAF_AFTER", 2.0)
+    async with through_proxy(engine) as proxy, engine.worker() as worker:
+
+        async def heard() -> bool:
+            return worker.unready() == {}
+
+        await eventually(heard)
+        assert worker.unwell() == {}
+        proxy.silence(lambda data: b"BZMPOP" in data)
+
+        async def unwell() -> bool:
+            return "fetch" in worker.unwell()
+
+        await eventually(unwell, 12)
+        proxy.silence(lambda _: False)
+
+        async def well_again() -> bool:
+            return worker.unwell() == {}
+
+        await eventually(well_again, 12)
+
+
+async def test_a_redis_that_answers_nobody_is_no_reason_to_restart_workers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEAF_AFTER", 1.0)
+    async with through_proxy(engine) as proxy, engine.worker() as worker:
+
+        async def heard() -> bool:
+            return worker.unready() == {}
+
+        await eventually(heard)
+        proxy.silence(lambda _: True)
+        seen = worker.fetched_at
+
+        async def silent_for_long() -> bool:
+            return module.time.monotonic() - seen > 6
+
+        await eventually(silent_for_long)
+        assert worker.unwell() == {}
+        proxy.silence(lambda _: False)
+
+
+async def test_probes_answer_with_what_is_wrong() -> None:
+    wrong: dict[str, str] = {}
+    probes = Probes("127.0.0.1", 0, lambda: wrong, lambda: {})
+    probes.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{probes.port}") as client:
+            assert (await client.get("/livez")).json() == {"status": "ok"}
+            wrong["fetch"] = "deaf"
+            answer = await client.get("/livez")
+            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "fetch": "deaf"})
+            assert (await client.get("/readyz")).status_code == 200
+            assert "python_info" in (await client.get("/metrics")).text
+            assert (await client.get("/nothing")).status_code == 404
+    finally:
+        probes.stop()
