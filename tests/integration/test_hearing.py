@@ -1,6 +1,7 @@
 """A worker that no longer hears Redis: it hears again, or its liveness probe fails."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -89,7 +90,7 @@ async def test_a_redis_that_answers_nobody_is_no_reason_to_restart_workers(
         seen = worker.fetched_at
 
         async def silent_for_long() -> bool:
-            return module.time.monotonic() - seen > 6
+            return time.monotonic() - seen > 6
 
         await eventually(silent_for_long)
         assert worker.unwell() == {}
