@@ -1,5 +1,6 @@
 """The cluster that tests and people use: one control plane and two workers."""
 
+import calendar
 import json
 import os
 import re
@@ -7,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tests.cluster import programs
+from tests.cluster import loading, programs
 from tests.cluster.cache import cache_dir, hash_of, locked
 from tests.cluster.docker import Docker
 from tests.cluster.podman import Podman
@@ -168,10 +169,13 @@ class Cluster:
     # Images
 
     def load(self, archive: Path) -> None:
-        """Put the images of an archive (docker or OCI layout) on every node. Pods need `imagePullPolicy: Never` or
-        `IfNotPresent`, and a tag that is not `latest`.
+        """Put the images of an archive (OCI or docker layout) on every node that runs; only what they have not got.
+
+        Pods need `imagePullPolicy: Never` or `IfNotPresent`, and a tag that is not `latest`.
         """
-        self._kind("load", "image-archive", str(archive), "--name", self.name, what=f"load {archive.name}", timeout=300)
+        if not loading.load(archive, self.node_names(running=True), self.node_exec):
+            command = ["load", "image-archive", str(archive), "--name", self.name]
+            self._kind(*command, what=f"load {archive.name}", timeout=300)
 
     # Nodes
 
@@ -185,7 +189,9 @@ class Cluster:
         told = self._container("ps", "--format", "{{.Names}}", what="list the running nodes").split()
         return [name for name in names if name in told]
 
-    def node_exec(self, node: str, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60) -> str:
+    def node_exec(
+        self, node: str, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, timeout: float = 60
+    ) -> str:
         """Run a command on a node, as root; returns its standard output."""
         return self._container("exec", "-i", node, *argv, what=f"run {argv[0]} on {node}", stdin=stdin, timeout=timeout)
 
@@ -211,11 +217,9 @@ class Cluster:
         except ClusterError:
             return False
         renewed = time.strptime(lease["spec"]["renewTime"][:19] + "UTC", "%Y-%m-%dT%H:%M:%S%Z")
-        import calendar
-
         return _is_ready(told) and calendar.timegm(renewed) >= began
 
-    def _container(self, *arguments: str, what: str, stdin: bytes | None = None, timeout: float = 60) -> str:
+    def _container(self, *arguments: str, what: str, stdin: bytes | IO[bytes] | None = None, timeout: float = 60) -> str:
         return run(self.engine.command(*arguments), what=what, timeout=timeout, env=self.engine.env, stdin=stdin)
 
     def _node_sh(self, node: str, script: str, *, stdin: bytes | None = None) -> str:

@@ -1,9 +1,11 @@
 """File systems made of Debian packages alone, by mmdebstrap: no image, no registry, no daemon."""
 
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import versions
+from tests.cluster.archive import Added
 from tests.cluster.cache import cached, hash_of
 from tests.cluster.shell import run
 
@@ -29,6 +31,21 @@ def file_system(name: str, packages: Sequence[str], *, variant: str = "minbase")
         run(["nice", "-n", "5", *command], what=f"assemble {name} from Debian packages", timeout=900)
 
     return cached(name, key, make) / "root.tar"
+
+
+def user(base: Path, name: str, number: int) -> list[Added]:
+    """The files that give a file system one more user and group, for a layer above it."""
+    lines = {
+        "etc/passwd": f"{name}:x:{number}:{number}::/nonexistent:/usr/sbin/nologin\n",
+        "etc/group": f"{name}:x:{number}:\n",
+    }
+    found = []
+    with tarfile.open(base) as content:
+        for path, line in lines.items():
+            file = content.extractfile(f"./{path}")
+            assert file is not None
+            found.append(Added(path, file.read() + line.encode()))
+    return found
 
 
 def _names_release(sources: Path) -> bool:

@@ -126,19 +126,26 @@ def _kubernetes_version() -> str:
     return " ".join(f"-X {package}.{name}={value}" for name, value in settings.items())
 
 
-def install_wheels(target: Path, lock: Path, *options: str) -> None:
-    """Unpack the wheels of a lock into a folder, each checked against its hash. Needs uv or pip, no environment."""
+def uv_command() -> str:
+    """Uv: the one beside this Python, else the machine's, else one installed into the cache from its lock."""
     beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
-        uv = str(cached("uv", hash_of(_BOOTSTRAP), _install_uv) / "bin" / "uv")
-    index = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if os.environ.get("PIP_INDEX_URL") else {}
-    command = [uv, "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    return found or str(cached("uv", hash_of(_BOOTSTRAP), _install_uv) / "bin" / "uv")
+
+
+def index_settings() -> dict[str, str]:
+    """Whoever pointed pip at a mirror means uv, too."""
+    return {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if os.environ.get("PIP_INDEX_URL") else {}
+
+
+def install_wheels(target: Path, lock: Path, *options: str) -> None:
+    """Unpack the wheels of a lock into a folder, each checked against its hash. Needs no environment."""
+    command = [uv_command(), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
     run(
-        [*command, *options, "--python", sys.executable, "--target", target, "--requirements", lock],
+        [*command, "--link-mode", "copy", *options, "--python", sys.executable, "--target", target, "-r", lock],
         what=f"install the wheels of {lock.name}",
         timeout=600,
-        env=index,
+        env=index_settings(),
     )
 
 
