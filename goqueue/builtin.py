@@ -2,17 +2,81 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, EmailStr, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    EmailStr,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from goqueue.registry import REGISTRY, JobType
 from goqueue.retry import RetryPolicy
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=998, pattern=r"^[^\r\n]*$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=998, pattern=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]*$")]
 """Text that goes into a header: no line breaks (header injection); 998 is RFC 5322's line limit."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)]
-HeaderValue = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$", max_length=4096)]
+
+RESERVED_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+"""What a webhook's own headers may not be: they frame the message, choose the host or sign it."""
+
+
+def _own_header(name: str) -> str:
+    if name.lower() in RESERVED_HEADERS:
+        raise ValueError(f"{name} is set by GoQueue")
+    return name
+
+
+_HTTP_URL: Final = TypeAdapter(AnyHttpUrl)
+
+
+def _http_url(text: str) -> str:
+    """A URL as it was written: the worker must see `0x7f.1`, which a parsed URL shows as `127.0.0.1`."""
+    try:
+        url = _HTTP_URL.validate_python(text)
+    except ValidationError as error:
+        raise ValueError(error.errors(include_input=False)[0]["msg"]) from None
+    if url.username is not None or url.password is not None:
+        raise ValueError("a URL must not hold a user name or password; use the headers")
+    return text
+
+
+HeaderName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128),
+    AfterValidator(_own_header),
+]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e\t]*$", max_length=4096)]
+Url = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2083),
+    AfterValidator(_http_url),
+    WithJsonSchema({"type": "string", "format": "uri", "minLength": 1, "maxLength": 2083}),
+]
 
 
 class Payload(BaseModel):
@@ -30,19 +94,25 @@ class SendEmail(Payload):
 
 
 class ProcessPayment(Payload):
-    """A charge. `amount` is in the currency's own unit: 12.5 USD is twelve dollars and fifty cents."""
+    """A charge. `amount` is in the currency's own unit: 12.5 USD is twelve dollars and fifty cents.
+
+    `payment_method` (`pm_…`) and `customer` (`cus_…`) are Stripe's ids of what is charged; a `user_id` that is a
+    Stripe customer needs neither.
+    """
 
     payment_id: Id
     user_id: Id
     amount: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{3}$")]
     method: Literal["card", "upi", "netbanking", "wallet"]
+    payment_method: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,255}$")] | None = None
+    customer: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,255}$")] | None = None
 
 
 class SendWebhook(Payload):
     """An HTTP request with a JSON body. `timeout` in whole seconds."""
 
-    url: AnyHttpUrl
+    url: Url
     method: Literal["POST", "PUT", "PATCH"]
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     body: dict[str, Any]

@@ -4,6 +4,7 @@ The names of the Go project stay (`POSTGRES_*`, `DB_*`); the rest starts with `G
 docs/settings.md and the chart's values are generated from and checked against this module.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,6 +16,10 @@ from goqueue.errors import SettingsError
 
 QUEUE_NAME = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
 """A queue's name: fits a Kubernetes label and a Redis key."""
+
+_ADDRESS = r"[^\s<>@\x00-\x1f]+@[^\s<>@\x00-\x1f]+"
+_SENDER = re.compile(rf"[^<>\x00-\x1f\x7f]*<{_ADDRESS}>|{_ADDRESS}")
+"""An address, or a name and an address in angle brackets."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -194,7 +199,15 @@ class EmailSettings(_Group):
     password: SecretStr = Field(SecretStr(""), description="Password.")
     sender: str = Field("goqueue@localhost", description="From address.")
     tls: Literal["starttls", "implicit", "none"] = Field("starttls", description="How the connection is secured.")
+    tls_ca: Path | None = Field(None, description="CA certificate of the server, where the system's own do not do.")
     timeout_seconds: Seconds = Field(30.0, description="For each step of the conversation.")
+
+    @field_validator("sender")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        if not _SENDER.fullmatch(value):
+            raise ValueError("must be an address, or `Name <address>`")
+        return value
 
 
 class WebhookSettings(_Group):
@@ -208,7 +221,17 @@ class WebhookSettings(_Group):
     allow_networks: Names = Field(
         [], description="Private networks that may be called (CIDR, e.g. 10.1.0.0/16); else all are refused."
     )
-    max_response_bytes: int = Field(4096, ge=0, description="How much of the response is stored.")
+    max_response_bytes: int = Field(4096, ge=0, le=32_768, description="How much of the response is stored.")
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(str(error)) from None
+        return value
 
 
 class PaymentSettings(_Group):
@@ -222,6 +245,19 @@ class PaymentSettings(_Group):
     stripe_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
     stripe_url: str = Field("", description="Another address than Stripe's own.")
     timeout_seconds: Seconds = Field(30.0, description="For one call.")
+
+    @field_validator("stripe_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")):
+            raise ValueError("must be http:// or https:// and a host")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _stripe_needs_a_key(self) -> Self:
+        if self.gateway == "stripe" and not self.stripe_key.get_secret_value():
+            raise ValueError("GOQUEUE_PAYMENT_STRIPE_KEY must be set where GOQUEUE_PAYMENT_GATEWAY is stripe")
+        return self
 
 
 GROUPS: tuple[type[_Group], ...] = (

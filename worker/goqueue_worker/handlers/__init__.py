@@ -1,0 +1,53 @@
+"""The functions of the built-in job types, attached by `install`.
+
+Each has a class that holds its settings and what its jobs share (connections, TLS context). The libraries that speak to
+the outside are imported by the first job that needs them, so that a worker without such jobs stays small.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from goqueue import settings
+from goqueue.builtin import PROCESS_PAYMENT, SEND_EMAIL, SEND_WEBHOOK
+from goqueue.settings import EmailSettings, PaymentSettings, WebhookSettings
+from goqueue_worker.handlers.process_payment import PaymentProcessor
+from goqueue_worker.handlers.send_email import EmailSender
+from goqueue_worker.handlers.send_webhook import WebhookSender
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """The installed handlers; `close()` ends the connections they share."""
+
+    email: EmailSender
+    webhook: WebhookSender
+    payment: PaymentProcessor
+
+    async def close(self) -> None:
+        """Close what the jobs shared. Call it in the loop that ran them, after the last one."""
+        await self.webhook.close()
+        await self.payment.close()
+
+
+def install(
+    email: EmailSettings | None = None,
+    webhook: WebhookSettings | None = None,
+    payment: PaymentSettings | None = None,
+) -> Handlers:
+    """Give the built-in job types their functions; settings that are not given come from the environment.
+
+    Raises:
+        SettingsError: a setting is wrong; the message names it in one line.
+    """
+    handlers = Handlers(
+        EmailSender(email or settings.load(EmailSettings)),
+        WebhookSender(webhook or settings.load(WebhookSettings)),
+        PaymentProcessor(payment or settings.load(PaymentSettings)),
+    )
+    SEND_EMAIL.implements(handlers.email.send)
+    SEND_WEBHOOK.implements(handlers.webhook.send)
+    PROCESS_PAYMENT.implements(handlers.payment.process)
+    for library in ("httpx", "httpcore", "stripe", "aiosmtplib"):
+        # They log URLs, headers and parameters, which may hold their owners' secrets.
+        logging.getLogger(library).setLevel(logging.WARNING)
+    return handlers
