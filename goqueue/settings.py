@@ -229,8 +229,8 @@ class WebhookSettings(_Group):
         for network in value:
             try:
                 ipaddress.ip_network(network)
-            except ValueError as error:
-                raise ValueError(str(error)) from None
+            except ValueError:
+                raise ValueError("each must be a network in CIDR notation with no host bits set") from None
         return value
 
 
