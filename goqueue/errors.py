@@ -36,6 +36,10 @@ class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 
 
+class StoreTimeout(GoQueueError):
+    """A statement took longer than allowed; whether it took effect is unknown (HTTP 408)."""
+
+
 class StoreRefused(GoQueueError):
     """PostgreSQL refused a value that passed all our checks; nothing was written (HTTP 400)."""
 

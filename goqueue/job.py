@@ -51,10 +51,15 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """What became of one order: the job's id, and whether it was made now or stood there already."""
+    """What became of one order: the job's id, and whether it was made now or stood there already.
+
+    The times, by PostgreSQL's clock, are there for a job made now.
+    """
 
     id: int
     created: bool
+    created_at: datetime | None = None
+    available_at: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import structlog
 
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
-from goqueue.job import Enqueued, Job, JobFilter, NewJob, ReadyJob
+from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import enqueue, jobs, queues
 from goqueue.store.connect import Database
@@ -180,6 +180,12 @@ class JobService:
                 now = _found(await jobs.status_of(connection, job_id))
                 raise Conflict(f"a {now} job cannot be retried", {"status": now.value})
         self._push_soon([ready])
+
+    async def history(self, job_id: int) -> tuple[list[Attempt], list[dict[str, Any]]]:
+        """The finished attempts of a job and its handler's log lines; NotFound where there is no such job."""
+        async with self.database.connection() as connection:
+            _found(await jobs.status_of(connection, job_id))
+            return await jobs.attempts_of(connection, job_id), await jobs.logs_of(connection, job_id)
 
     async def delete(self, job_id: int) -> None:
         """Hide a job; an open one is cancelled first. NotFound where there is none."""

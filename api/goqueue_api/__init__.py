@@ -1,1 +1,1 @@
-"""The REST API of GoQueue."""
+"""The REST API. `app.create_app` builds it, `server.serve` runs it."""

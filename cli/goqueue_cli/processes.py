@@ -108,7 +108,8 @@ def api() -> None:
     """`goqueue api`."""
     from goqueue_api.server import serve
 
-    serve(_begin("api"))
+    _begin("api")
+    serve()
 
 
 def migrate(revision: str, *, only_check: bool) -> None:

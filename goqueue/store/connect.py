@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from goqueue.errors import StoreRefused, StoreUnavailable
+from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
 from goqueue.settings import DatabaseSettings, PostgresSettings
 
 Connection = psycopg.AsyncConnection[TupleRow]
@@ -58,7 +58,17 @@ class Database:
     costs a process one failed statement instead of one for each pooled connection.
     """
 
-    def __init__(self, conninfo: str, settings: DatabaseSettings, *, minimum: int = 1, maximum: int = 4) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        settings: DatabaseSettings,
+        *,
+        minimum: int = 1,
+        maximum: int = 4,
+        statement_timeout: float = 0,
+    ) -> None:
+        """`statement_timeout` in seconds bounds every statement (psycopg.errors.QueryCanceled); 0: no bound."""
+        self._statement_timeout = int(statement_timeout * 1000)
         self._pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -78,6 +88,9 @@ class Database:
         connection.prepare_threshold = None if self._pgbouncer else 0
         if not self._pgbouncer:
             await connection.execute("; ".join(PLANNER), prepare=False)
+            if self._statement_timeout:
+                limit = str(self._statement_timeout)
+                await connection.execute("SELECT set_config('statement_timeout', %s, false)", (limit,), prepare=False)
 
     async def open(self, settings: DatabaseSettings) -> None:
         """Connect, trying again as `DB_MAX_RETRIES` and `DB_RETRY_DELAY` say.
@@ -110,13 +123,16 @@ class Database:
             StoreUnavailable: no connection could be had, or it broke in use. Whether a statement in flight took
                 effect is then unknown; all of the engine's writes may be repeated.
             StoreRefused: a value does not fit.
+            StoreTimeout: a statement took longer than this pool allows.
         """
         try:
             async with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.DeadlockDetected):
+            if isinstance(error, psycopg.errors.DeadlockDetected):
                 raise
+            if isinstance(error, psycopg.errors.QueryCanceled):
+                raise StoreTimeout("request timeout") from error
             self._check_others()
             raise StoreUnavailable("database is unavailable") from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:

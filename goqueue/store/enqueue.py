@@ -55,12 +55,12 @@ async def _insert_plain(connection: Connection, jobs: Sequence[NewJob]) -> tuple
     cursor = connection.cursor(binary=True)
     await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
     rows = sorted(await cursor.fetchall())
-    ready = [
-        ReadyJob(id, job.queue, ready_score(job.priority, int(available_at.timestamp() * 1000)))
-        for (id, available_at, due), job in zip(rows, jobs, strict=True)
-        if due
-    ]
-    return [Enqueued(row[0], True) for row in rows], ready
+    enqueued = [Enqueued(id, True, created_at, available_at) for id, created_at, available_at, _ in rows]
+    return enqueued, [_ready(row, job) for row, job in zip(rows, jobs, strict=True) if row[3]]
+
+
+def _ready(row: Sequence[Any], job: NewJob) -> ReadyJob:
+    return ReadyJob(row[0], job.queue, ready_score(job.priority, int(row[2].timestamp() * 1000)))
 
 
 async def _insert_keyed(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
@@ -75,10 +75,9 @@ async def _insert_keyed(connection: Connection, jobs: Sequence[NewJob]) -> tuple
             job = jobs[index]
             row = made.pop(job.unique_key or job.source_key, None)
             if row is not None:
-                result[index] = Enqueued(row[0], True)
-                if row[2]:
-                    score = ready_score(job.priority, int(row[1].timestamp() * 1000))
-                    ready.append(ReadyJob(row[0], job.queue, score))
+                result[index] = Enqueued(row[0], True, row[1], row[2])
+                if row[3]:
+                    ready.append(_ready(row, job))
         left = [index for index in left if index not in result]
         if left:
             found = await _find(connection, [jobs[index] for index in left])

@@ -29,11 +29,13 @@ ORDER BY ord
 """
 """Ids are drawn in input order (the default is evaluated above the sort), so ids in ascending order match it."""
 
-INSERT_PLAIN: Final[LiteralString] = INSERT_JOBS + "RETURNING id, available_at, dispatch_at IS NULL AS ready"
+INSERT_PLAIN: Final[LiteralString] = (
+    INSERT_JOBS + "RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready"
+)
 
 INSERT_KEYED: Final[LiteralString] = (
-    INSERT_JOBS
-    + "ON CONFLICT DO NOTHING RETURNING id, available_at, dispatch_at IS NULL AS ready, active_key, source_key"
+    INSERT_JOBS + "ON CONFLICT DO NOTHING"
+    " RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready, active_key, source_key"
 )
 
 FIND_KEYED: Final[LiteralString] = """

@@ -1,0 +1,49 @@
+"""What every route works with."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from goqueue.errors import InvalidInput
+from goqueue.job import MAX_ID
+from goqueue.registry import Registry
+from goqueue.service import JobService
+from goqueue_api.rates import Rates
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a running API."""
+
+    service: JobService
+    registry: Registry
+    queues: list[str]
+    rates: Rates
+
+
+def context(request: Request) -> Context:
+    """The context of the app that serves this request."""
+    return cast(Context, request.app.state.context)
+
+
+def job_id(text: str) -> int:
+    """A job's id from the path.
+
+    Raises:
+        InvalidInput: `invalid ID`: not a whole number from 1 to 2**63 - 1.
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= 19 and 1 <= int(text) <= MAX_ID:
+        return int(text)
+    raise InvalidInput("invalid ID")
+
+
+def known_queue(name: str, known: list[str]) -> str:
+    """The queue of that name.
+
+    Raises:
+        InvalidInput: `invalid queue`.
+    """
+    if name not in known:
+        raise InvalidInput("invalid queue", {"provided": name, "allowed": sorted(known)})
+    return name

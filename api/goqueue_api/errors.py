@@ -1,0 +1,91 @@
+"""Every error leaves in the one shape `{"error": …, "fields": {…}}`, whatever raised it."""
+
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from goqueue.errors import (
+    BrokerUnavailable,
+    Conflict,
+    GoQueueError,
+    InvalidInput,
+    NotFound,
+    StaleSchema,
+    StoreRefused,
+    StoreTimeout,
+    StoreUnavailable,
+)
+from goqueue_api.bodies import BodyTooLarge, json_response
+
+STATUS: Final[dict[type[GoQueueError], int]] = {
+    InvalidInput: 400,
+    StoreRefused: 400,
+    NotFound: 404,
+    StoreTimeout: 408,
+    Conflict: 409,
+    BodyTooLarge: 413,
+    StoreUnavailable: 503,
+    BrokerUnavailable: 503,
+    StaleSchema: 503,
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Error(BaseModel):
+    """The one error shape. `fields` is there only where there is something to name."""
+
+    error: str
+    fields: dict[str, Any] | None = None
+
+
+_MEANING: Final = {
+    400: "The request is wrong; nothing was changed.",
+    404: "There is no such thing.",
+    408: "The request took too long; whether it took effect is unknown.",
+    409: "The state forbids the change.",
+    413: "The body is too large.",
+    500: "The server failed.",
+    503: "PostgreSQL cannot be reached.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for OpenAPI; every route can also time out and lose its database."""
+    return {status: {"model": Error, "description": _MEANING[status]} for status in sorted({*statuses, 408, 500, 503})}
+
+
+def error_response(status: int, error: GoQueueError) -> Response:
+    """An error as a response."""
+    return json_response(error.as_dict(), status)
+
+
+def install(app: FastAPI) -> None:
+    """Map exceptions to responses."""
+
+    async def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
+        return error_response(STATUS.get(type(error), 500), error)
+
+    async def parameters(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+        fields = {".".join(str(part) for part in item["loc"][1:]): item["msg"] for item in error.errors()}
+        return json_response({"error": "validation failed", "fields": fields}, 400)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+        return json_response({"error": str(error.detail).lower()}, error.status_code, dict(error.headers or {}))
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        log.error("request failed", exc_info=error)
+        return json_response({"error": "internal server error"}, 500)
+
+    app.add_exception_handler(GoQueueError, ours)
+    app.add_exception_handler(RequestValidationError, parameters)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,83 @@
+"""Around every request, as plain ASGI: its id, its time limit, its size limit."""
+
+import asyncio
+import re
+import uuid
+from typing import Any, Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from goqueue_api.bodies import BodyTooLarge
+
+_ID: Final = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
+_TIMEOUT_BODY: Final = b'{"error":"request timeout"}'
+
+
+class Boundary:
+    """Gives each request an id (the caller's own, if it is decent), `seconds` of time and `max_bytes` of body."""
+
+    def __init__(self, app: ASGIApp, seconds: float, max_bytes: int, max_bulk_bytes: int) -> None:
+        self._app = app
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._max_bulk_bytes = max_bulk_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        limit = self._max_bulk_bytes if scope["path"].rstrip("/") == "/jobs/bulk" else self._max_bytes
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await self._app(scope, _limited(receive, limit), send_with_id)
+            except TimeoutError:
+                if started:
+                    raise
+                headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+                await send_with_id({"type": "http.response.start", "status": 408, "headers": headers})
+                await send_with_id({"type": "http.response.body", "body": _TIMEOUT_BODY})
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
+    for name, value in headers:
+        if name == b"x-request-id" and _ID.match(value):
+            return value
+    return uuid.uuid4().hex.encode()
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """`receive` that gives up once more than `limit` bytes came; a declared length alone proves nothing."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise BodyTooLarge("request body is too large", {"limit_bytes": limit})
+        return message
+
+    return counted
+
+
+def traceparent(scope: Any) -> str | None:
+    """The caller's W3C trace context, if it is one."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and _TRACEPARENT.match(value):
+            return str(value.decode())
+    return None
+
+
+_TRACEPARENT: Final = re.compile(rb"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
