@@ -1,0 +1,94 @@
+"""Before an uninstall: worker pools away while the operator still runs, then finalizers that only it would remove.
+
+Always ends, and ends well: a cleanup that failed must not keep anybody from uninstalling.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import kube
+
+NAMESPACE = os.environ["NAMESPACE"]
+LABELS = os.environ["LABELS"]
+OPERATOR = os.environ["OPERATOR"]
+SCOPE = "" if os.environ["CLUSTER_WIDE"] == "true" else f"namespaces/{NAMESPACE}/"
+DEADLINE = time.monotonic() + float(os.environ["SECONDS"])
+KINDS = ("goqueueworkerpools", "goqueueschedules", "goqueuejobs")
+
+
+def main() -> None:
+    """Each step is tried, whatever became of the one before."""
+    now = time.monotonic()
+    steps: list[tuple[str, Callable[[float], None], float]] = [
+        ("delete the worker pools", delete_pools, now + (DEADLINE - now) * 0.5),
+        ("stop the operator", stop_operator, now + (DEADLINE - now) * 0.8),
+        ("remove finalizers", remove_finalizers, DEADLINE),
+    ]
+    for what, step, until in steps:
+        try:
+            step(until)
+        except Exception as error:  # whatever it is: the uninstall goes on
+            print(f"could not {what}: {error}", flush=True)
+
+
+def delete_pools(until: float) -> None:
+    """Those of this release; their Deployments go with them."""
+    pools = f"{kube.VERSION}/namespaces/{NAMESPACE}/goqueueworkerpools"
+    mine = f"{pools}?labelSelector={LABELS}"
+    for pool in kube.items(mine):
+        name = pool["metadata"]["name"]
+        kube.delete(f"{pools}/{name}")
+        print(f"deleted worker pool {name}", flush=True)
+    _wait(until, "the worker pools to go", lambda: not kube.items(mine))
+
+
+def stop_operator(until: float) -> None:
+    """A running operator would put the finalizers back."""
+    path = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/{OPERATOR}"
+    scale = f"{path}/scale"
+    try:
+        kube.call("PATCH", scale, {"spec": {"replicas": 0}}, kind="application/merge-patch+json")
+    except kube.Refused as error:
+        if error.code != 404:
+            raise
+        return
+    pods = f"api/v1/namespaces/{NAMESPACE}/pods?labelSelector={LABELS},app.kubernetes.io/component=operator"
+    _wait(until, "the operator to stop", lambda: not kube.items(pods))
+
+
+def remove_finalizers(until: float) -> None:
+    """Ours only. The resources stay, and can be deleted by anybody from now on."""
+    count = 0
+    for kind in KINDS:
+        for one in kube.items(f"{kube.VERSION}/{SCOPE}{kind}"):
+            metadata = one["metadata"]
+            present = metadata.get("finalizers", [])
+            kept = [name for name in present if kube.GROUP not in name]
+            if kept == present:
+                continue
+            if time.monotonic() > until:
+                raise TimeoutError(f"out of time, with {count} done")
+            path = f"{kube.VERSION}/namespaces/{metadata['namespace']}/{kind}/{metadata['name']}"
+            change = {"metadata": {"finalizers": kept or None, "resourceVersion": metadata["resourceVersion"]}}
+            try:
+                kube.call("PATCH", path, change, kind="application/merge-patch+json")
+            except kube.Refused as error:
+                if error.code == 409:  # changed meanwhile: what was read is no longer what stands there
+                    change["metadata"].pop("resourceVersion")
+                    kube.call("PATCH", path, change, kind="application/merge-patch+json")
+                elif error.code != 404:
+                    raise
+            count += 1
+    print(f"removed the finalizers of {count} resources", flush=True)
+
+
+def _wait(until: float, what: str, done: Callable[[], bool]) -> None:
+    while not done():
+        if time.monotonic() > until:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

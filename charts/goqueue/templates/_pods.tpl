@@ -1,0 +1,226 @@
+{{/* What all pods have in common. */}}
+
+{{/* (root, values, selector) Where the pods run: a part's own wishes beside or instead of those for all pods. */}}
+{{- define "goqueue.scheduling" -}}
+{{- $all := .root.Values -}}
+{{- $own := .values -}}
+{{- /* With links, the Service goqueue-api would set GOQUEUE_API_PORT to tcp://… in every pod. */ -}}
+enableServiceLinks: false
+{{- with $all.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.priorityClassName | default $all.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with merge (dict) $own.nodeSelector $all.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat $all.tolerations $own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.affinity | default $all.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.topologySpreadConstraints | default $all.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+{{- with .selector }}
+topologySpreadConstraints:
+  - topologyKey: kubernetes.io/hostname
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- . | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (root, values, component, annotations) Labels and annotations of a pod. */}}
+{{- define "goqueue.podMetadata" -}}
+labels:
+  {{- include "goqueue.selectorLabels" . | nindent 2 }}
+  {{- with merge (dict) .values.podLabels .root.Values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (.annotations | default dict) .values.podAnnotations .root.Values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* (root, component) What every GoQueue container mounts. */}}
+{{- define "goqueue.volumeMounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if .root.Values.certificates.secretName }}
+- name: certificates
+  mountPath: /etc/goqueue/certificates
+  readOnly: true
+{{- end }}
+{{- with concat .root.Values.extraVolumeMounts (index .root.Values .component).extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "goqueue.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .root.Values.certificates.secretName }}
+- name: certificates
+  secret:
+    secretName: {{ . }}
+{{- end }}
+{{- with concat .root.Values.extraVolumes (index .root.Values .component).extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* (root, component, own) Image, environment and mounts of a container that runs `goqueue …`; `own` is a worker pool. */}}
+{{- define "goqueue.container" -}}
+{{- $resources := (index .root.Values .component).resources -}}
+{{- with .own }}{{ $resources = .resources | default $resources }}{{ end -}}
+image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .root.Values.securityContext | nindent 2 }}
+envFrom:
+  {{- include "goqueue.envFrom" . | nindent 2 }}
+{{- with include "goqueue.env" . | trim }}
+env:
+  {{- . | nindent 2 }}
+{{- end }}
+resources:
+  {{- toYaml $resources | nindent 2 }}
+volumeMounts:
+  {{- include "goqueue.volumeMounts" . | nindent 2 }}
+{{- end -}}
+
+{{/*
+(root, component, pool, own, grace, main, token) Pod template of a long-running process. `main` are the lines of its container
+that are its own: args, ports, probes. It waits for the schema: the migrations run beside it.
+*/}}
+{{- define "goqueue.podTemplate" -}}
+{{- $values := index .root.Values .component -}}
+{{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .root) -}}
+metadata:
+  {{- include "goqueue.podMetadata" (merge (dict "values" $values "annotations" $annotations) .) | nindent 2 }}
+spec:
+  serviceAccountName: {{ include "goqueue.serviceAccountName" . }}
+  automountServiceAccountToken: {{ .token | default false }}
+  {{- $selector := include "goqueue.selectorLabels" . }}
+  {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector) | nindent 2 }}
+  securityContext:
+    {{- toYaml .root.Values.podSecurityContext | nindent 4 }}
+  terminationGracePeriodSeconds: {{ .grace }}
+  initContainers:
+    - name: wait-for-schema
+      # In the background, so that the shell hears SIGTERM at once.
+      command: [sh, -c, "trap 'exit 1' TERM; until goqueue migrate --check & wait $!; do sleep 1; done"]
+      {{- include "goqueue.container" . | nindent 6 }}
+  containers:
+    - name: {{ .component }}
+      {{- .main | nindent 6 }}
+      {{- include "goqueue.container" . | nindent 6 }}
+  volumes:
+    {{- include "goqueue.volumes" . | nindent 4 }}
+{{- end -}}
+
+{{/* (port) Probes of a process. It gets two minutes to start: it tries for long to reach its stores. */}}
+{{- define "goqueue.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: {{ .port }}}
+  periodSeconds: 1
+  failureThreshold: 120
+livenessProbe:
+  httpGet: {path: /livez, port: {{ .port }}}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ .port }}}
+  periodSeconds: 3
+  timeoutSeconds: 3
+  failureThreshold: 2
+{{- end -}}
+
+{{/* No pod goes before the one that replaces it is ready. */}}
+{{- define "goqueue.strategy" -}}
+strategy:
+  type: RollingUpdate
+  rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+{{- end -}}
+
+{{/*
+(root, component, script, env) Pod spec of a Job or test that runs one of files/scripts with a token for the
+Kubernetes API.
+*/}}
+{{- define "goqueue.scriptPodSpec" -}}
+{{- $values := .root.Values.maintenance -}}
+serviceAccountName: {{ .serviceAccountName }}
+automountServiceAccountToken: true
+{{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" "") | nindent 0 }}
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+restartPolicy: {{ .restartPolicy }}
+terminationGracePeriodSeconds: 5
+containers:
+  - name: {{ trimSuffix ".py" .script }}
+    image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    command: [python3, /etc/goqueue/scripts/{{ .script }}]
+    securityContext:
+      {{- toYaml .root.Values.securityContext | nindent 6 }}
+    env:
+      {{- range $name, $value := .env }}
+      - name: {{ $name }}
+        value: {{ $value | quote }}
+      {{- end }}
+      {{- with concat .root.Values.extraEnv $values.extraEnv }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- with concat .root.Values.extraEnvFrom $values.extraEnvFrom }}
+    envFrom:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    resources:
+      {{- toYaml $values.resources | nindent 6 }}
+    volumeMounts:
+      - name: scripts
+        mountPath: /etc/goqueue/scripts
+        readOnly: true
+      {{- include "goqueue.volumeMounts" (dict "root" .root "component" "maintenance") | nindent 6 }}
+volumes:
+  - name: scripts
+    configMap:
+      name: {{ include "goqueue.fullname" .root }}-scripts
+  {{- include "goqueue.volumes" (dict "root" .root "component" "maintenance") | nindent 2 }}
+{{- end -}}
+
+{{- define "goqueue.scriptsChecksum" -}}
+{{- range $path, $_ := .Files.Glob "files/scripts/*.py" }}{{ $.Files.Get $path }}{{ end -}}
+{{- end -}}
+
+{{/* (root, component) */}}
+{{- define "goqueue.podDisruptionBudget" -}}
+{{- $budget := (index .root.Values .component).podDisruptionBudget -}}
+{{- if $budget.enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "goqueue.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ $budget.maxUnavailable }}
+  # A pod that is not ready anyway must not stop a drain.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "goqueue.selectorLabels" . | nindent 6 }}
+{{- end }}
+{{- end -}}

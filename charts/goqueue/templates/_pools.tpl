@@ -1,0 +1,33 @@
+{{/* The worker pools as GoQueueWorkerPool resources, a JSON list. */}}
+{{- define "goqueue.pools" -}}
+{{- $pools := list -}}
+{{- $root := . -}}
+{{- range $name, $pool := .Values.workerPools -}}
+{{- if $pool -}}
+{{- $resource := include "goqueue.pool" (dict "root" $root "name" $name "pool" $pool) | fromYaml -}}
+{{- $_ := set $resource "spec" (mergeOverwrite $resource.spec ($pool.spec | default dict)) -}}
+{{- $pools = append $pools $resource -}}
+{{- end -}}
+{{- end -}}
+{{- toPrettyJson $pools -}}
+{{- end -}}
+
+{{- define "goqueue.pool" -}}
+{{- $part := dict "root" .root "component" "worker" -}}
+{{- $queues := .pool.queues | default .root.Values.settings.worker.queues -}}
+apiVersion: goqueue.io/v1alpha1
+kind: GoQueueWorkerPool
+metadata:
+  {{- include "goqueue.metadata" (merge (dict "name" (printf "%s-%s" (include "goqueue.fullname" .root) .name)) $part) | nindent 2 }}
+spec:
+  image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
+  {{- with $queues }}
+  queues:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  concurrency: {{ .pool.concurrency | default .root.Values.settings.worker.concurrency }}
+  minReplicas: {{ .pool.minReplicas }}
+  maxReplicas: {{ .pool.maxReplicas }}
+  resources:
+    {{- toYaml (.pool.resources | default .root.Values.worker.resources) | nindent 4 }}
+{{- end -}}

@@ -1,0 +1,143 @@
+{{/* How values become the environment of the processes. files/settings.yaml says which is which. */}}
+
+{{/* Any value as the text of a variable. (Helm reads every number as a float, and prints large ones as 1e+06.) */}}
+{{- define "goqueue.text" -}}
+{{- if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if and (kindIs "float64" .) (eq (float64 .) (floor .)) -}}
+{{- printf "%.0f" . -}}
+{{- else if not (kindIs "invalid" .) -}}
+{{- toString . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "goqueue.postgresHost" -}}
+{{- if .Values.postgresql.enabled -}}
+{{ include "goqueue.fullname" . }}-postgresql
+{{- else -}}
+{{ .Values.settings.postgres.host }}
+{{- end -}}
+{{- end -}}
+
+{{/* The settings that are no secrets. Empty ones are left to the processes' own defaults. */}}
+{{- define "goqueue.settingsData" -}}
+{{- $root := . -}}
+{{- range $group, $keys := .Files.Get "files/settings.yaml" | fromYaml -}}
+{{- range $key, $entry := $keys -}}
+{{- if not $entry.secretOf -}}
+{{- $text := include "goqueue.text" (index $root.Values.settings $group $key) -}}
+{{- if eq $entry.variable "POSTGRES_HOST" -}}{{- $text = include "goqueue.postgresHost" $root -}}{{- end -}}
+{{- if $text }}
+{{ $entry.variable }}: {{ $text | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, of) The secrets that stand in the values themselves: those of all processes, or of workers only. */}}
+{{- define "goqueue.secretsData" -}}
+{{- $root := .root -}}
+{{- $of := .of -}}
+{{- range $group, $keys := $root.Files.Get "files/settings.yaml" | fromYaml -}}
+{{- range $key, $entry := $keys -}}
+{{- if eq (default "" $entry.secretOf) $of -}}
+{{- $text := include "goqueue.text" (index $root.Values.settings $group $key) -}}
+{{- if and $text (not (contains "$(" $text)) }}
+{{ $entry.variable }}: {{ $text | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, component) Variables that come from single keys of Secrets, or refer to others. */}}
+{{- define "goqueue.secretEnv" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- range $group, $keys := $root.Files.Get "files/settings.yaml" | fromYaml -}}
+{{- range $key, $entry := $keys -}}
+{{- if or (eq (default "" $entry.secretOf) "all") (and (eq (default "" $entry.secretOf) "worker") (eq $component "worker")) -}}
+{{- $value := include "goqueue.text" (index $root.Values.settings $group $key) -}}
+{{- $from := index $root.Values.settings $group (printf "%sFrom" $key) -}}
+{{- if $from.secret }}
+- name: {{ $entry.variable }}
+  valueFrom: {secretKeyRef: {name: {{ $from.secret | quote }}, key: {{ $from.key | quote }}}}
+{{- else if contains "$(" $value }}
+- name: {{ $entry.variable }}
+  value: {{ $value | quote }}
+{{- else if and (eq $entry.variable "POSTGRES_PASSWORD") $root.Values.postgresql.enabled (not $value) }}
+- name: {{ $entry.variable }}
+  valueFrom: {secretKeyRef: {name: {{ include "goqueue.fullname" $root }}-postgresql, key: password}}
+{{- else if and (eq $entry.variable "GOQUEUE_REDIS_URL") $root.Values.valkey.enabled }}
+- name: GOQUEUE_VALKEY_PASSWORD
+  valueFrom: {secretKeyRef: {{ include "goqueue.valkeySecretKey" $root }}}
+- name: {{ $entry.variable }}
+  value: redis://:$(GOQUEUE_VALKEY_PASSWORD)@{{ include "goqueue.fullname" $root }}-valkey:6379/0
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "goqueue.valkeySecretKey" -}}
+{{- with .Values.valkey.passwordFrom -}}
+{{- if .secret -}}
+{name: {{ .secret | quote }}, key: {{ .key | quote }}}
+{{- else -}}
+{name: {{ include "goqueue.fullname" $ }}-valkey, key: password}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, component, own) `env` of a GoQueue container. The users' own come first: what follows may refer to them. */}}
+{{- define "goqueue.env" -}}
+{{- with concat .root.Values.extraEnv (index .root.Values .component).extraEnv }}
+{{- toYaml . }}
+{{- end }}
+{{- include "goqueue.secretEnv" . }}
+{{- with .own }}
+{{- with .queues }}
+- name: GOQUEUE_WORKER_QUEUES
+  value: {{ include "goqueue.text" . | quote }}
+{{- end }}
+{{- with .concurrency }}
+- name: GOQUEUE_WORKER_CONCURRENCY
+  value: {{ include "goqueue.text" . | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (root, component) `envFrom` of a GoQueue container. Later ones win. */}}
+{{- define "goqueue.envFrom" -}}
+{{- $fullname := include "goqueue.fullname" .root -}}
+- configMapRef: {name: {{ $fullname }}-settings}
+{{- if include "goqueue.secretsData" (dict "root" .root "of" "all") }}
+- secretRef: {name: {{ $fullname }}-secrets}
+{{- end }}
+{{- if and (eq .component "worker") (include "goqueue.secretsData" (dict "root" .root "of" "worker")) }}
+- secretRef: {name: {{ $fullname }}-handlers}
+{{- end }}
+{{- with concat .root.Values.extraEnvFrom (index .root.Values .component).extraEnvFrom }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Changes when any setting does: pods are replaced then, as they read settings only at their start. */}}
+{{- define "goqueue.settingsChecksum" -}}
+{{- list .Values.settings .Values.valkey.password (include "goqueue.postgresHost" .) | toJson | sha256sum -}}
+{{- end -}}
+
+{{/* (root, name, given) A password: the one given, else the one that the cluster has already, else a new one. */}}
+{{- define "goqueue.password" -}}
+{{- if .given -}}
+{{- .given -}}
+{{- else -}}
+{{- $present := lookup "v1" "Secret" .root.Release.Namespace .name -}}
+{{- if and $present (index ($present.data | default dict) "password") -}}
+{{- index $present.data "password" | b64dec -}}
+{{- else -}}
+{{- randAlphaNum 32 -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,84 @@
+{{/* What values.schema.json cannot say: values that do not fit each other. One line each, naming what to change. */}}
+{{- define "goqueue.validate" -}}
+{{- $settings := .Values.settings -}}
+{{- if .Values.postgresql.enabled -}}
+  {{- if $settings.postgres.host -}}
+    {{- fail "settings.postgres.host names your PostgreSQL: set postgresql.enabled=false as well" -}}
+  {{- end -}}
+  {{- if eq .Values.migrations.mode "hook" -}}
+    {{- fail "migrations.mode=hook runs before the bundled PostgreSQL is there: use mode job, or postgresql.enabled=false" -}}
+  {{- end -}}
+{{- else if not $settings.postgres.host -}}
+  {{- fail "postgresql.enabled=false: settings.postgres.host must name your PostgreSQL" -}}
+{{- end -}}
+{{- if and (hasPrefix "verify-" $settings.postgres.sslmode) (not $settings.postgres.sslrootcert) -}}
+  {{- fail (printf "settings.postgres.sslmode=%s needs settings.postgres.sslrootcert (see certificates.secretName)" $settings.postgres.sslmode) -}}
+{{- end -}}
+{{- if .Values.valkey.enabled -}}
+  {{- if or $settings.redis.url $settings.redis.urlFrom.secret $settings.redis.sentinelHosts -}}
+    {{- fail "settings.redis names your Redis: set valkey.enabled=false as well" -}}
+  {{- end -}}
+  {{- if $settings.redis.cluster -}}
+    {{- fail "settings.redis.cluster: the bundled Valkey is no cluster" -}}
+  {{- end -}}
+{{- else if not (or $settings.redis.url $settings.redis.urlFrom.secret $settings.redis.sentinelHosts) -}}
+  {{- fail "valkey.enabled=false: settings.redis.url (or urlFrom.secret, or sentinelHosts) must name your Redis" -}}
+{{- end -}}
+{{- if and $settings.redis.cluster $settings.redis.sentinelHosts -}}
+  {{- fail "settings.redis: cluster and sentinelHosts exclude each other" -}}
+{{- end -}}
+{{- range $group, $keys := .Files.Get "files/settings.yaml" | fromYaml -}}
+  {{- range $key, $entry := $keys -}}
+    {{- if $entry.secretOf -}}
+      {{- if and (index $settings $group $key) (index $settings $group (printf "%sFrom" $key)).secret -}}
+        {{- fail (printf "settings.%s: %s and %sFrom.secret exclude each other" $group $key $key) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.valkey.password .Values.valkey.passwordFrom.secret -}}
+  {{- fail "valkey: password and passwordFrom.secret exclude each other" -}}
+{{- end -}}
+{{- if lt (float64 $settings.engine.leaseSeconds) (mulf 3 $settings.engine.heartbeatSeconds) -}}
+  {{- fail "settings.engine.leaseSeconds must be at least 3 × heartbeatSeconds" -}}
+{{- end -}}
+{{- $queues := $settings.engine.queues -}}
+{{- range $settings.worker.queues -}}
+  {{- if not (has (splitList ":" . | first) $queues) -}}
+    {{- fail (printf "settings.worker.queues: %s is not one of settings.engine.queues" .) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $name, $pool := .Values.workerPools -}}
+  {{- range $pool.queues -}}
+    {{- if not (has (splitList ":" . | first) $queues) -}}
+      {{- fail (printf "workerPools.%s.queues: %s is not one of settings.engine.queues" $name .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if le (float64 .Values.api.terminationGracePeriodSeconds) (addf .Values.api.preStopSeconds $settings.api.requestTimeout) -}}
+  {{- fail "api.terminationGracePeriodSeconds must be more than api.preStopSeconds + settings.api.requestTimeout" -}}
+{{- end -}}
+{{- with .Values.worker.terminationGracePeriodSeconds -}}
+  {{- if le (float64 .) (float64 $settings.worker.graceSeconds) -}}
+    {{- fail "worker.terminationGracePeriodSeconds must be more than settings.worker.graceSeconds" -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.api.autoscaling -}}
+  {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+    {{- fail "api.autoscaling: minReplicas is more than maxReplicas" -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+  {{- fail "ingress.enabled: ingress.hosts must name at least one host" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+  {{- fail "httpRoute.enabled: httpRoute.parentRefs must name a Gateway" -}}
+{{- end -}}
+{{- range list "api" "scheduler" "operator" "worker" "migrations" "maintenance" -}}
+  {{- with (index $.Values .).serviceAccount -}}
+    {{- if and (not .create) (not .name) -}}
+      {{- fail "serviceAccount.create=false needs serviceAccount.name" -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}

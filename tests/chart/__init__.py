@@ -1,0 +1,1 @@
+"""The Helm chart: what is generated from other sources, and tests of what it renders."""
