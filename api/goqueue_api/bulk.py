@@ -46,8 +46,8 @@ async def create_many(request: Request) -> Response:
 
 
 def _orders(body: bytes, content_type: str) -> list[Any]:
+    raw: Any = []
     if "ndjson" in content_type or not body.lstrip().startswith(b"["):
-        raw: list[Any] = []
         for number, line in enumerate(body.splitlines()):
             if line.strip():
                 try:

@@ -54,7 +54,7 @@ async def _waiting(parts: Context) -> tuple[dict[str, tuple[int, float | None]],
     except BrokerUnavailable:
         async with parts.service.database.connection() as connection:
             counts = await queues.open_counts(connection)
-        return {c.queue: (c.ready, float(c.oldest_seconds) if c.ready else None) for c in counts}, True
+        return {count.queue: (count.ready, count.oldest_seconds) for count in counts}, True
     now = time.time() * 1000
     return {
         name: (found.depth, max(0.0, round((now - found.head_ms) / 1000, 3)) if found.depth else None)

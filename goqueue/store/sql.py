@@ -309,7 +309,7 @@ OPEN_COUNTS: Final[LiteralString] = f"""
 SELECT queue, count(*) FILTER (WHERE status = 'pending' AND available_at <= now()) AS ready,
     count(*) FILTER (WHERE status = 'pending' AND available_at > now()) AS scheduled,
     count(*) FILTER (WHERE status = 'processing') AS processing,
-    extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'pending' AND available_at <= now()))
+    extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'pending' AND available_at <= now()))::float
         AS oldest_seconds
 FROM (
     SELECT queue, status, available_at FROM jobs WHERE id >= {FLOOR} AND finished_at IS NULL
