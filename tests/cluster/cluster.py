@@ -15,12 +15,13 @@ from tests.cluster.cache import cache_dir, hash_of, locked
 from tests.cluster.docker import Docker
 from tests.cluster.podman import Podman
 from tests.cluster.programs import Tools
-from tests.cluster.shell import ClusterError, run, say, succeeds, wait_for
+from tests.cluster.shell import Argv, ClusterError, run, say, wait_for
 
 NAME = "goqueue"
 WORKERS = 2
 
 Engine = Docker | Podman
+_ENGINES: dict[str, type[Docker] | type[Podman]] = {"docker": Docker, "podman": Podman}
 
 
 def choose_engine() -> Engine:
@@ -29,10 +30,9 @@ def choose_engine() -> Engine:
     `GOQUEUE_CLUSTER_ENGINE=docker|podman` decides without asking.
     """
     wanted = os.environ.get("GOQUEUE_CLUSTER_ENGINE") or ("docker" if Docker.usable() else "podman")
-    engines: dict[str, type[Engine]] = {"docker": Docker, "podman": Podman}
-    if wanted not in engines:
+    if wanted not in _ENGINES:
         raise ClusterError(f"GOQUEUE_CLUSTER_ENGINE is {wanted!r}, not docker or podman")
-    return engines[wanted]()
+    return _ENGINES[wanted]()
 
 
 @dataclass
@@ -62,16 +62,23 @@ class Cluster:
         """What runs the nodes: the one the cluster was made with, else the one this machine allows."""
         if self._engine is None:
             made_with = self._made_with().get("engine")
-            self._engine = {"docker": Docker, "podman": Podman}[made_with]() if made_with else choose_engine()
+            self._engine = _ENGINES[made_with]() if made_with else choose_engine()
         return self._engine
 
     @property
     def _state(self) -> Path:
         return cache_dir() / "state" / self.name
 
-    def _made_with(self) -> dict[str, str]:
+    def _made_with(self) -> dict[str, Any]:
+        """Engine, hash of the configuration and the nodes' addresses; empty while there is no cluster."""
         file = self._state / "made-with.json"
         return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def _remember(self, **facts: object) -> None:
+        self._state.mkdir(parents=True, exist_ok=True)
+        partial = self._state / "made-with.new"
+        partial.write_text(json.dumps(facts))
+        partial.rename(self._state / "made-with.json")
 
     # Up and down
 
@@ -80,6 +87,9 @@ class Cluster:
 
         Args:
             reuse: Keep a cluster that runs and is made as this checkout would make it; False makes a new one.
+
+        Raises:
+            ClusterError: something did not come about in its time; says what. `down` cleans up.
         """
         with locked(f"state-{self.name}"):
             if self._made_with():
@@ -87,32 +97,35 @@ class Cluster:
                     return
                 self._remove()
             engine, config = self.engine, self._config()
-            self._state.mkdir(parents=True, exist_ok=True)
-            (self._state / "made-with.json").write_text(json.dumps({"engine": engine.name}))  # so that `down` knows
             engine.prepare()
+            self._remember(engine=engine.name)  # from here on there is something to remove
             say("creating the cluster")
             self._kind(
                 *("create", "cluster", "--name", self.name, "--config", "-"),
                 *("--kubeconfig", str(self.kubeconfig), "--wait", "120s"),
-                what="create the kind cluster", timeout=400, stdin=config.encode(),
+                what="create the kind cluster",
+                timeout=400,
+                stdin=config.encode(),
             )
             self.kubeconfig.chmod(0o600)
+            addresses = {node: engine.node_address(node) for node in self.node_names()}
             if engine.sealed:
-                self._address_node()
-                for node in self.node_names():
-                    self._seal(node)
+                self._address_control_plane(addresses)
+                for node in addresses:
+                    self._seal(node, addresses)
             self._wait_ready()
-            made = {"engine": engine.name, "config": hash_of(config)}
-            (self._state / "made-with.json").write_text(json.dumps(made))
+            self._remember(engine=engine.name, config=hash_of(config), addresses=addresses)
 
     def down(self) -> None:
         """Remove the cluster and all it changed on the machine. What was built stays in the cache."""
         with locked(f"state-{self.name}"):
-            self._remove()
+            if self._made_with() or Podman.left_something():
+                self._remove()
 
     def _remove(self) -> None:
-        self._kind("delete", "cluster", "--name", self.name, "--kubeconfig", str(self.kubeconfig),
-                   what="delete the kind cluster", timeout=180)
+        if self._made_with():
+            delete = ("delete", "cluster", "--name", self.name, "--kubeconfig", str(self.kubeconfig))
+            self._kind(*delete, what="delete the kind cluster", timeout=180)
         self.engine.clean_up()
         for file in ("kubeconfig", "made-with.json"):
             (self._state / file).unlink(missing_ok=True)
@@ -129,13 +142,14 @@ class Cluster:
         return len(nodes) == 1 + self.workers and all(_is_ready(node) for node in nodes)
 
     def _as_wanted(self) -> bool:
-        wanted = {"engine": self.engine.name, "config": hash_of(self._config())}
-        return self._made_with() == wanted and self.is_up()
+        return self._made_with().get("config") == hash_of(self._config()) and self.is_up()
 
     def _config(self) -> str:
         """Kind's configuration. Faster than Kubernetes' defaults: a lost node is noticed, and its pods are replaced."""
-        nodes = "\n".join(f"- {{role: {role}, image: {json.dumps(self.engine.image)}}}"
-                          for role in ["control-plane", *["worker"] * self.workers])
+        nodes = "\n".join(
+            f"- {{role: {role}, image: {json.dumps(self.engine.image)}}}"
+            for role in ["control-plane", *["worker"] * self.workers]
+        )
         return (Path(__file__).with_name("node") / "kind.yaml").read_text() + nodes + "\n"
 
     def _wait_ready(self) -> None:
@@ -146,25 +160,24 @@ class Cluster:
         command = [str(self.tools.kind), *arguments]
         return run(command, what=what, timeout=timeout, env=self.engine.env, stdin=stdin)
 
-    def _address_node(self) -> None:
+    def _address_control_plane(self, addresses: dict[str, str]) -> None:
         """Make the kubeconfig name the control plane's own address.
 
         A published port does not answer on a network that nothing leaves; the node's own does, on every engine.
         """
-        node = f"{self.name}-control-plane"
-        server = f"server: https://{self.engine.node_address(node)}:6443\n    tls-server-name: {node}\n"
-        text = re.sub(r"( +)tls-server-name: .*\n", "", self.kubeconfig.read_text())
-        self.kubeconfig.write_text(re.sub(r"server: https://.*\n", server, text))
+        node = self.node_names()[0]
+        server = f"server: https://{addresses[node]}:6443\n    tls-server-name: {node}\n"
+        self.kubeconfig.write_text(re.sub(r"server: https://.*\n", server, self.kubeconfig.read_text()))
 
-    def _seal(self, node: str) -> None:
+    def _seal(self, node: str, addresses: dict[str, str]) -> None:
         """Keep a node's questions for names on the machine.
 
-        The network's own name server knows the nodes, but asks the machine's for everything else. So the nodes know each
-        other by file, and have no name server at all.
+        The network's own name server knows the nodes, but asks the machine's for everything else. So the nodes know
+        each other by file, and have no name server at all.
         """
-        hosts = "".join(f"{self.engine.node_address(other)} {other}\n" for other in self.node_names(running=True))
-        script = 'grep -v "# node$" /etc/hosts > /tmp/hosts; sed "s/$/ # node/" >> /tmp/hosts; cat /tmp/hosts > /etc/hosts; '
-        self._node_sh(node, script + "echo '# none: see /etc/hosts' > /etc/resolv.conf", stdin=hosts.encode())
+        hosts = "".join(f"{address} {other}\n" for other, address in addresses.items() if other != node)
+        script = "cat >> /etc/hosts; echo '# none: see /etc/hosts' > /etc/resolv.conf"
+        self.node_exec(node, ["sh", "-ec", script], stdin=hosts.encode())
 
     # Images
 
@@ -200,13 +213,12 @@ class Cluster:
         self._container("kill", node, what=f"kill {node}")
 
     def start_node(self, node: str, *, timeout: float = 120) -> None:
-        """Start a dead node again and wait until it is Ready. It keeps its disk; its address may be a new one."""
-        self._container("start", node, what=f"start {node}")
-        if self.engine.sealed:
-            self._address_node()
-            for other in self.node_names(running=True):
-                self._seal(other)
+        """Start a dead node again and wait until it is Ready. It keeps its disk and its address."""
+        addresses: dict[str, str] = self._made_with()["addresses"]
         began = time.time()
+        self.engine.start_node(node, addresses[node])
+        if self.engine.sealed:
+            self._seal(node, addresses)
         wait_for(f"{node} to be Ready", lambda: self._ready_since(node, began), timeout=timeout)
 
     def _ready_since(self, node: str, began: float) -> bool:
@@ -219,11 +231,10 @@ class Cluster:
         renewed = time.strptime(lease["spec"]["renewTime"][:19] + "UTC", "%Y-%m-%dT%H:%M:%S%Z")
         return _is_ready(told) and calendar.timegm(renewed) >= began
 
-    def _container(self, *arguments: str, what: str, stdin: bytes | IO[bytes] | None = None, timeout: float = 60) -> str:
+    def _container(
+        self, *arguments: str, what: str, stdin: bytes | IO[bytes] | None = None, timeout: float = 60
+    ) -> str:
         return run(self.engine.command(*arguments), what=what, timeout=timeout, env=self.engine.env, stdin=stdin)
-
-    def _node_sh(self, node: str, script: str, *, stdin: bytes | None = None) -> str:
-        return self.node_exec(node, ["sh", "-ec", script], stdin=stdin)
 
     def host_address(self) -> str:
         """The address at which pods reach servers of this machine (those that listen on it, or on 0.0.0.0)."""
@@ -253,12 +264,9 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: bytes | None = None, timeout: float = 60) -> str:
         """Run kubectl with this cluster's kubeconfig; returns its standard output."""
-        command = [self.tools.kubectl, "--kubeconfig", self.kubeconfig, *arguments]
+        command: Argv = [self.tools.kubectl, "--kubeconfig", self.kubeconfig, *arguments]
         return run(command, what=f"run kubectl {arguments[0]}", timeout=timeout, stdin=stdin)
 
 
 def _is_ready(node: dict[str, Any]) -> bool:
     return any(part["type"] == "Ready" and part["status"] == "True" for part in node["status"]["conditions"])
-
-
-__all__ = ["Cluster", "choose_engine", "succeeds"]

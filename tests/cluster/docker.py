@@ -35,13 +35,17 @@ class Docker:
         """The machine's address in kind's network: pods reach the host there."""
         told = run(self.command("network", "inspect", "kind"), what="inspect the network", timeout=30)
         gateways = [part["Gateway"] for part in json.loads(told)[0]["IPAM"]["Config"] if "Gateway" in part]
-        return next(gateway for gateway in gateways if ":" not in gateway)
+        return str(next(gateway for gateway in gateways if ":" not in gateway))
 
     def node_address(self, node: str) -> str:
         """A node's address in kind's network."""
         template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         inspect = self.command("inspect", "--format", template, node)
         return run(inspect, what=f"find the address of {node}", timeout=30).strip()
+
+    def start_node(self, node: str, address: str) -> None:
+        """Start a stopped node; Docker gives it the address it had if nothing else took it."""
+        run(self.command("start", node), what=f"start {node}", timeout=60)
 
     def clean_up(self) -> None:
         """Nothing: kind's network is shared by all kind clusters of the machine."""

@@ -1,5 +1,6 @@
 """What the assembled cluster takes from the machine, and gives back: Debian packages, settings of the kernel, rules."""
 
+import contextlib
 import json
 import os
 import re
@@ -35,6 +36,7 @@ _SETTINGS = (  # what podman, kubelet and kube-proxy may change for the whole ma
     "vm.overcommit_memory",
     "vm.panic_on_oom",
 )
+_NETNS = "/run/netns"
 
 
 def install_packages() -> None:
@@ -62,6 +64,7 @@ def remember_settings(file: Path) -> None:
     if file.exists():
         return
     values = {name: path.read_text().strip() for name in _SETTINGS if (path := _setting(name)).exists()}
+    values[_NETNS] = "mounted" if os.path.ismount(_NETNS) else ""
     partial = file.with_suffix(".new")
     partial.write_text(json.dumps(values, indent=1))
     partial.rename(file)
@@ -71,7 +74,11 @@ def restore_settings(file: Path) -> None:
     """Set back what differs from what was written down."""
     if not file.exists():
         return
-    for name, value in json.loads(file.read_text()).items():
+    values = json.loads(file.read_text())
+    # Podman mounts this folder onto itself; with no container left nothing needs it.
+    if not values.pop(_NETNS, "mounted") and os.path.ismount(_NETNS) and not os.listdir(_NETNS):
+        run(["umount", _NETNS], what=f"unmount {_NETNS}", timeout=20)
+    for name, value in values.items():
         path = _setting(name)
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
@@ -80,6 +87,14 @@ def restore_settings(file: Path) -> None:
 
 def _setting(name: str) -> Path:
     return Path("/proc/sys", *name.split("."))
+
+
+def remove_leftover_groups() -> None:
+    """Remove the empty control groups above containers that are gone."""
+    for parent in [*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")]:
+        for folder, _, _ in os.walk(parent, topdown=False):
+            with contextlib.suppress(OSError):  # not empty: some other podman's
+                os.rmdir(folder)
 
 
 def remove_leftover_rules() -> None:

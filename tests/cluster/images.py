@@ -88,7 +88,7 @@ def python_base() -> Path:
 
 
 def dependency_layer(lock: Path) -> Path:
-    """Layer: GoQueue's user, and the wheels of a lock, chosen for the Python in the image, whatever Python runs this."""
+    """Layer: GoQueue's user, and the wheels of a lock, those for the Python in the image."""
 
     def make(partial: Path) -> None:
         tree = partial / "tree"
@@ -106,8 +106,9 @@ def dependency_layer(lock: Path) -> Path:
 
 def build_wheel(source: Path, target: Path) -> Path:
     """Build GoQueue's wheel from a folder with its source, exactly as the Dockerfile does."""
-    build = [programs.uv_command(), "build", "--quiet", "--wheel", "--build-constraints", _BUILD_LOCK, "--require-hashes"]
-    run([*build, "--out-dir", target, source], what="build GoQueue's wheel", timeout=120, env=programs.index_settings())
+    build = [programs.uv_command(), "build", "--quiet", "--wheel", "--require-hashes"]
+    build += ["--build-constraints", str(_BUILD_LOCK), "--out-dir", str(target), str(source)]
+    run(build, what="build GoQueue's wheel", timeout=120, env=programs.index_settings())
     (wheel,) = target.glob("goqueue-*.whl")
     return wheel
 
@@ -115,7 +116,7 @@ def build_wheel(source: Path, target: Path) -> Path:
 def unpack_wheel(wheel: Path, target: Path) -> None:
     """Install a pure wheel into a folder: its files, and a script for each of its commands."""
     with zipfile.ZipFile(wheel) as content:
-        content.extractall(target)
+        content.extractall(target)  # noqa: S202  # this checkout built it a moment ago
         (entry_points,) = (name for name in content.namelist() if name.endswith(".dist-info/entry_points.txt"))
         commands = ConfigParser()
         commands.read_string(content.read(entry_points).decode())
@@ -145,7 +146,7 @@ def application_files(image: Path) -> dict[str, str]:
                     if member.isfile() and path != member.name and not _installers(path):
                         file = content.extractfile(member)
                         assert file is not None
-                        found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+                        found[path] = hashlib.sha256(file.read()).hexdigest()
     return found
 
 
@@ -176,7 +177,7 @@ def _compiled(tree: Path, target: str) -> list[Added]:
     with tempfile.TemporaryDirectory(dir=root / "tmp") as name:
         inside = Path(name).relative_to(root)
         shutil.copytree(tree, Path(name) / "tree", symlinks=True)
-        command = ["chroot", root, "python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+        command = ["chroot", str(root), "python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
         paths = ["-s", f"/{inside}/tree", "-p", target, f"/{inside}/tree"]
         # A template in a package need not be valid Python: that is no reason to stop.
         run(["sh", "-c", '"$@" || true', "sh", *command, *paths], what="compile", timeout=300)

@@ -19,7 +19,9 @@ CTR = ("ctr", "--namespace", "k8s.io")
 class NodeExec(Protocol):
     """`Cluster.node_exec`, which also reads its input from a file."""
 
-    def __call__(self, node: str, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, timeout: float = 60) -> str: ...
+    def __call__(
+        self, node: str, argv: Sequence[str], *, stdin: bytes | IO[bytes] | None = None, timeout: float = 60
+    ) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.cluster import archive, debian, programs, versions
 from tests.cluster.cache import cached, hash_of
-from tests.cluster.shell import run, wait_for
+from tests.cluster.shell import Argv, run, wait_for
 
 NODE = versions.HERE / "node"
 PACKAGES = (
@@ -20,6 +20,7 @@ PACKAGES = (
     *("mount", "kmod", "e2fsprogs", "iproute2", "ethtool", "conntrack", "iptables", "nftables", "socat", "pigz"),
     *("libseccomp2", "containerd", "runc", "containernetworking-plugins"),
 )
+MANIFESTS = ("default-cni.yaml", "default-storage.yaml")
 PROXY_PACKAGES = ("iptables", "nftables", "conntrack", "kmod")
 PREINSTALLED = (  # what is in the node's containerd from the start
     *(f"registry.k8s.io/{name}:{versions.KUBERNETES}" for name in versions.KUBERNETES_IMAGES),
@@ -29,7 +30,9 @@ PREINSTALLED = (  # what is in the node's containerd from the start
 
 def key() -> str:
     """Hash of all that goes into the image; known without building anything."""
-    return hash_of(programs.GO, NODE, Path(__file__), versions.KIND, *PREINSTALLED, versions.DEBIAN)
+    modules = [programs.GO / name for name in ("kubernetes", "etcd", "coredns")]
+    files = [NODE / name for name in ("prepare.sh", *MANIFESTS)]
+    return hash_of(modules, files, Path(__file__), versions.KIND, *PREINSTALLED, versions.DEBIAN)
 
 
 def node_image() -> Path:
@@ -62,10 +65,11 @@ def _assemble(root: Path, work: Path) -> None:
     (root / "opt/cni/bin").symlink_to("/usr/lib/cni")
     manifests = root / "kind/manifests"
     manifests.mkdir(parents=True)
-    for name in ("default-cni.yaml", "default-storage.yaml"):
+    for name in MANIFESTS:
         shutil.copy2(NODE / name, manifests / name)
     (root / "kind/version").write_text(versions.KUBERNETES)
-    run(["chroot", root, "/bin/sh", "-s"], stdin=(NODE / "prepare.sh").read_bytes(), what="prepare the node", timeout=120)
+    prepare = (NODE / "prepare.sh").read_bytes()
+    run(["chroot", root, "/bin/sh", "-s"], stdin=prepare, what="prepare the node", timeout=120)
     with _proc(root):
         _runtime_spec(root)
         _preinstall(root, images)
@@ -125,7 +129,7 @@ def _images(work: Path, kubernetes: Path, own: Path, proxy_base: Path) -> list[P
 
 
 def _proxy_layer(work: Path, base: Path) -> Path:
-    """Iptables and nft with their libraries. Unpacked only, so the links that a package's script makes are made here."""
+    """Iptables and nft with their libraries. No package's script has run: the links they make are made here."""
     root, layer = work / "proxy", work / "proxy.tar"
     root.mkdir()
     run(["tar", "-C", root, "-xpf", base], what="unpack kube-proxy's base", timeout=120)
@@ -134,7 +138,7 @@ def _proxy_layer(work: Path, base: Path) -> Path:
     for family in ("iptables", "ip6tables"):
         for suffix in ("", "-save", "-restore"):
             (root / "usr/sbin" / (family + suffix)).symlink_to("xtables-nft-multi")
-    pack = ["tar", "-C", root, "--numeric-owner", "--mtime=@0", "--sort=name", "-cf", layer, "."]
+    pack: Argv = ["tar", "-C", root, "--numeric-owner", "--mtime=@0", "--sort=name", "-cf", layer, "."]
     run(pack, what="pack kube-proxy's base", timeout=120)
     shutil.rmtree(root)
     return layer
@@ -174,7 +178,7 @@ def _preinstall(root: Path, images: list[Path]) -> None:
     """Put images into the node's containerd, packed; each node unpacks those that it runs."""
     (root / "preload.toml").write_text(_PRELOAD)
     (root / "run").mkdir(exist_ok=True)
-    ctr = ["chroot", root, "ctr", "--address", "/run/preload.sock", "--namespace", "k8s.io", "images"]
+    ctr: Argv = ["chroot", root, "ctr", "--address", "/run/preload.sock", "--namespace", "k8s.io", "images"]
     with tempfile.TemporaryFile() as log:
         daemon = subprocess.Popen(
             ["chroot", root, "/usr/bin/containerd", "-c", "/preload.toml", "--state", "/run/preload"],
@@ -186,7 +190,7 @@ def _preinstall(root: Path, images: list[Path]) -> None:
             wait_for("containerd's socket", (root / "run/preload.sock").exists, timeout=30, every=0.1)
             for image in images:
                 with open(image, "rb") as content:
-                    load = [*ctr, "import", "--all-platforms", "--no-unpack", "--digests", "-"]
+                    load: Argv = [*ctr, "import", "--all-platforms", "--no-unpack", "--digests", "-"]
                     run(load, what=f"preinstall {image.name}", timeout=120, stdin=content)
             present = run([*ctr, "ls", "-q"], what="list the preinstalled images", timeout=30).split()
             assert set(PREINSTALLED) <= set(present), f"missing: {set(PREINSTALLED) - set(present)}"

@@ -13,6 +13,7 @@ STORE = Path("/var/lib/goqueue-kind")
 """Podman's containers, images and networks: apart from any other podman of the machine, and never in the checkout."""
 
 NETWORK = "goqueue-kind"
+_SETTINGS = "settings.json"
 
 
 class Podman:
@@ -48,7 +49,7 @@ class Podman:
         self._configure()
         if not succeeds(self.command("image", "exists", self._image), env=self.env):
             self._import_image()
-        host.remember_settings(STORE / "settings.json")
+        host.remember_settings(STORE / _SETTINGS)
         # Kind mounts it into each node; docker makes it where it is missing, podman does not.
         Path("/lib/modules").mkdir(parents=True, exist_ok=True)
         if not succeeds(self.command("network", "exists", NETWORK), env=self.env):
@@ -81,7 +82,9 @@ class Podman:
             run(load, what="import the node image", timeout=300, env=self.env, stdin=unpack.stdout)
         for line in run(
             self.command("images", "--format", "{{.Repository}}:{{.Tag}}"),
-            what="list the images", timeout=30, env=self.env,
+            what="list the images",
+            timeout=30,
+            env=self.env,
         ).split():
             if line.startswith("localhost/goqueue-node:") and line != self._image:
                 succeeds(self.command("rmi", line), timeout=60, env=self.env)
@@ -98,13 +101,28 @@ class Podman:
         inspect = self.command("inspect", "--format", template, node)
         return run(inspect, what=f"find the address of {node}", timeout=30, env=self.env).strip()
 
+    def start_node(self, node: str, address: str) -> None:
+        """Start a stopped node with the address it had: pods of other nodes know it; podman would give it a new one."""
+        for command in (
+            self.command("network", "disconnect", NETWORK, node),
+            self.command("network", "connect", "--ip", address, NETWORK, node),
+            self.command("start", node),
+        ):
+            run(command, what=f"start {node}", timeout=60, env=self.env)
+
+    @staticmethod
+    def left_something() -> bool:
+        """Whether something of this machine was changed and not set back yet."""
+        return (STORE / _SETTINGS).exists()
+
     def clean_up(self) -> None:
         """Remove what is left after `kind delete`: the network, rules, kernel settings. The imported image stays."""
         if succeeds(self.command("network", "exists", NETWORK), env=self.env):
             remove = self.command("network", "rm", "--force", NETWORK)
             run(remove, what="remove the network of the nodes", timeout=60, env=self.env)
         host.remove_leftover_rules()
-        host.restore_settings(STORE / "settings.json")
+        host.remove_leftover_groups()
+        host.restore_settings(STORE / _SETTINGS)
 
 
 def _hard_limit(which: int) -> int:

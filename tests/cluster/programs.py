@@ -16,7 +16,7 @@ from tests.cluster.shell import ClusterError, run
 
 GO = versions.HERE / "go"
 CLIENTS_LOCK = versions.HERE / "clients.lock"
-CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubeadm", "kubectl")
+PROGRAMS = (*versions.KUBERNETES_IMAGES, "kubelet", "kubeadm", "kubectl")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def tools() -> Tools:
 
 def kubernetes() -> Path:
     """Folder with the seven programs of Kubernetes (7 minutes on two cores; 1.5 with a warm build cache of Go)."""
-    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in CONTROL_PLANE]
+    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in PROGRAMS]
     return go_build("kubernetes", "kubernetes", packages, ldflags=_kubernetes_version())
 
 
@@ -64,14 +64,17 @@ def coredns() -> Path:
     return go_build("coredns", "coredns", ["."], sources=["main.go"]) / "coredns"
 
 
-def go_build(name: str, module: str, packages: list[str], *, ldflags: str = "", sources: list[str] | None = None) -> Path:
+def go_build(
+    name: str, module: str, packages: list[str], *, ldflags: str = "", sources: list[str] | None = None
+) -> Path:
     """Folder with the programs of some packages, built in one of the modules under `go/` as its go.sum has them."""
     folder = GO / module
     own = [folder / source for source in sources or []]
     key = hash_of(folder / "go.mod", folder / "go.sum", *own, ldflags, platform.machine())
 
     def make(partial: Path) -> None:
-        _go(["build", "-mod=readonly", "-ldflags", f"-s -w {ldflags}", "-o", f"{partial}/", *packages], cwd=folder, what=name)
+        options = ["-mod=readonly", "-ldflags", f"-s -w {ldflags}", "-o", f"{partial}/"]
+        _go(["build", *options, *packages], cwd=folder, what=name)
 
     return cached(name, key, make)
 
@@ -109,7 +112,7 @@ def go_command() -> str:
     try:
         from tests.servers import gotools
     except ImportError as error:
-        raise ClusterError("Go is missing: install it, or run this with .venv/bin/python (after `make setup`)") from error
+        raise ClusterError("Go is missing: install it, or use .venv/bin/python (`make setup` makes it)") from error
     return gotools.go_command()
 
 
@@ -153,7 +156,7 @@ _BOOTSTRAP = versions.CHECKOUT / "requirements" / "bootstrap.lock"
 
 
 def _install_uv(partial: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--target", partial]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(partial)]
     run([*command, "--requirement", _BOOTSTRAP], what="install uv", timeout=300)
 
 

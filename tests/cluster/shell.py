@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+Argv = Sequence[str | Path]
+
 
 class ClusterError(RuntimeError):
     """Something the cluster needs did not come about; the message says what, and shows the end of its output."""
@@ -20,7 +22,7 @@ def say(text: str) -> None:
 
 
 def run(
-    argv: Sequence[str | Path],
+    argv: Argv,
     *,
     what: str,
     timeout: float,
@@ -41,13 +43,13 @@ def run(
     Raises:
         ClusterError: not found, failed or timed out.
     """
-    given = stdin if isinstance(stdin, bytes) else None
+    given, source = (stdin, None) if isinstance(stdin, bytes) else (None, stdin)
     try:
         process = subprocess.Popen(
             [str(part) for part in argv],
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            stdin=subprocess.PIPE if given is not None else (stdin or subprocess.DEVNULL),
+            stdin=subprocess.PIPE if given is not None else (source or subprocess.DEVNULL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that a time-out reaches what the program started, too
@@ -70,7 +72,7 @@ def run(
     return output.decode(errors="replace")
 
 
-def succeeds(argv: Sequence[str | Path], *, timeout: float = 20, env: Mapping[str, str] | None = None) -> bool:
+def succeeds(argv: Argv, *, timeout: float = 20, env: Mapping[str, str] | None = None) -> bool:
     """Whether a program ends well, for questions such as "does a Docker engine answer?"."""
     try:
         run(argv, what="ask", timeout=timeout, env=env)
@@ -99,7 +101,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def _describe(what: str, argv: Sequence[str | Path], how: str, output: bytes, errors: bytes) -> str:
+def _describe(what: str, argv: Argv, how: str, output: bytes, errors: bytes) -> str:
     told = (output[-2000:] + errors[-4000:]).decode(errors="replace").strip()
     command = " ".join(str(part) for part in argv)
     return f"could not {what} ({how}): {command[:300]}\n{told}"
