@@ -56,12 +56,11 @@ class StripeGateway:
                 intent = await self._create(charge)
             if intent["status"] == "requires_action":
                 await self._client.v1.payment_intents.cancel_async(intent["id"])
+                raise NeverRetry(f"the bank wants the customer to confirm, and no customer is there ({intent['id']})")
         except stripe.StripeError as error:
             raise self._translated(error) from None
         if intent["status"] not in COLLECTED:
-            raise NeverRetry(
-                f"the charge needs the customer: Stripe says {one_line(intent['status'])} ({one_line(intent['id'])})"
-            )
+            raise NeverRetry(f"not charged: Stripe says {one_line(intent['status'])} ({intent['id']})")
         return {
             "gateway": "stripe",
             "id": intent["id"],

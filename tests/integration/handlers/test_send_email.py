@@ -1,0 +1,295 @@
+"""`send_email` against Mailpit, and against SMTP servers that answer what a test wants."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+from pydantic import SecretStr
+
+from goqueue.builtin import SendEmail
+from goqueue.errors import NeverRetry
+from goqueue.settings import EmailSettings
+from goqueue_cli.embedded import LOOPBACK, free_port
+from goqueue_worker.handlers.outcome import TryAgain
+from goqueue_worker.handlers.send_email import EmailSender
+from tests.integration.handlers.conftest import Certificate
+from tests.servers.gotools import Mailpit
+from tests.unit.handlers.context import Context
+
+PASSWORD = "c0rrect-horse"
+
+
+def letter(**more: str) -> SendEmail:
+    return SendEmail(**{"to": "ada@example.com", "subject": "Hello", "body": "World\n", **more})
+
+
+# --- Mailpit --------------------------------------------------------------------------------------------------------
+
+
+def ask(mailpit: Mailpit, path: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(f"{mailpit.api}{path}", method=method)  # noqa: S310 - http on the loopback
+    with urllib.request.urlopen(request) as response:  # noqa: S310
+        text = response.read()
+    return json.loads(text) if text.startswith(b"{") else text.decode()
+
+
+def to_mailpit(mailpit: Mailpit, **more: Any) -> EmailSender:
+    chosen = {"host": mailpit.host, "port": mailpit.smtp_port, "tls": "none", "sender": "Büro <shop@example.com>"}
+    return EmailSender(EmailSettings(**{**chosen, **more}))
+
+
+@pytest.fixture
+def inbox(mailpit: Mailpit) -> Iterator[Mailpit]:
+    """Mailpit with nothing in it."""
+    ask(mailpit, "/messages", "DELETE")
+    yield mailpit
+    ask(mailpit, "/messages", "DELETE")
+
+
+async def test_a_message_arrives_with_its_subject_body_and_sender(inbox: Mailpit) -> None:
+    subject, body = "Grüße an 世界 🎉 " + "und so weiter " * 10, "Zeile eins ä\n.\nZeile drei 🎉 " + "x" * 2000 + "\n"
+    result = await to_mailpit(inbox).send(letter(subject=subject.strip(), body=body), Context(job_id=9))
+    [summary] = ask(inbox, "/messages")["messages"]
+    message = ask(inbox, f"/message/{summary['ID']}")
+    assert message["Subject"] == subject.strip()
+    assert message["Text"].replace("\r\n", "\n") == body
+    assert message["From"] == {"Name": "Büro", "Address": "shop@example.com"}
+    assert [person["Address"] for person in message["To"]] == ["ada@example.com"]
+    assert f"<{message['MessageID']}>" == result["message_id"]
+    assert result["message_id"].startswith("<job-9.")
+    assert not message["HTML"]
+
+
+async def test_a_repeated_attempt_has_the_same_message_id(inbox: Mailpit) -> None:
+    for attempt in (1, 2):
+        await to_mailpit(inbox).send(letter(), Context(job_id=3, attempt=attempt))
+    messages = ask(inbox, "/messages")["messages"]
+    assert len(messages) == 2
+    assert len({message["MessageID"] for message in messages}) == 1
+
+
+async def test_a_recipient_in_an_international_domain_is_written_in_idna(inbox: Mailpit) -> None:
+    await to_mailpit(inbox).send(letter(to="ada@bücher.com"), Context())
+    [summary] = ask(inbox, "/messages")["messages"]
+    assert summary["To"][0]["Address"] == "ada@xn--bcher-kva.com"
+
+
+@pytest.mark.parametrize("attack", ["x\r\nBcc: eve@example.com", "x\nBcc: eve@example.com\n\nbody", "x\r\n.\r\nQUIT"])
+async def test_a_subject_past_the_model_still_injects_no_header(inbox: Mailpit, attack: str) -> None:
+    forged = SendEmail.model_construct(to="ada@example.com", subject=attack, body="x")
+    with pytest.raises(NeverRetry):
+        await to_mailpit(inbox).send(forged, Context())
+    assert ask(inbox, "/messages")["messages"] == []
+
+
+async def test_a_body_cannot_end_the_message_and_start_another(inbox: Mailpit) -> None:
+    body = "a\r\n.\r\nMAIL FROM:<eve@example.com>\r\nb\n.\nQUIT\r.\rc"
+    await to_mailpit(inbox).send(letter(body=body), Context())
+    [summary] = ask(inbox, "/messages")["messages"]
+    text = ask(inbox, f"/message/{summary['ID']}")["Text"]
+    assert text.split() == body.split()
+
+
+@contextlib.contextmanager
+def chaos(mailpit: Mailpit, **triggers: int) -> Iterator[None]:
+    """Mailpit answers a step (`Sender`, `Recipient`, `Authentication`) with an error code."""
+
+    def put(body: dict[str, Any]) -> None:
+        request = urllib.request.Request(  # noqa: S310
+            f"{mailpit.api}/chaos", json.dumps(body).encode(), {"content-type": "application/json"}, method="PUT"
+        )
+        urllib.request.urlopen(request).close()  # noqa: S310
+
+    put({step: {"ErrorCode": code, "Probability": 100} for step, code in triggers.items()})
+    try:
+        yield
+    finally:
+        put({})
+
+
+@pytest.mark.parametrize("step", ["Sender", "Recipient"])
+@pytest.mark.parametrize(("code", "kind"), [(421, TryAgain), (451, TryAgain), (550, NeverRetry), (554, NeverRetry)])
+async def test_mailpits_refusals_decide_whether_the_job_is_retried(
+    inbox: Mailpit, step: str, code: int, kind: type[Exception]
+) -> None:
+    with chaos(inbox, **{step: code}), pytest.raises(kind, match=f"refused .*{code}"):
+        await to_mailpit(inbox).send(letter(), Context())
+
+
+# --- servers with a mind of their own -------------------------------------------------------------------------------
+
+
+class Script:
+    """An aiosmtpd handler that answers the steps as told and keeps what it accepted."""
+
+    def __init__(self, **answers: str) -> None:
+        self.answers = answers
+        self.accepted: list[bytes] = []
+
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        envelope.mail_from = address
+        return self.answers.get("mail", "250 OK")
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        envelope.rcpt_tos.append(address)
+        return self.answers.get("rcpt", "250 OK")
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        if self.answers.get("data") == "hang up":
+            server.transport.close()
+            return "421 bye"
+        answer = self.answers.get("data", "250 queued as 77")
+        if answer.startswith("250"):
+            self.accepted.append(envelope.content)
+        return answer
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        if self.answers.get("quit") == "hang up":
+            server.transport.close()
+        return self.answers.get("quit", "221 bye")
+
+
+@contextlib.asynccontextmanager
+async def server(script: Script, certificate: Certificate | None = None, **options: Any) -> AsyncIterator[int]:
+    """An SMTP server in a thread of its own; its port."""
+    port = free_port()
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.cert, certificate.key)
+        options["ssl_context" if options.pop("implicit", False) else "tls_context"] = context
+    controller = Controller(script, hostname=LOOPBACK, port=port, **options)
+    await asyncio.to_thread(controller.start)
+    try:
+        yield port
+    finally:
+        await asyncio.to_thread(controller.stop)
+
+
+def to(port: int, **more: Any) -> EmailSender:
+    chosen = {"host": LOOPBACK, "port": port, "tls": "none", "timeout_seconds": 5}
+    return EmailSender(EmailSettings(**{**chosen, **more}))
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ({"mail": "451 later"}, TryAgain),
+        ({"mail": "550 never"}, NeverRetry),
+        ({"rcpt": "450 mailbox busy"}, TryAgain),
+        ({"rcpt": "452 too many"}, TryAgain),
+        ({"rcpt": "550 no such user"}, NeverRetry),
+        ({"rcpt": "553 bad address"}, NeverRetry),
+        ({"data": "451 greylisted"}, TryAgain),
+        ({"data": "452 disk full"}, TryAgain),
+        ({"data": "552 too large"}, NeverRetry),
+        ({"data": "554 spam"}, NeverRetry),
+        ({"data": "hang up"}, TryAgain),
+    ],
+)
+async def test_temporary_answers_are_retried_and_permanent_ones_are_final(
+    answers: dict[str, str], kind: type[Exception]
+) -> None:
+    script = Script(**answers)
+    async with server(script) as port:
+        with pytest.raises(kind):
+            await to(port).send(letter(), Context())
+    assert script.accepted == []
+
+
+@pytest.mark.parametrize("quit", ["hang up", "421 later", "500 what"])
+async def test_a_bad_farewell_does_not_send_the_message_again(quit: str) -> None:
+    script = Script(quit=quit)
+    async with server(script) as port:
+        result = await to(port).send(letter(), Context())
+    assert "queued as 77" in result["response"]
+    assert len(script.accepted) == 1
+
+
+async def test_a_server_that_is_away_or_silent_is_tried_again() -> None:
+    with pytest.raises(TryAgain, match="cannot be reached"):
+        await to(free_port()).send(letter(), Context())
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(silent, LOOPBACK, 0)
+    port = listening.sockets[0].getsockname()[1]
+    with pytest.raises(TryAgain):
+        await to(port, timeout_seconds=0.3).send(letter(), Context())
+    listening.close()
+
+
+async def test_a_cancelled_job_lets_go_of_a_silent_server_at_once() -> None:
+    connected = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(silent, LOOPBACK, 0)
+    port = listening.sockets[0].getsockname()[1]
+    task = asyncio.create_task(to(port, timeout_seconds=30).send(letter(), Context()))
+    await connected.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(1):
+            await task
+    listening.close()
+
+
+# --- TLS and login --------------------------------------------------------------------------------------------------
+
+
+def login(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+    assert isinstance(data, LoginPassword)
+    return AuthResult(success=data.login == b"shop" and data.password == PASSWORD.encode(), handled=False)
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")  # implicit TLS is there
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_tls_and_login_protect_the_message(certificate: Certificate, tls: str) -> None:
+    script = Script()
+    options = {"authenticator": login, "auth_required": True, "auth_require_tls": tls == "starttls"}
+    async with server(script, certificate, implicit=tls == "implicit", **options) as port:
+        good = {"tls": tls, "tls_ca": certificate.cert, "user": "shop", "password": SecretStr(PASSWORD)}
+        await to(port, **good).send(letter(), Context())
+        with pytest.raises(NeverRetry, match="refused the login: 535") as caught:
+            await to(port, **{**good, "password": SecretStr("wr0ng-pony")}).send(letter(), Context())
+        assert "wr0ng-pony" not in repr(caught.value)
+    assert len(script.accepted) == 1
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_certificate_that_nobody_vouches_for_gets_no_message(certificate: Certificate, tls: str) -> None:
+    script = Script()
+    async with server(script, certificate, implicit=tls == "implicit") as port:
+        with pytest.raises(TryAgain):
+            await to(port, tls=tls).send(letter(), Context())
+    assert script.accepted == []
+
+
+async def test_a_server_without_starttls_gets_no_message_and_no_password() -> None:
+    script = Script()
+    async with server(script) as port:
+        with pytest.raises(NeverRetry, match="GOQUEUE_SMTP"):
+            await to(port, tls="starttls", user="shop", password=SecretStr(PASSWORD)).send(letter(), Context())
+    assert script.accepted == []
+
+
+async def test_an_international_mailbox_needs_a_server_that_takes_it() -> None:
+    refusing, taking = Script(), Script()
+    async with server(refusing, enable_SMTPUTF8=False) as port:
+        with pytest.raises(NeverRetry, match="SMTPUTF8"):
+            await to(port).send(letter(to="äda@example.com"), Context())
+    async with server(taking, enable_SMTPUTF8=True) as port:
+        await to(port).send(letter(to="äda@example.com"), Context())
+    assert (len(refusing.accepted), len(taking.accepted)) == (0, 1)
