@@ -112,6 +112,7 @@ def from_environment() -> FastAPI:
         minimum=min(2, connect.max_open_conns),
         maximum=connect.max_open_conns,
         statement_timeout=api.request_timeout,
+        wait=api.request_timeout / 2,  # so that a database that is away is told from a request that takes long
     )
     broker = Broker(settings.load(RedisSettings))
     return create_app(database, broker, api=api, engine=engine, connect=connect)

@@ -66,8 +66,9 @@ class Database:
         minimum: int = 1,
         maximum: int = 4,
         statement_timeout: float = 0,
+        wait: float | None = None,
     ) -> None:
-        """`statement_timeout` in seconds bounds every statement (psycopg.errors.QueryCanceled); 0: no bound."""
+        """`statement_timeout` in seconds bounds every statement, 0: no bound; `wait` the wait for a connection."""
         self._statement_timeout = int(statement_timeout * 1000)
         self._pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
@@ -76,7 +77,7 @@ class Database:
             min_size=minimum,
             max_size=maximum,
             max_lifetime=settings.conn_max_lifetime,
-            timeout=settings.connect_timeout,
+            timeout=wait or settings.connect_timeout,
             reconnect_timeout=0.1,  # a failed reconnect is tried anew by the next caller, not after a long backoff
             configure=self._configure,
             kwargs={"autocommit": True},

@@ -14,6 +14,9 @@ from typing import Self
 
 from goqueue_cli.embedded import LOOPBACK
 
+GOQUEUE = str(Path(sys.executable).with_name("goqueue"))
+"""The console command of the environment that the tests run in."""
+
 # Asks the kernel to kill the process when the thread that started it (pytest's main thread) is gone, then becomes the
 # command. A process of its own does this, not a hook between fork and exec: pytest may have threads.
 _TIED = """

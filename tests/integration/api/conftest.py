@@ -1,0 +1,44 @@
+"""A real API server process for each module, and a client for it."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers.process import GOQUEUE, Process
+from tests.servers.stores import FreshDatabase, FreshRedis
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def api_url(
+    database: FreshDatabase, ready_queues: FreshRedis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a `goqueue api` with two server processes."""
+    port = free_port()
+    environment = {
+        **database.environment,
+        **ready_queues.environment,
+        "GOQUEUE_API_PORT": str(port),
+        "GOQUEUE_API_PROCESSES": "2",
+        "GOQUEUE_QUEUES": "default,email,webhooks,payment,images",
+    }
+    log: Path = tmp_path_factory.mktemp("api") / "log"
+    with Process([GOQUEUE, "api"], log=log, environment=environment) as process:
+        process.wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def client(api_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API."""
+    async with httpx.AsyncClient(base_url=api_url, timeout=10) as client:
+        yield client

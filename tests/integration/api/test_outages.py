@@ -1,0 +1,72 @@
+"""The API while one of its stores is away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.integration.api.conftest import free_port
+from tests.servers.process import GOQUEUE, Process
+from tests.servers.stores import FreshDatabase, FreshRedis
+
+ORDER = {"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}}
+
+
+@pytest.fixture
+def address(own_database: FreshDatabase, own_ready_queues: FreshRedis, tmp_path: Path) -> Iterator[str]:
+    """An API on stores of its own."""
+    port = free_port()
+    environment = {**own_database.environment, **own_ready_queues.environment, "GOQUEUE_API_PORT": str(port)}
+    with Process([GOQUEUE, "api"], log=tmp_path / "log", environment=environment) as process:
+        process.wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+
+
+async def test_without_redis_jobs_are_still_accepted_and_the_api_says_it_is_degraded(
+    address: str, own_valkey: EmbeddedValkey
+) -> None:
+    async with httpx.AsyncClient(base_url=address, timeout=10) as client:
+        own_valkey.kill()
+        for _ in range(5):
+            assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        shown = (await client.get("/queues")).json()
+        assert shown["degraded"] is True
+        assert next(queue["depth"] for queue in shown["queues"] if queue["name"] == "email") == 5
+        job = (await client.post("/jobs/create", json=ORDER)).json()
+        assert (await client.post(f"/jobs/{job['id']}/cancel")).json() == {"status": "cancelled"}
+
+
+async def test_without_postgres_every_answer_is_an_error_in_the_one_shape_and_it_recovers(
+    address: str, own_postgres: EmbeddedPostgres
+) -> None:
+    async with httpx.AsyncClient(base_url=address, timeout=15) as client:
+        assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
+        own_postgres.kill()
+        health = await client.get("/health/db")
+        assert (health.status_code, health.json()) == (503, {"error": "database is unavailable"})
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/livez")).status_code == 200
+        create = await client.post("/jobs/create", json=ORDER)
+        assert (create.status_code, create.json()) == (500, {"error": "failed to add job to database"})
+        assert (await client.get("/jobs/1")).status_code == 503
+        own_postgres.start()
+        for _ in range(100):
+            if (await client.get("/readyz")).status_code == 200:
+                break
+        assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
+
+
+async def test_a_request_that_waits_too_long_is_408(address: str, own_database: FreshDatabase) -> None:
+    import psycopg
+
+    with psycopg.connect(own_database.dsn) as blocker:
+        blocker.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        async with httpx.AsyncClient(base_url=address, timeout=15) as client:
+            answer = await client.get("/jobs/1")
+            assert (answer.status_code, answer.json()) == (408, {"error": "request timeout"})
+            answer = await client.post("/jobs/create", json=ORDER)
+            assert (answer.status_code, answer.json()) == (408, {"error": "request timeout"})
