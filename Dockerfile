@@ -17,7 +17,7 @@ COPY requirements/runtime.lock requirements/
 RUN uv pip install --no-cache --no-deps --only-binary :all: --require-hashes --compile-bytecode \
     --target /opt/goqueue/dependencies --requirements requirements/runtime.lock
 COPY requirements/dev.lock requirements/
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY goqueue goqueue
 COPY api api
 COPY worker worker

@@ -124,6 +124,9 @@ class Cluster:
 
     def _remove(self) -> None:
         if self._made_with():
+            # At once: else each node in turn is given its time to shut down in order.
+            for node in self.node_names(running=True):
+                self.stop_node(node)
             delete = ("delete", "cluster", "--name", self.name, "--kubeconfig", str(self.kubeconfig))
             self._kind(*delete, what="delete the kind cluster", timeout=180)
         self.engine.clean_up()

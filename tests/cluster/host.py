@@ -64,7 +64,7 @@ def remember_settings(file: Path) -> None:
     if file.exists():
         return
     values = {name: path.read_text().strip() for name in _SETTINGS if (path := _setting(name)).exists()}
-    values[_NETNS] = "mounted" if os.path.ismount(_NETNS) else ""
+    values[_NETNS] = "mounted" if _is_mounted(_NETNS) else ""
     partial = file.with_suffix(".new")
     partial.write_text(json.dumps(values, indent=1))
     partial.rename(file)
@@ -76,13 +76,18 @@ def restore_settings(file: Path) -> None:
         return
     values = json.loads(file.read_text())
     # Podman mounts this folder onto itself; with no container left nothing needs it.
-    if not values.pop(_NETNS, "mounted") and os.path.ismount(_NETNS) and not os.listdir(_NETNS):
+    if not values.pop(_NETNS, "mounted") and _is_mounted(_NETNS) and not os.listdir(_NETNS):
         run(["umount", _NETNS], what=f"unmount {_NETNS}", timeout=20)
     for name, value in values.items():
         path = _setting(name)
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
     file.unlink()
+
+
+def _is_mounted(folder: str) -> bool:
+    # os.path.ismount does not see a folder that is mounted onto itself.
+    return any(line.split()[4] == folder for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def _setting(name: str) -> Path:

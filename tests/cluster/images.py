@@ -142,8 +142,9 @@ def application_files(image: Path) -> dict[str, str]:
         for layer in layers:
             with tarfile.open(fileobj=layer) as content:
                 for member in content:
-                    path = member.name.removeprefix("./").removeprefix(prefix)
-                    if member.isfile() and path != member.name and not _installers(path):
+                    name = member.name.removeprefix("./")
+                    path = name.removeprefix(prefix)
+                    if member.isfile() and name.startswith(prefix) and not _installers(path):
                         file = content.extractfile(member)
                         assert file is not None
                         found[path] = hashlib.sha256(file.read()).hexdigest()
