@@ -18,7 +18,7 @@ def _arguments() -> argparse.Namespace:
     up.add_argument("--new", action="store_true", help="make a new one, whatever runs")
     commands.add_parser("down", help="remove it and all it changed on the machine; the cache stays")
     commands.add_parser("status", help="say whether it is up, and show its nodes and pods")
-    load = commands.add_parser("load", help="put image archives on every node")
+    load = commands.add_parser("load", help="put image archives on the workers")
     load.add_argument("archives", nargs="+", type=Path, metavar="IMAGE_ARCHIVE")
     commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser("build", help="build what `up` needs, without starting anything")

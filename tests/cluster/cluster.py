@@ -184,13 +184,21 @@ class Cluster:
 
     # Images
 
-    def load(self, archive: Path) -> None:
-        """Put the images of an archive (OCI or docker layout) on every node that runs; only what they have not got.
+    def load(self, archive: Path, *, nodes: Sequence[str] | None = None) -> None:
+        """Put the images of an archive (OCI or docker layout) on nodes; only what they have not got.
 
         Pods need `imagePullPolicy: Never` or `IfNotPresent`, and a tag that is not `latest`.
+
+        Args:
+            nodes: By default the workers that run: on the control plane no pod is placed that does not ask for it.
         """
-        if not loading.load(archive, self.node_names(running=True), self.node_exec):
-            command = ["load", "image-archive", str(archive), "--name", self.name]
+        chosen = (
+            list(nodes)
+            if nodes is not None
+            else [node for node in self.node_names(running=True) if node != self.node_names()[0]]
+        )
+        if not loading.load(archive, chosen, self.node_exec):
+            command = ["load", "image-archive", str(archive), "--name", self.name, "--nodes", ",".join(chosen)]
             self._kind(*command, what=f"load {archive.name}", timeout=300)
 
     # Nodes

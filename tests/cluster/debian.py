@@ -13,18 +13,20 @@ _UNWANTED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/us
 _SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 
 
-def file_system(name: str, packages: Sequence[str], *, variant: str = "minbase") -> Path:
+def file_system(name: str, packages: Sequence[str], *, variant: str = "minbase", without: Sequence[str] = ()) -> Path:
     """A tar archive of a Debian with some packages; needs root.
 
     Args:
         name: Of the entry in the cache.
-        variant: mmdebstrap's: `minbase` is a system with apt, `extract` just the unpacked packages.
+        variant: mmdebstrap's: `minbase` is a system with apt, `essential` one without, `extract` just unpacked packages.
+        without: Paths removed at the end, which only the installation of packages needed.
     """
-    key = hash_of(versions.DEBIAN, variant, *packages, *_UNWANTED)
+    key = hash_of(versions.DEBIAN, variant, *packages, *_UNWANTED, *without)
 
     def make(partial: Path) -> None:
         command = ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
         command += [f"--dpkgopt=path-exclude={path}" for path in _UNWANTED]
+        command += [f'--customize-hook=rm -rf "$1"/{path}' for path in without]
         command += ['--aptopt=APT::Install-Recommends "false"', versions.DEBIAN, str(partial / "root.tar")]
         # The machine's own sources if it is a Debian of that release: they name the mirror that it can reach.
         command += [source for source in _SOURCES if _names_release(Path(source))][:1]

@@ -84,7 +84,9 @@ def application(reference: str = IMAGES["goqueue"], *, lock: Path = RUNTIME_LOCK
 
 def python_base() -> Path:
     """Layer: a Debian with its Python 3.11."""
-    return debian.file_system("python-base", PYTHON_PACKAGES, variant="essential")
+    # Full Perl comes along for a package that merges /usr at the installation, and is a third of the size.
+    perl = ["usr/share/perl", "usr/share/perl5", "usr/lib/*/perl", "usr/lib/*/libperl.so*"]
+    return debian.file_system("python-base", PYTHON_PACKAGES, variant="essential", without=perl)
 
 
 def dependency_layer(lock: Path) -> Path:
@@ -101,7 +103,7 @@ def dependency_layer(lock: Path) -> Path:
         archive.write_layer(partial / "layer.tar", files)
         shutil.rmtree(tree)
 
-    return cached("dependencies", hash_of(lock, Path(__file__)), make) / "layer.tar"
+    return cached("dependencies", hash_of(lock, python_base().parent.name), make) / "layer.tar"
 
 
 def build_wheel(source: Path, target: Path) -> Path:
