@@ -18,7 +18,7 @@ def file_system(name: str, packages: Sequence[str], *, variant: str = "minbase",
 
     Args:
         name: Of the entry in the cache.
-        variant: mmdebstrap's: `minbase` is a system with apt, `essential` one without, `extract` just unpacked packages.
+        variant: mmdebstrap's: `minbase` is a system with apt, `essential` one without, `extract` only unpacks.
         without: Paths removed at the end, which only the installation of packages needed.
     """
     key = hash_of(versions.DEBIAN, variant, *packages, *_UNWANTED, *without)
