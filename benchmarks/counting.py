@@ -100,3 +100,20 @@ class Keys:
         return self._total - self._left(stores.redis)
 
     exactly = roughly
+
+
+class Results(Rows):
+    """Jobs wait in Redis, and a row appears for each whose result is stored."""
+
+    def __init__(self, table: str, finished: str, waiting: Counter) -> None:
+        super().__init__(table, finished)
+        self._waiting = waiting
+
+    def stored(self, stores: Stores) -> int:
+        return self._waiting.stored(stores)
+
+    def begin(self, stores: Stores, total: int) -> None:
+        self._total = total
+
+    def roughly(self, stores: Stores) -> int:
+        return self.exactly(stores)

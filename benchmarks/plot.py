@@ -13,8 +13,7 @@ PALETTE = (ACCENT, "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#c2255c", "#0c85
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 12, color: str = INK) -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{color}">'
-        f"{escape(words)}</text>"
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{color}">{escape(words)}</text>'
     )
 
 
@@ -30,9 +29,7 @@ def _bars(title: str, values: dict[str, list[float]], top: int) -> tuple[list[st
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{ROW - 5}" fill="{color}"/>')
         low, high = (LEFT + (WIDTH - LEFT - 90) * edge(values[name]) / longest for edge in (min, max))
         middle = y + (ROW - 5) / 2
-        parts.append(
-            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="{INK}"/>'
-        )
+        parts.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="{INK}"/>')
         parts.append(_text(max(LEFT + width, high) + 6, y + 14, f"{value:,.0f}"))
         y += ROW
     return parts, y + 20
@@ -63,8 +60,7 @@ def _distribution(waits: dict[str, list[float]], top: int) -> tuple[list[str], i
         ordered = sorted(waits[name])
         step = max(1, len(ordered) // 200)
         points = " ".join(
-            f"{x(ordered[i]):.1f},{bottom - (i + 1) / len(ordered) * height:.1f}"
-            for i in range(0, len(ordered), step)
+            f"{x(ordered[i]):.1f},{bottom - (i + 1) / len(ordered) * height:.1f}" for i in range(0, len(ordered), step)
         )
         color = PALETTE[number % len(PALETTE)]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')

@@ -83,9 +83,7 @@ class Servers:
         template = sql.Identifier(f"template_{system}" if known else "template1")
         with self.connect("postgres") as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(DATABASE)))
-            admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(DATABASE), template)
-            )
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(DATABASE), template))
         with self.redis() as redis:
             redis.flushall()
         return known

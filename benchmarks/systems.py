@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from benchmarks.counting import Counter, Keys, Rows
+from benchmarks.counting import Counter, Keys, Results, Rows
 
 HERE = Path(__file__).resolve().parent
 POSTGRES, VALKEY, BOTH = "PostgreSQL", "Valkey (no persistence)", "PostgreSQL + Valkey"
@@ -52,7 +52,7 @@ class System:
     @property
     def home(self) -> Path:
         """Its driver's program (Go) or virtual environment (Python)."""
-        return cache() / f"{self.name}-{self.version}"
+        return cache() / f"{self.driver or self.name}-{self.version}"
 
     def command(self, *arguments: str) -> list[str]:
         """The driver's command line."""
@@ -78,7 +78,18 @@ def _commit_time(table: str, sent: str, where: str) -> str:
     return f"SELECT {sent}::bigint, pg_xact_commit_timestamp(xmin) FROM {table} WHERE {where}"  # noqa: S608
 
 
-ALL: tuple[System, ...] = (
+def _stream_left(redis: Redis) -> int:
+    """Messages of taskiq's stream that nobody has acknowledged."""
+    length = int(redis.xlen("taskiq"))
+    for group in redis.xinfo_groups("taskiq") if length else []:
+        return length - int(group["entries-read"] or 0) + int(group["pending"])
+    return length
+
+
+SLOW = 20_000
+"""Jobs seeded for systems that drain some thousands in a window, and enqueue one job a call."""
+
+OURS: tuple[System, ...] = (
     System(
         "goqueue",
         "Python",
@@ -95,6 +106,9 @@ ALL: tuple[System, ...] = (
         lambda: Rows("jobs", "finished_at IS NOT NULL"),
         how="GoQueue's SQL and Redis commands from a bare loop that runs no handler",
     ),
+)
+
+GO: tuple[System, ...] = (
     System(
         "river",
         "Go",
@@ -104,6 +118,101 @@ ALL: tuple[System, ...] = (
         version="0.51.1",
         finish_time=_commit_time("river_job", "args->>'sent'", "state = 'completed'"),
     ),
+    System(
+        "asynq",
+        "Go",
+        VALKEY,
+        _left("LLEN asynq:{default}:pending", "LLEN asynq:{default}:active", "ZCARD asynq:{default}:retry"),
+        how="no retention; bulk: 50 callers",
+        version="0.26.0",
+    ),
 )
+
+PYTHON: tuple[System, ...] = (
+    System(
+        "pgqueuer",
+        "Python",
+        POSTGRES,
+        lambda: Rows("pgqueuer", None),
+        how="asyncpg, uvloop, batches of half the slots; bulk: list form of enqueue",
+        version="1.6.0",
+    ),
+    System(
+        "procrastinate",
+        "Python",
+        POSTGRES,
+        lambda: Rows("procrastinate_jobs", "status = 'succeeded'"),
+        how="psycopg pool of 20, uvloop, async tasks; bulk: batch_defer",
+        version="3.10.0",
+        finish_time=_commit_time("procrastinate_jobs", "args->>'sent'", "status = 'succeeded'"),
+    ),
+    System(
+        "celery",
+        "Python",
+        VALKEY,
+        _left("LLEN celery", "HLEN unacked"),
+        how="results ignored, no prefetch limit, prefork with one child a process (threads for the 5 ms job)",
+        version="5.7.0",
+        most=SLOW,
+    ),
+    System(
+        "celery-postgres",
+        "Python",
+        "Valkey, results in PostgreSQL",
+        lambda: Results("celery_taskmeta", "status = 'SUCCESS'", _left("LLEN celery", "HLEN unacked")()),
+        how="as celery, each result stored in PostgreSQL; done when the result is",
+        version="5.7.0",
+        driver="celery",
+        most=SLOW,
+        env={"BENCH_CELERY_RESULTS": "1"},
+    ),
+    System(
+        "dramatiq",
+        "Python",
+        VALKEY,
+        _left("HLEN dramatiq:default.msgs"),
+        how="8 threads a process (its default); as many as slots for the 5 ms job",
+        version="2.2.1",
+        most=SLOW,
+    ),
+    System(
+        "rq",
+        "Python",
+        VALKEY,
+        _left("LLEN rq:queue:default", "LLEN rq:queue:default:intermediate", "ZCARD rq:wip:default"),
+        how="SimpleWorker, one job at a time in each process, results not kept; bulk: enqueue_many",
+        version="3.0.0",
+        most=SLOW,
+    ),
+    System(
+        "arq",
+        "Python",
+        VALKEY,
+        _left("ZCARD arq:queue"),
+        how="results not kept, uvloop, polled every 10 ms; bulk: 50 callers",
+        version="0.28.0",
+        most=SLOW,
+    ),
+    System(
+        "saq",
+        "Python",
+        VALKEY,
+        _left("ZCARD saq:default:incomplete"),
+        how="Redis queue, results not kept, uvloop; bulk: 50 callers",
+        version="0.26.4",
+        most=SLOW,
+    ),
+    System(
+        "taskiq",
+        "Python",
+        VALKEY,
+        lambda: Keys(_stream_left),
+        how="stream broker (acknowledges), no results, uvloop; bulk: 50 callers",
+        version="0.13.0",
+        most=SLOW,
+    ),
+)
+
+ALL = OURS + GO + PYTHON
 
 BY_NAME = {system.name: system for system in ALL}

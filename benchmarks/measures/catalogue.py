@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.bench import Bench
 from benchmarks.measures import bloat, drain, enqueue, http, latency
-from benchmarks.systems import VALKEY, System
+from benchmarks.systems import BOTH, POSTGRES, System
 
 
 def _any(system: System) -> bool:
@@ -22,7 +22,8 @@ def _ours(system: System) -> bool:
 
 
 def _rows(system: System) -> bool:
-    return system.name != "floor" and system.keeps != VALKEY
+    """Its backlog is rows."""
+    return system.keeps in (POSTGRES, BOTH) and system.name != "floor"
 
 
 @dataclass(frozen=True)
@@ -122,4 +123,3 @@ ALL: tuple[Measure, ...] = (
 )
 
 BY_NUMBER = {measure.number: measure for measure in ALL}
-

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.bench import Bench, Run
+from benchmarks.children import Child, DriverFailed
 from benchmarks.measures.drain import drain
 from benchmarks.systems import System
 
@@ -64,6 +65,20 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def _awake(run: Run, probe: Probe, workers: list[Child]) -> None:
+    """Wait until a first job went through: from then on it is the system that is measured, not its start."""
+    run.seed(1)
+    until = time.monotonic() + 30
+    while not probe.stamps:
+        for worker in workers:
+            worker.alive()
+        if time.monotonic() > until:
+            raise DriverFailed("no job went through in 30 s")
+        time.sleep(0.05)
+    time.sleep(0.5)
+    probe.stamps.clear()
+
+
 def _paced(run: Run, probe: Probe, count: int, rate: int, warm: int) -> list[tuple[int, int, int]]:
     """Enqueue at a steady rate; the stamps of all jobs but the first `warm`."""
     with run.enqueuer("paced", count, rate) as enqueuer:
@@ -80,8 +95,7 @@ def idle(bench: Bench, system: System) -> dict[str, float]:
     with probing() as probe:
         run = bench.run(system, BENCH_PROBE=str(probe.port))
         with run.workers(1, bench.options.concurrency) as workers:
-            workers[0].expect("ready", 60)
-            time.sleep(1)
+            _awake(run, probe, workers)
             stamps = _paced(run, probe, 550, IDLE_RATE, warm=50)
     waits = [(started - sent) / 1e6 for sent, started, _ in stamps]
     bench.samples.setdefault(system.name, []).extend(waits)
@@ -100,8 +114,7 @@ def half_load(bench: Bench, system: System) -> dict[str, float]:
     with probing() as probe:
         run = bench.run(system, BENCH_PROBE=str(probe.port))
         with run.workers(1, bench.options.concurrency) as workers:
-            workers[0].expect("ready", 60)
-            time.sleep(1)
+            _awake(run, probe, workers)
             stamps = _paced(run, probe, rate * LOAD_SECONDS, rate, warm=rate)
             time.sleep(0.5)
             committed = _committed(run) if system.finish_time else []
