@@ -80,15 +80,15 @@ def install() -> str:
     """manifests/install.yaml: the chart without Helm."""
     given = yaml.safe_load((HERE / "install.yaml").read_text())
     head = (HERE / "install.head.txt").read_text()
-    return head + _stable(template(given, namespace="goqueue", options=["--no-hooks"]))
+    return head + stable(template(given, namespace="goqueue", options=["--no-hooks"]))
 
 
 def golden(name: str) -> str:
     """What the chart renders for one of the values files."""
-    return _stable(template(yaml.safe_load((GIVEN / f"{name}.yaml").read_text())))
+    return stable(template(yaml.safe_load((GIVEN / f"{name}.yaml").read_text())))
 
 
-def _stable(text: str) -> str:
+def stable(text: str) -> str:
     """Without what is drawn anew each time: generated passwords."""
     return re.sub(r'(?m)^(  password: )"[A-Za-z0-9]{32}"$', r'\1"GENERATED"', text)
 

@@ -13,6 +13,9 @@ from goqueue.settings import GROUPS
 WORKER_ONLY = ("worker", "email", "webhook", "payment")
 """Groups whose secrets only workers get."""
 
+NOT_IN_A_CLUSTER = ("dev",)
+"""Groups of `goqueue dev` alone."""
+
 DEFAULTS: dict[str, Any] = {
     "postgres.user": "goqueue",
     "postgres.host": "",
@@ -26,6 +29,7 @@ NOTES = {
     "postgres.password": "Empty with the bundled PostgreSQL: one is generated and kept over upgrades.",
     "postgres.sslrootcert": "See `certificates`.",
     "redis.tlsCa": "See `certificates`.",
+    "email.tlsCa": "See `certificates`.",
     "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
 }
 """What the chart adds to a setting's description."""
@@ -43,6 +47,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "engine.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}$"}, "minItems": 1},
     "engine.jobs": {"items": {"type": "string", "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"}},
     "worker.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}(:[1-9][0-9]{{0,3}})?$"}},
+    "email.tlsCa": {"pattern": "^(/.+)?$"},
     "webhook.allowNetworks": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
     "worker.healthPort": {"minimum": 1},
@@ -79,6 +84,8 @@ def group_name(group: type[Any]) -> str:
 def settings() -> Iterator[Setting]:
     """All settings, in the order in which goqueue.settings has them."""
     for group in GROUPS:
+        if group_name(group) in NOT_IN_A_CLUSTER:
+            continue
         prefix = str(group.model_config.get("env_prefix", ""))
         schemas = group.model_json_schema()["properties"]
         for field, schema in schemas.items():

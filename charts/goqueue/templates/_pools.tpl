@@ -1,11 +1,19 @@
+{{/* (a worker pool of the values) The same with what it leaves out. (`merge` would take a 0 for left out.) */}}
+{{- define "goqueue.poolValues" -}}
+{{- $pool := dict "queues" list "concurrency" nil "replicas" 2 "minReplicas" 1 "maxReplicas" 10 "resources" dict "spec" dict -}}
+{{- range $key, $value := . }}{{ $_ := set $pool $key $value }}{{ end -}}
+{{- toYaml $pool -}}
+{{- end -}}
+
 {{/* The worker pools as GoQueueWorkerPool resources, a JSON list. */}}
 {{- define "goqueue.pools" -}}
 {{- $pools := list -}}
 {{- $root := . -}}
-{{- range $name, $pool := .Values.workerPools -}}
-{{- if $pool -}}
+{{- range $name, $given := .Values.workerPools -}}
+{{- if not (kindIs "invalid" $given) -}}
+{{- $pool := include "goqueue.poolValues" $given | fromYaml -}}
 {{- $resource := include "goqueue.pool" (dict "root" $root "name" $name "pool" $pool) | fromYaml -}}
-{{- $_ := set $resource "spec" (mergeOverwrite $resource.spec ($pool.spec | default dict)) -}}
+{{- $_ := set $resource "spec" (mergeOverwrite $resource.spec $pool.spec) -}}
 {{- $pools = append $pools $resource -}}
 {{- end -}}
 {{- end -}}

@@ -1,11 +1,11 @@
 {{/* How values become the environment of the processes. files/settings.yaml says which is which. */}}
 
-{{/* Any value as the text of a variable. (Helm reads every number as a float, and prints large ones as 1e+06.) */}}
+{{/* Any value as the text of a variable. (Helm reads every number as a float, and prints a large one as 1e+06.) */}}
 {{- define "goqueue.text" -}}
 {{- if kindIs "slice" . -}}
 {{- join "," . -}}
-{{- else if and (kindIs "float64" .) (eq (float64 .) (floor .)) -}}
-{{- printf "%.0f" . -}}
+{{- else if kindIs "float64" . -}}
+{{- toJson . -}}
 {{- else if not (kindIs "invalid" .) -}}
 {{- toString . -}}
 {{- end -}}

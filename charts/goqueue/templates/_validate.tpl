@@ -48,7 +48,11 @@
     {{- fail (printf "settings.worker.queues: %s is not one of settings.engine.queues" .) -}}
   {{- end -}}
 {{- end -}}
-{{- range $name, $pool := .Values.workerPools -}}
+{{- range $name, $given := .Values.workerPools -}}
+  {{- $pool := include "goqueue.poolValues" ($given | default dict) | fromYaml -}}
+  {{- if gt (int $pool.minReplicas) (int $pool.maxReplicas) -}}
+    {{- fail (printf "workerPools.%s: minReplicas is more than maxReplicas" $name) -}}
+  {{- end -}}
   {{- range $pool.queues -}}
     {{- if not (has (splitList ":" . | first) $queues) -}}
       {{- fail (printf "workerPools.%s.queues: %s is not one of settings.engine.queues" $name .) -}}

@@ -1,0 +1,256 @@
+"""Values: all documented, nonsense refused with a message that names it, every setting of the processes reachable."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from goqueue.settings import GROUPS, load
+from tests.chart import generated, settings
+from tests.chart.chart import CHART, HELMS, HelmFailed, Manifest, find, pod_specs, render, template
+
+OWN_STORES = {
+    "postgresql": {"enabled": False},
+    "valkey": {"enabled": False},
+    "settings": {"postgres": {"host": "db"}, "redis": {"url": "redis://r"}},
+}
+
+
+FITTING = {
+    "operator": {"enabled": False},
+    "settings": {"engine": {"queues": ["default", "mine"]}},
+    "worker": {"terminationGracePeriodSeconds": 60},
+}
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Maps merged as Helm merges values."""
+    result: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """`a.b` and a value as a map in a map."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def environment(documents: list[Manifest], pod: str) -> dict[str, str]:
+    """What the first container of a pod finds in its environment; a key of a foreign Secret as `secret/key`."""
+    (container, *_) = pod_specs(documents)[pod]["spec"]["containers"]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        kind, reference = ("ConfigMap", "configMapRef") if "configMapRef" in source else ("Secret", "secretRef")
+        document = find(documents, kind, source[reference]["name"])
+        found |= document.get("data") or document.get("stringData") or {}
+    for variable in container.get("env", []):
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        found[variable["name"]] = f"{reference['name']}/{reference['key']}" if reference else variable["value"]
+    return found
+
+
+def test_every_value_is_documented() -> None:
+    documented = [path for path, _, _ in generated.documented()]
+
+    def undocumented(tree: dict[str, Any], above: str) -> list[str]:
+        found = []
+        for key, value in tree.items():
+            path = f"{above}{key}"
+            nested = isinstance(value, dict) and any(other.startswith(f"{path}.") for other in documented)
+            if nested:
+                found += undocumented(value, f"{path}.")
+            elif path not in documented:
+                found.append(path)
+        return found
+
+    assert undocumented(yaml.safe_load((CHART / "values.yaml").read_text()), "") == []
+
+
+def other_value(setting: settings.Setting) -> Any:
+    """A value that is valid and not the default."""
+    known = setting.schema
+    if "enum" in known:
+        return next(value for value in known["enum"] if value != setting.default)
+    given = {
+        "postgres.host": "db.example.com",
+        "postgres.sslrootcert": "/etc/goqueue/certificates/ca.crt",
+        "redis.url": "rediss://r",
+        "redis.tlsCa": "/etc/goqueue/certificates/ca.crt",
+        "redis.sentinelHosts": ["s1:26379", "s2:26379"],
+        "redis.cluster": True,
+        "engine.queues": ["mine", "yours"],
+        "engine.leaseSeconds": 31.5,
+        "engine.jobs": ["mine.jobs", "other"],
+        "worker.queues": ["mine:7"],
+        "webhook.allowNetworks": ["10.1.0.0/16"],
+        "email.tlsCa": "/etc/goqueue/certificates/ca.crt",
+        "payment.stripeUrl": "http://stripe.test",
+    }
+    if setting.path in given:
+        return given[setting.path]
+    match known["type"]:
+        case "boolean":
+            return not setting.default
+        case "integer":
+            return setting.default + 1
+        case "number":
+            return setting.default + 0.5
+        case "array":
+            return ["one", "two"]
+    return f"other-{setting.key}"
+
+
+@pytest.mark.parametrize("setting", list(settings.settings()), ids=lambda setting: setting.path)
+def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
+    value = other_value(setting)
+    documents = render(merged(OWN_STORES, FITTING, at(f"settings.{setting.path}", value)))
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
+    text = text or (",".join(value) if isinstance(value, list) else str(value))
+    for pod in ("Deployment/goqueue-worker-default", "Deployment/goqueue-api", "Deployment/goqueue-scheduler"):
+        seen = environment(documents, pod)
+        if setting.secret and setting.group in settings.WORKER_ONLY and "worker" not in pod:
+            assert setting.variable not in seen, f"{pod} has a secret that only workers need"
+        else:
+            assert seen[setting.variable] == text
+
+
+@pytest.mark.parametrize("setting", [one for one in settings.settings() if one.secret], ids=lambda one: one.path)
+def test_secret_setting_comes_from_an_existing_secret(setting: settings.Setting) -> None:
+    from_secret = at(f"settings.{setting.path}From", {"secret": "mine", "key": "its-key"})
+    without = at(f"settings.{setting.path}", [] if setting.schema["type"] == "array" else "")
+    documents = render(merged(OWN_STORES, {"operator": {"enabled": False}}, without, from_secret))
+    assert environment(documents, "Deployment/goqueue-worker-default")[setting.variable] == "mine/its-key"
+
+
+@pytest.mark.parametrize("name", generated.golden_names())
+def test_processes_accept_what_the_chart_tells_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = yaml.safe_load((generated.GIVEN / f"{name}.yaml").read_text())
+    documents = render(merged(given, {"operator": {"enabled": False}}))
+    for variable, text in environment(documents, "Deployment/goqueue-worker-default").items():
+        monkeypatch.setenv(variable, text)
+    for group in GROUPS:
+        load(group)
+
+
+def test_defaults_of_the_chart_are_those_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, text in environment(render(), "Deployment/goqueue-api").items():
+        monkeypatch.setenv(variable, text)
+    told = {group.__name__: load(group).model_dump() for group in GROUPS}
+    for variable in list(environment(render(), "Deployment/goqueue-api")):
+        monkeypatch.delenv(variable)
+    for group in GROUPS:
+        for field, value in load(group).model_dump().items():
+            key = f"{settings.group_name(group)}.{re.sub(r'_(.)', lambda match: match[1].upper(), field)}"
+            chosen = key in settings.DEFAULTS or field in ("host", "health_host") or key in ("postgres.password",)
+            assert chosen or told[group.__name__][field] == value, key
+
+
+A_LIST = ["x"]
+NONSENSE = [
+    # What a person mistypes, and a part of the message that must name it.
+    ("replicaCount", 3, "replicaCount"),
+    ("api.replica", 3, "replica"),
+    ("api.replicas", -1, "replicas"),
+    ("api.replicas", "three", "replicas"),
+    ("api.preStopSeconds", 0, "preStopSeconds"),
+    ("api.service.type", "ExternalName", "type"),
+    ("api.service.port", 70000, "port"),
+    ("api.service.annotations", {"a": 1}, "annotations"),
+    ("api.podDisruptionBudget.maxUnavailable", 0, "maxUnavailable"),
+    ("api.autoscaling", {"enabled": True, "minReplicas": 5, "maxReplicas": 2}, "minReplicas is more than"),
+    ("api.terminationGracePeriodSeconds", 10, "api.terminationGracePeriodSeconds must be more"),
+    ("api.serviceAccount.create", False, "serviceAccount.create=false needs"),
+    ("api.resources", {"limit": {"memory": "1Gi"}}, "limit"),
+    ("api.resources.limits.memory", "1 GB", "memory"),
+    ("api.extraEnv", {"NAME": "value"}, "extraEnv"),
+    ("extraEnvFrom", [{"secret": "x"}], "extraEnvFrom"),
+    ("extraVolumeMounts", [{"name": "x"}], "extraVolumeMounts"),
+    ("image.tag", "a b", "tag"),
+    ("image.digest", "0123", "digest"),
+    ("image.pullPolicy", "Sometimes", "pullPolicy"),
+    ("image.repository", "https://example.com/x", "repository"),
+    ("imagePullSecrets", A_LIST, "imagePullSecrets"),
+    ("fullnameOverride", "Not_A_Name", "fullnameOverride"),
+    ("operator.enabled", "yes", "enabled"),
+    ("migrations.mode", "sidecar", "mode"),
+    ("migrations.mode", "hook", "migrations.mode=hook runs before the bundled PostgreSQL"),
+    ("postgresql.persistence.size", "8", "size"),
+    ("postgresql.persistence.sizes", "8Gi", "sizes"),
+    ("postgresql.enabled", False, "settings.postgres.host must name your PostgreSQL"),
+    ("valkey.enabled", False, "must name your Redis"),
+    ("valkey.password", "with a blank", "password"),
+    ("valkey.config", {"maxmemory": ["1gb"]}, "maxmemory"),
+    ("ingress.enabled", True, "ingress.hosts"),
+    ("ingress.hosts", [{"paths": []}], "host"),
+    ("ingress.hosts", [{"host": "a.example.com", "paths": [{"path": "x"}]}], "path"),
+    ("httpRoute.enabled", True, "httpRoute.parentRefs"),
+    ("networkPolicy.stores", ["10.0.0.1"], "stores"),
+    ("networkPolicy.redisPorts", [], "redisPorts"),
+    ("crds.install", "true", "install"),
+    ("workerPools.Default", {"queues": []}, "Default"),
+    ("workerPools.default.queues", ["nowhere"], "workerPools.default.queues: nowhere is not one of"),
+    ("workerPools.default.queues", ["default:0"], "queues"),
+    ("workerPools.default.maxReplicas", 0, "maxReplicas"),
+    ("workerPools.default.minReplicas", 11, "minReplicas is more than"),
+    ("workerPools.default.concurrency", 0, "concurrency"),
+    ("settings.engine.queue", A_LIST, "queue"),
+    ("settings.engine.queues", [], "queues"),
+    ("settings.engine.queues", ["Upper"], "queues"),
+    ("settings.engine.queues", "default,email", "queues"),
+    ("settings.engine.leaseSeconds", 5, "settings.engine.leaseSeconds must be at least"),
+    ("settings.engine.leaseSeconds", "15s", "leaseSeconds"),
+    ("settings.engine.logLevel", "trace", "logLevel"),
+    ("settings.worker.queues", ["nowhere"], "settings.worker.queues: nowhere is not one of"),
+    ("settings.worker.concurrency", 0, "concurrency"),
+    ("settings.worker.healthPort", 0, "healthPort"),
+    ("settings.api.port", 65536, "port"),
+    ("settings.postgres.host", "db", "set postgresql.enabled=false as well"),
+    ("settings.postgres.sslmode", "on", "sslmode"),
+    ("settings.postgres.sslmode", "verify-full", "needs settings.postgres.sslrootcert"),
+    ("settings.redis.url", "redis://elsewhere", "set valkey.enabled=false as well"),
+    ("settings.redis.url", "http://elsewhere", "url"),
+    ("settings.redis.cluster", True, "the bundled Valkey is no cluster"),
+    ("settings.redis.sentinelHosts", ["a"], "sentinelHosts"),
+    ("settings.email.tls", "ssl", "tls"),
+    ("settings.email", {"password": "x", "passwordFrom": {"secret": "y"}}, "exclude each other"),
+    ("settings.webhook.allowNetworks", ["everything"], "allowNetworks"),
+    ("settings.payment.gateway", "paypal", "gateway"),
+    ("worker.terminationGracePeriodSeconds", 20, "worker.terminationGracePeriodSeconds must be more"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "told"), NONSENSE, ids=[f"{path}={value}" for path, value, _ in NONSENSE])
+def test_nonsense_is_refused_and_named(path: str, value: Any, told: str) -> None:
+    with pytest.raises(HelmFailed) as refused:
+        template(at(path, value))
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("version", HELMS)
+def test_both_helms_refuse_by_the_schema(version: str) -> None:
+    for path in ("api.replica", "settings.engine.queue", "replicaCount"):
+        with pytest.raises(HelmFailed):
+            template(at(path, 1), version=version)
+
+
+def test_schema_names_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def compare(part: dict[str, Any], tree: Any, path: str) -> None:
+        if "$ref" in part:
+            part = schema["definitions"][part["$ref"].rsplit("/", 1)[1]]
+        if part.get("additionalProperties") is False and "properties" in part and isinstance(tree, dict):
+            unknown_to_values = set(part["properties"]) - set(tree) - {"global", "requests", "limits", "claims"}
+            assert not unknown_to_values, f"{path}: in the schema, not in values.yaml"
+            for key, value in tree.items():
+                compare(part["properties"][key], value, f"{path}.{key}")
+
+    compare(schema, values, "values")
