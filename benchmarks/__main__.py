@@ -69,9 +69,10 @@ def _one(bench: Bench, measure: Measure, system: System, results: report.Results
     begin = time.monotonic()
     try:
         figures = measure.run(bench, system)
-    except DriverFailed as error:
-        results.failures.append(f"{measure.heading}, {system.name}, round {number}: {error}")
-        print(f"{measure.number} {system.name} round {number} failed: {error}", file=sys.stderr)
+    except Exception as error:
+        # Whatever it was: the hours before and after it are worth having.
+        results.failures.append(f"{measure.heading}, {system.name}, round {number}: {error!r}")
+        print(f"{measure.number} {system.name} round {number} failed: {error!r}", file=sys.stderr)
         return
     results.add(measure.heading, system.name, figures)
     shown = ", ".join(f"{name} {report.number(value)}" for name, value in figures.items())

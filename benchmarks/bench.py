@@ -38,13 +38,26 @@ class Bench:
     samples: dict[str, list[float]] = field(default_factory=dict)
     """Every idle wait in ms, for the plot."""
 
-    def run(self, system: System, **env: str) -> "Run":
-        """A run on fresh stores."""
+    @contextlib.contextmanager
+    def run(self, system: System, **env: str) -> "Iterator[Run]":
+        """A run on fresh stores, with what the system needs beside its workers already there."""
         fresh = Run(self, system, env)
         if not self.servers.fresh(system.name):
             fresh.complete("setup", seconds=60)
             self.servers.keep(system.name)
-        return fresh
+        with contextlib.ExitStack() as stack:
+            if system.alongside:
+                fresh.beside.append(stack.enter_context(fresh.start(*system.alongside)))
+                self._await_mark(fresh.beside[0])
+            yield fresh
+
+    def _await_mark(self, child: Child) -> None:
+        """Wait until a process that serves all others has written to the empty Valkey: then it is at work."""
+        with self.servers.redis() as redis:
+            until = time.monotonic() + 30
+            while not redis.dbsize() and time.monotonic() < until:
+                child.alive()
+                time.sleep(0.02)
 
 
 class Run:
@@ -70,6 +83,8 @@ class Run:
             **env,
         }
         self.counter: Counter = system.counter()
+        self.beside: list[Child] = []
+        """What runs beside the workers."""
 
     @contextlib.contextmanager
     def stores(self) -> Iterator[Stores]:
@@ -111,10 +126,7 @@ class Run:
 
     @contextlib.contextmanager
     def workers(self, processes: int, concurrency: int, **env: str) -> Iterator[list[Child]]:
-        """`processes` workers that share `concurrency` slots, and what the system runs beside them."""
+        """`processes` workers that share `concurrency` slots; with them comes what runs beside them."""
         share = {"BENCH_CONCURRENCY": str(max(1, concurrency // processes)), **env}
         with contextlib.ExitStack() as stack:
-            children = [stack.enter_context(self.start("work", **share)) for _ in range(processes)]
-            if self.system.alongside:
-                children.append(stack.enter_context(self.start(*self.system.alongside)))
-            yield children
+            yield [*(stack.enter_context(self.start("work", **share)) for _ in range(processes)), *self.beside]

@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class DriverFailed(Exception):
     """A driver ended badly or did not answer in time."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class Child:
     """One process with its descendants."""

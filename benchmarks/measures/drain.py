@@ -81,13 +81,14 @@ def drain(
     **env: str,
 ) -> Window:
     """Seed, start the workers, watch."""
-    run = bench.run(system, **env)
     total = min(jobs, system.most)
-    run.seed(total)
-    prepare(run)
-    run.settle(total)
-    with run.stores() as stores, run.workers(processes, concurrency or bench.options.concurrency) as workers:
-        return watch(bench, run, stores, workers, total)
+    slots = concurrency or bench.options.concurrency
+    with bench.run(system, **env) as run:
+        run.seed(total)
+        prepare(run)
+        run.settle(total)
+        with run.stores() as stores, run.workers(processes, slots) as workers:
+            return watch(bench, run, stores, workers, total)
 
 
 def plain(bench: Bench, system: System) -> dict[str, float]:
@@ -118,8 +119,7 @@ def cost(bench: Bench, system: System) -> dict[str, float]:
     """Measure 9: CPU and WAL for each job in a drain; memory of a worker that has nothing to do."""
     window = drain(bench, system, 1, bench.options.jobs)
     jobs = max(1, window.jobs)
-    run = bench.run(system)
-    with run.workers(1, bench.options.concurrency) as workers:
+    with bench.run(system) as run, run.workers(1, bench.options.concurrency) as workers:
         time.sleep(4)
         workers[0].alive()
         memory = memory_bytes(workers[0].process.pid)

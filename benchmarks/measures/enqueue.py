@@ -11,13 +11,12 @@ SINGLE_SECONDS = 3.0
 
 
 def _accepted(bench: Bench, system: System, mode: str, count: int, parameter: int) -> float:
-    run = bench.run(system)
-    with run.enqueuer(mode, count, parameter) as child:
-        begin = time.monotonic()
-        child.go()
-        child.expect("done", 300)
-        seconds = time.monotonic() - begin
-    with run.stores() as stores:
+    with bench.run(system) as run, run.stores() as stores:
+        with run.enqueuer(mode, count, parameter) as child:
+            begin = time.monotonic()
+            child.go()
+            child.expect("done", 300)
+            seconds = time.monotonic() - begin
         if (stored := run.counter.stored(stores)) != count:
             raise DriverFailed(f"{system.name}: {stored} jobs are stored, {count} were enqueued")
     return count / seconds

@@ -55,9 +55,9 @@ def requests(bench: Bench, system: System) -> dict[str, float]:
     """Measure 7."""
     if shutil.which("wrk") is None:
         raise DriverFailed("wrk is not installed")
-    run = bench.run(system)
     base = f"http://127.0.0.1:{(port := _free_port())}"
-    with run.start("api", GOQUEUE_API_PORT=str(port), GOQUEUE_API_PROCESSES=str(PROCESSES)) as api:
+    env = {"GOQUEUE_API_PORT": str(port), "GOQUEUE_API_PROCESSES": str(PROCESSES)}
+    with bench.run(system) as run, run.start("api", **env) as api:
         _await(f"{base}/health/db", api)
         _wrk(f"{base}/jobs/create", "create.lua", 1)
         created, create_p99 = _wrk(f"{base}/jobs/create", "create.lua", SECONDS)

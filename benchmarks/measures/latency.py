@@ -93,8 +93,8 @@ def _paced(run: Run, probe: Probe, count: int, rate: int, warm: int) -> list[tup
 def idle(bench: Bench, system: System) -> dict[str, float]:
     """Measure 3: enqueue → start on an idle system."""
     with probing() as probe:
-        run = bench.run(system, BENCH_PROBE=str(probe.port))
-        with run.workers(1, bench.options.concurrency) as workers:
+        slots = bench.options.concurrency
+        with bench.run(system, BENCH_PROBE=str(probe.port)) as run, run.workers(1, slots) as workers:
             _awake(run, probe, workers)
             stamps = _paced(run, probe, 550, IDLE_RATE, warm=50)
     waits = [(started - sent) / 1e6 for sent, started, _ in stamps]
@@ -112,8 +112,8 @@ def half_load(bench: Bench, system: System) -> dict[str, float]:
         bench.rates[system.name] = [drain(bench, system, 1, bench.options.jobs).rate]
     rate = max(1, int(statistics.median(bench.rates[system.name]) / 2))
     with probing() as probe:
-        run = bench.run(system, BENCH_PROBE=str(probe.port))
-        with run.workers(1, bench.options.concurrency) as workers:
+        slots = bench.options.concurrency
+        with bench.run(system, BENCH_PROBE=str(probe.port)) as run, run.workers(1, slots) as workers:
             _awake(run, probe, workers)
             stamps = _paced(run, probe, rate * LOAD_SECONDS, rate, warm=rate)
             time.sleep(0.5)

@@ -5,36 +5,33 @@ import sys
 
 from benchmarks.peers import protocol
 from benchmarks.peers.protocol import AsyncDriver, Payload, become
-from goqueue.broker import Broker
-from goqueue.job import NewJob
-from goqueue.service import JobService
-from goqueue.settings import DatabaseSettings, PostgresSettings, RedisSettings, load
-from goqueue.store.connect import Database, dsn
+from goqueue.client import AsyncClient
+from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings, load
+from goqueue.store.connect import dsn
 
 
 class GoQueue(AsyncDriver):
-    """Enqueues by the library, works by the command."""
+    """Enqueues by the client library, works by the command."""
 
     async def setup(self) -> None:
         become("goqueue", "migrate")
 
     async def open(self, callers: int) -> None:
-        settings = load(DatabaseSettings)
-        database = Database(dsn(load(PostgresSettings), settings), settings)
-        await database.open(settings)
-        self._service = JobService(database, Broker(load(RedisSettings)))
+        import benchmarks.goqueue_jobs  # noqa: F401  (the client checks each payload against its type's model)
+
+        conninfo = dsn(load(PostgresSettings), load(DatabaseSettings))
+        queues = load(EngineSettings).queues
+        self._client = await AsyncClient(conninfo, load(RedisSettings), queues=queues).__aenter__()
 
     async def one(self, payload: Payload) -> None:
-        await self._service.enqueue(NewJob("default", "bench", payload))
+        await self._client.enqueue("bench", payload)
 
     async def many(self, payloads: list[Payload]) -> None:
-        await self._service.enqueue_many([NewJob("default", "bench", payload) for payload in payloads])
+        await self._client.enqueue_many("bench", list(payloads))
 
     async def close(self) -> None:
         # A job is accepted at its commit; the clock runs on until the last is also pushed to Redis.
-        await self._service.close()
-        await self._service.database.close()
-        await self._service.broker.close()
+        await self._client.__aexit__()
 
     def work(self) -> None:
         os.environ["GOQUEUE_WORKER_CONCURRENCY"] = str(protocol.CONCURRENCY)
