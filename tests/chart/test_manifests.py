@@ -262,11 +262,10 @@ def _check_everywhere(name: str, pod: Manifest, *, store: bool, pull_secrets: bo
 
 def test_digest_wins_over_tag() -> None:
     digest = "sha256:" + "0" * 64
-    images = {"image": {"repository": "example.com/q", "tag": "x", "digest": digest}}
-    images |= {
-        store: {"image": {"repository": f"example.com/{store}", "digest": digest}} for store in ("postgresql", "valkey")
-    }
-    documents = render(images)
+    values: dict[str, Any] = {"image": {"repository": "example.com/q", "tag": "x", "digest": digest}}
+    for store in ("postgresql", "valkey"):
+        values[store] = {"image": {"repository": f"example.com/{store}", "digest": digest}}
+    documents = render(values)
     found = {
         container["image"]
         for pod in pod_specs(documents).values()

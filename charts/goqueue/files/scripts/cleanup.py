@@ -6,6 +6,9 @@ Always ends, and ends well: a cleanup that failed must not keep anybody from uni
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import kube
 
@@ -23,7 +26,7 @@ def main() -> None:
     steps: list[tuple[str, Callable[[float], None], float]] = [
         ("delete the worker pools", delete_pools, now + (DEADLINE - now) * 0.5),
         ("stop the operator", stop_operator, now + (DEADLINE - now) * 0.8),
-        ("remove finalizers", remove_finalizers, DEADLINE),
+        *((f"remove the finalizers of {kind}", partial(remove_finalizers, kind), DEADLINE) for kind in KINDS),
     ]
     for what, step, until in steps:
         try:
@@ -57,30 +60,33 @@ def stop_operator(until: float) -> None:
     _wait(until, "the operator to stop", lambda: not kube.items(pods))
 
 
-def remove_finalizers(until: float) -> None:
+def remove_finalizers(kind: str, until: float) -> None:
     """Ours only. The resources stay, and can be deleted by anybody from now on."""
-    count = 0
-    for kind in KINDS:
-        for one in kube.items(f"{kube.VERSION}/{SCOPE}{kind}"):
-            metadata = one["metadata"]
-            present = metadata.get("finalizers", [])
-            kept = [name for name in present if kube.GROUP not in name]
-            if kept == present:
-                continue
-            if time.monotonic() > until:
-                raise TimeoutError(f"out of time, with {count} done")
-            path = f"{kube.VERSION}/namespaces/{metadata['namespace']}/{kind}/{metadata['name']}"
-            change = {"metadata": {"finalizers": kept or None, "resourceVersion": metadata["resourceVersion"]}}
-            try:
-                kube.call("PATCH", path, change, kind="application/merge-patch+json")
-            except kube.Refused as error:
-                if error.code == 409:  # changed meanwhile: what was read is no longer what stands there
-                    change["metadata"].pop("resourceVersion")
-                    kube.call("PATCH", path, change, kind="application/merge-patch+json")
-                elif error.code != 404:
-                    raise
-            count += 1
-    print(f"removed the finalizers of {count} resources", flush=True)
+    found = kube.items(f"{kube.VERSION}/{SCOPE}{kind}")
+    bound = [one["metadata"] for one in found if any(map(_is_ours, one["metadata"].get("finalizers", [])))]
+    with ThreadPoolExecutor(8) as pool:
+        errors = [error for error in pool.map(lambda metadata: _release(kind, metadata, until), bound) if error]
+    if errors:
+        raise RuntimeError(f"{len(errors)} of {len(bound)} failed, the first by: {errors[0]}")
+    print(f"removed the finalizers of {len(bound)} {kind}", flush=True)
+
+
+def _release(kind: str, metadata: dict[str, Any], until: float) -> Exception | None:
+    path = f"{kube.VERSION}/namespaces/{metadata['namespace']}/{kind}/{metadata['name']}"
+    kept = [name for name in metadata["finalizers"] if not _is_ours(name)]
+    try:
+        if time.monotonic() > until:
+            raise TimeoutError("out of time")
+        kube.call("PATCH", path, {"metadata": {"finalizers": kept or None}}, kind="application/merge-patch+json")
+    except kube.Refused as error:
+        return None if error.code == 404 else error
+    except OSError as error:
+        return error
+    return None
+
+
+def _is_ours(finalizer: str) -> bool:
+    return finalizer.split("/")[0].endswith(kube.GROUP)
 
 
 def _wait(until: float, what: str, done: Callable[[], bool]) -> None:
