@@ -21,7 +21,9 @@
 {{- end -}}
 
 {{- define "goqueue.pool" -}}
+{{- $root := .root -}}
 {{- $part := dict "root" .root "component" "worker" -}}
+{{- $worker := .root.Values.worker -}}
 {{- $queues := .pool.queues | default .root.Values.settings.worker.queues -}}
 apiVersion: goqueue.io/v1alpha1
 kind: GoQueueWorkerPool
@@ -29,6 +31,7 @@ metadata:
   {{- include "goqueue.metadata" (merge (dict "name" (printf "%s-%s" (include "goqueue.fullname" .root) .name)) $part) | nindent 2 }}
 spec:
   image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   {{- with $queues }}
   queues:
     {{- toYaml . | nindent 4 }}
@@ -37,5 +40,29 @@ spec:
   minReplicas: {{ .pool.minReplicas }}
   maxReplicas: {{ .pool.maxReplicas }}
   resources:
-    {{- toYaml (.pool.resources | default .root.Values.worker.resources) | nindent 4 }}
+    {{- toYaml (.pool.resources | default $worker.resources) | nindent 4 }}
+  {{- with include "goqueue.env" $part | trim }}
+  env:
+    {{- . | nindent 4 }}
+  {{- end }}
+  envFrom:
+    {{- include "goqueue.envFrom" $part | nindent 4 }}
+  podTemplate:
+    metadata:
+      {{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .root) }}
+      {{- include "goqueue.podMetadata" (merge (dict "values" $worker "annotations" $annotations) $part) | nindent 6 }}
+    spec:
+      serviceAccountName: {{ include "goqueue.serviceAccountName" $part }}
+      terminationGracePeriodSeconds: {{ include "goqueue.workerGrace" .root }}
+      securityContext:
+        {{- toYaml .root.Values.podSecurityContext | nindent 8 }}
+      {{- include "goqueue.scheduling" (dict "root" .root "values" $worker "selector" "") | nindent 6 }}
+      containers:
+        - name: worker
+          securityContext:
+            {{- toYaml .root.Values.securityContext | nindent 12 }}
+          volumeMounts:
+            {{- include "goqueue.volumeMounts" $part | nindent 12 }}
+      volumes:
+        {{- include "goqueue.volumes" $part | nindent 8 }}
 {{- end -}}

@@ -22,7 +22,7 @@ def main() -> None:
     _wait_for_kind()
     for pool in wanted:
         name = pool["metadata"]["name"]
-        path = f"{POOLS}/{name}?fieldManager=goqueue-chart&force=true"
+        path = f"{POOLS}/{name}?fieldManager=goqueue-chart&force=true&fieldValidation=Strict"
         kube.call("PATCH", path, pool, kind="application/apply-patch+yaml")
         print(f"applied worker pool {name}", flush=True)
     names = {pool["metadata"]["name"] for pool in wanted}
