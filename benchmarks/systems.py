@@ -151,7 +151,7 @@ PYTHON: tuple[System, ...] = (
         "Python",
         VALKEY,
         _left("LLEN celery", "HLEN unacked"),
-        how="results ignored, no prefetch limit, prefork with one child a process (threads for the 5 ms job)",
+        how="results ignored, prefetch 128, solo pool in each process (threads for the 5 ms job)",
         version="5.7.0",
         most=SLOW,
     ),
