@@ -1,7 +1,7 @@
 // asynq's driver: the protocol of ../../README.md on asynq.
 //
-// Concurrency is our slots; no retention, so a finished task is gone from Redis; the log only tells errors. There is
-// no bulk interface: bulk is 50 callers at once.
+// Concurrency is our slots; empty queues are looked at every 10 ms (TaskCheckInterval; 1 s by default); no retention, so
+// a finished task is gone from Redis; the log only tells errors. There is no bulk interface: bulk is 50 callers at once.
 package main
 
 import (
@@ -119,8 +119,9 @@ func work(redis asynq.RedisConnOpt) {
 		probe = must(net.Dial("udp", "127.0.0.1:"+port))
 	}
 	server := asynq.NewServer(redis, asynq.Config{
-		Concurrency: number("BENCH_CONCURRENCY", 1000),
-		LogLevel:    asynq.ErrorLevel,
+		Concurrency:       number("BENCH_CONCURRENCY", 1000),
+		TaskCheckInterval: 10 * time.Millisecond,
+		LogLevel:          asynq.ErrorLevel,
 	})
 	must(0, server.Run(asynq.HandlerFunc(handle)))
 }
