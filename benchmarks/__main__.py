@@ -15,7 +15,7 @@ from benchmarks.measures.catalogue import BY_NUMBER, Measure
 from benchmarks.servers import Servers
 from benchmarks.systems import BY_NAME, System
 
-QUICK_MEASURES, QUICK_PEERS = (1, 3, 7), ("goqueue", "floor", "river")
+QUICK_MEASURES, QUICK_PEERS, QUICK_ROUNDS = (1, 3, 7), ("goqueue", "floor", "river"), 3
 
 BARS = {
     "drain, 1 process": "no-op jobs a second, 1 worker process",
@@ -30,7 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--measures", help=f"numbers, e.g. 1,3 (of {', '.join(map(str, BY_NUMBER))})")
     parser.add_argument("--peers", help=f"names, e.g. goqueue,river (of {', '.join(BY_NAME)})")
     parser.add_argument("--jobs", type=int, default=Options.jobs, help="jobs in a drain (%(default)s)")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds (5)")
+    parser.add_argument("--rounds", type=int, help=f"interleaved rounds ({QUICK_ROUNDS}; with --all {Options.rounds})")
     parser.add_argument("--concurrency", type=int, default=Options.concurrency, help="jobs at once, in all")
     parser.add_argument("--seconds", type=float, default=Options.seconds, help="longest window of one drain")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
@@ -110,7 +110,7 @@ def main() -> int:
     chosen, systems = _chosen(arguments)
     options = Options(
         jobs=arguments.jobs,
-        rounds=arguments.rounds or Options.rounds,
+        rounds=arguments.rounds or (Options.rounds if arguments.all else QUICK_ROUNDS),
         concurrency=arguments.concurrency,
         seconds=arguments.seconds,
     )
