@@ -75,7 +75,9 @@ Url = Annotated[
     str,
     StringConstraints(min_length=1, max_length=2083),
     AfterValidator(_http_url),
-    WithJsonSchema({"type": "string", "format": "uri", "minLength": 1, "maxLength": 2083}),
+    WithJsonSchema(
+        {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "minLength": 1, "maxLength": 2083}
+    ),
 ]
 
 

@@ -1,0 +1,80 @@
+"""GoQueueSchedule: jobs at certain times."""
+
+from typing import Final
+
+from goqueue_operator.crds.job import ORDER, ORDER_RULES
+from goqueue_operator.crds.schema import (
+    AGE,
+    array,
+    boolean,
+    column,
+    conditions,
+    definition,
+    integer,
+    obj,
+    observed_generation,
+    rule,
+    text,
+    time,
+)
+
+TEMPLATE: Final = obj(
+    "The jobs that are made.",
+    {"spec": obj("As of a GoQueueJob.", ORDER, required=["queue"], rules=ORDER_RULES)},
+    required=["spec"],
+)
+
+SCHEDULE: Final = definition(
+    "GoQueueSchedule",
+    "gqs",
+    "Jobs at certain times.",
+    spec=obj(
+        "When, and what.",
+        {
+            "cron": text("Five fields: minute, hour, day of month, month, day of week.", minLength=9, maxLength=255),
+            "timeZone": text("IANA time zone in which the times are meant.", maxLength=64, default="UTC"),
+            "jobTemplate": TEMPLATE,
+            "concurrencyPolicy": text(
+                "If an earlier job has not ended: Allow both, Forbid the new one, or Replace the earlier one.",
+                enum=["Allow", "Forbid", "Replace"],
+                default="Allow",
+            ),
+            "suspend": boolean("Make no jobs until this is false again.", default=False),
+            "startingDeadlineSeconds": integer(
+                "Seconds by which a job may come too late after an outage; older times are skipped.",
+                1,
+                366 * 86400,
+                default=3600,
+            ),
+        },
+        required=["cron", "jobTemplate"],
+        rules=[
+            rule(
+                r"self.cron.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')",
+                "cron must have five fields: minute, hour, day of month, month, day of week",
+                fieldPath=".cron",
+            )
+        ],
+    ),
+    status=obj(
+        "What it has done.",
+        {
+            "observedGeneration": observed_generation(),
+            "lastScheduleTime": time("The last time that was dealt with."),
+            "nextScheduleTime": time("The time that comes next."),
+            "lastJobID": integer("The job that was made last.", 1),
+            "active": array("Jobs of it that had not ended when the last one was made.", integer("A job's id.", 1)),
+            "conditions": conditions(),
+        },
+    ),
+    columns=[
+        column("Cron", "string", ".spec.cron", "When."),
+        column("Zone", "string", ".spec.timeZone", "In which time zone."),
+        column("Suspend", "boolean", ".spec.suspend", "Whether it pauses."),
+        column("Last", "date", ".status.lastScheduleTime", "Time since it made a job."),
+        column("Next", "string", ".status.nextScheduleTime", "When it makes one."),
+        AGE,
+        column("Queue", "string", ".spec.jobTemplate.spec.queue", "Where its jobs wait.", wide=True),
+        column("Job", "integer", ".status.lastJobID", "The job that was made last.", wide=True),
+    ],
+)
