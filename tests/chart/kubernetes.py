@@ -23,7 +23,9 @@ class Schemas:
             self._add_description(json.loads(path.read_text()))
         gateway = programs.module_folder(_GATEWAY) / "config" / "crd" / "standard"
         for path in [*gateway.glob("*_httproutes.yaml"), *(CHART / "files" / "crds").glob("*.yaml")]:
-            self._add_definition(yaml.safe_load(path.read_text()))
+            content = yaml.safe_load(path.read_text())
+            if content["kind"] == "CustomResourceDefinition":
+                self._add_definition(content)
 
     def _add_description(self, description: dict[str, Any]) -> None:
         parts = description["components"]["schemas"]
@@ -64,7 +66,7 @@ def _be_strict(schema: Any) -> None:
         return
     for part in schema.values():
         _be_strict(part)
-    if schema.get("x-kubernetes-int-or-string") or schema.get("format") == "int-or-string":
+    if schema.get("x-kubernetes-int-or-string") is True or schema.get("format") == "int-or-string":
         schema.pop("type", None)
     preserved = schema.get("x-kubernetes-preserve-unknown-fields")
     if isinstance(schema.get("properties"), dict) and "type" in schema and not preserved:

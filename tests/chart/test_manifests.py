@@ -329,13 +329,16 @@ def test_migrations_are_no_hook_unless_asked() -> None:
         assert int(needed["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0
 
 
+DEFINITIONS = ("CustomResourceDefinition", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+
 def test_keep_policy() -> None:
     kept = [
         one for one in render() if (one["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep"
     ]
     secrets = {one["metadata"]["name"] for one in kept if one["kind"] == "Secret"}
     assert secrets == {"goqueue-postgresql"}
-    assert {one["kind"] for one in kept} <= {"Secret", "CustomResourceDefinition"}
+    assert {one["kind"] for one in kept} <= {"Secret", *DEFINITIONS}
     nothing = render({"crds": {"keep": False}, "postgresql": {"persistence": {"keep": False}}})
     assert "resource-policy" not in str(nothing)
     claim = find(nothing, "StatefulSet", "goqueue-postgresql")["spec"]["persistentVolumeClaimRetentionPolicy"]
@@ -343,9 +346,9 @@ def test_keep_policy() -> None:
 
 
 def test_definitions_are_rendered_as_they_are() -> None:
-    rendered = {one["metadata"]["name"]: one["spec"] for one in render() if one["kind"] == "CustomResourceDefinition"}
+    rendered = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in render() if one["kind"] in DEFINITIONS}
     files = [yaml.safe_load(path.read_text()) for path in (CHART / "files" / "crds").glob("*.yaml")]
-    assert rendered == {one["metadata"]["name"]: one["spec"] for one in files}
+    assert rendered == {(one["kind"], one["metadata"]["name"]): one["spec"] for one in files}
 
 
 @pytest.mark.parametrize("release", ["q", "a-release-whose-name-is-as-long-as-helm-allows-of-53"])
