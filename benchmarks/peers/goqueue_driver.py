@@ -5,9 +5,6 @@ import sys
 
 from benchmarks.peers import protocol
 from benchmarks.peers.protocol import AsyncDriver, Payload, become
-from goqueue.client import AsyncClient
-from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings, load
-from goqueue.store.connect import dsn
 
 
 class GoQueue(AsyncDriver):
@@ -17,7 +14,11 @@ class GoQueue(AsyncDriver):
         become("goqueue", "migrate")
 
     async def open(self, callers: int) -> None:
+        # Here and not at the top: a worker process imports GoQueue once it has become one.
         import benchmarks.goqueue_jobs  # noqa: F401  (the client checks each payload against its type's model)
+        from goqueue.client import AsyncClient
+        from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings, load
+        from goqueue.store.connect import dsn
 
         conninfo = dsn(load(PostgresSettings), load(DatabaseSettings))
         queues = load(EngineSettings).queues
