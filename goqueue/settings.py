@@ -188,6 +188,37 @@ class SchedulerSettings(_Group):
     health_port: int = Field(8082, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
 
 
+class OperatorSettings(_Group):
+    """The operator: custom resources, worker pools, autoscaling."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_OPERATOR_")
+
+    namespace: str = Field("", description="Namespace to serve and to keep the Lease in; empty: the pod's own.")
+    cluster_wide: bool = Field(False, description="Serve all namespaces.")
+    lease_name: str = Field("goqueue-operator", min_length=1, description="Lease by which one of the replicas leads.")
+    image: str = Field("", description="Image of worker pools that name none.")
+    worker_env_from: Names = Field(
+        [], description="`configmap/NAME` and `secret/NAME`: environment of all workers, in the pool's namespace."
+    )
+    worker_service_accounts: Names = Field(
+        [], description="Service accounts that worker pools may name beside `default`; empty: any but the operator's."
+    )
+    compare_seconds: Seconds = Field(60.0, description="How often all GoQueueJobs are compared with their rows.")
+    status_seconds: Seconds = Field(0.5, description="How often changed rows are written back as status.")
+    scale_seconds: Seconds = Field(2.0, description="How often pools are looked at where no arrival asks for it.")
+    requests: int = Field(16, ge=1, le=256, description="Writes to the Kubernetes API at the same time.")
+    health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
+    health_port: int = Field(8083, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
+
+    @field_validator("worker_env_from")
+    @classmethod
+    def _references(cls, value: list[str]) -> list[str]:
+        for item in value:
+            if not re.fullmatch(r"(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?", item):
+                raise ValueError("each must be configmap/NAME or secret/NAME")
+        return value
+
+
 class EmailSettings(_Group):
     """send_email."""
 
@@ -260,6 +291,14 @@ class PaymentSettings(_Group):
         return self
 
 
+class DevSettings(_Group):
+    """`goqueue dev`."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_DEV_")
+
+    dir: Path = Field(Path(".goqueue"), description="Folder that keeps the data, logs and mails.")
+
+
 GROUPS: tuple[type[_Group], ...] = (
     PostgresSettings,
     DatabaseSettings,
@@ -268,9 +307,11 @@ GROUPS: tuple[type[_Group], ...] = (
     ApiSettings,
     WorkerSettings,
     SchedulerSettings,
+    OperatorSettings,
     EmailSettings,
     WebhookSettings,
     PaymentSettings,
+    DevSettings,
 )
 
 
