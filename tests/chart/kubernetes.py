@@ -37,6 +37,8 @@ class Schemas:
                 self._schemas.setdefault((version, kind["kind"]), (part, {"components": {"schemas": parts}}))
 
     def _add_definition(self, definition: Manifest) -> None:
+        if definition["kind"] != "CustomResourceDefinition":
+            return
         spec = definition["spec"]
         for version in spec["versions"]:
             schema = version["schema"]["openAPIV3Schema"]

@@ -21,8 +21,19 @@ DEFAULTS: dict[str, Any] = {
     "postgres.host": "",
     "redis.url": "",
     "engine.logFormat": "json",
+    "operator.leaseName": "",
 }
 """Where a chart's default must differ from a process's own. (So do all hosts to listen on: see `_default`.)"""
+
+COMPUTED = (
+    "postgres.host",
+    "postgres.password",
+    "redis.url",
+    "operator.image",
+    "operator.leaseName",
+    "operator.workerEnvFrom",
+)
+"""What the templates fill in, or add to, from other values."""
 
 NOTES = {
     "postgres.host": "Empty with the bundled PostgreSQL.",
@@ -30,6 +41,10 @@ NOTES = {
     "postgres.sslrootcert": "See `certificates`.",
     "redis.tlsCa": "See `certificates`.",
     "email.tlsCa": "See `certificates`.",
+    "operator.clusterWide": "Needs ClusterRoles, which the chart then makes.",
+    "operator.image": "Empty: `image`.",
+    "operator.leaseName": "Empty: made from the release's name.",
+    "operator.workerEnvFrom": "Beside those of the chart, which pools in the release's namespace always get.",
     "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
 }
 """What the chart adds to a setting's description."""
@@ -50,6 +65,11 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "email.tlsCa": {"pattern": "^(/.+)?$"},
     "webhook.allowNetworks": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
+    "operator.healthPort": {"minimum": 1},
+    "operator.leaseName": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "minLength": 0},
+    "operator.workerEnvFrom": {
+        "items": {"type": "string", "pattern": "^(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
+    },
     "worker.healthPort": {"minimum": 1},
     "scheduler.healthPort": {"minimum": 1},
     "payment.stripeUrl": {"pattern": "^(https?://.+)?$"},

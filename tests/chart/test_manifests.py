@@ -27,7 +27,7 @@ GIVEN = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(generate
 
 MATRIX: dict[str, dict[str, Any]] = {
     **GIVEN,
-    "cluster-wide": {"operator": {"clusterWide": True}},
+    "cluster-wide": {"settings": {"operator": {"clusterWide": True}}},
     "no operator": {"operator": {"enabled": False}},
     "no cleanup": {"maintenance": {"cleanup": False}},
     "no migrations": {"migrations": {"mode": "none"}},

@@ -91,6 +91,8 @@ def other_value(setting: settings.Setting) -> Any:
         "worker.queues": ["mine:7"],
         "webhook.allowNetworks": ["10.1.0.0/16"],
         "email.tlsCa": "/etc/goqueue/certificates/ca.crt",
+        "operator.leaseName": "other",
+        "operator.workerEnvFrom": ["secret/mine", "configmap/yours"],
         "payment.stripeUrl": "http://stripe.test",
     }
     if setting.path in given:
@@ -111,12 +113,15 @@ def other_value(setting: settings.Setting) -> Any:
 def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
     value = other_value(setting)
     documents = render(merged(OWN_STORES, FITTING, at(f"settings.{setting.path}", value)))
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    text = text or (",".join(value) if isinstance(value, list) else str(value))
+    number = isinstance(value, float) and value.is_integer()
+    text = json.dumps(int(value) if number else value) if not isinstance(value, str | list) else value
+    text = ",".join(text) if isinstance(text, list) else text
     for pod in ("Deployment/goqueue-worker-default", "Deployment/goqueue-api", "Deployment/goqueue-scheduler"):
         seen = environment(documents, pod)
         if setting.secret and setting.group in settings.WORKER_ONLY and "worker" not in pod:
             assert setting.variable not in seen, f"{pod} has a secret that only workers need"
+        elif setting.path == "operator.workerEnvFrom":
+            assert seen[setting.variable] == f"configmap/goqueue-settings,secret/goqueue-secrets,{text}"
         else:
             assert seen[setting.variable] == text
 
@@ -148,7 +153,7 @@ def test_defaults_of_the_chart_are_those_of_the_processes(monkeypatch: pytest.Mo
     for group in GROUPS:
         for field, value in load(group).model_dump().items():
             key = f"{settings.group_name(group)}.{re.sub(r'_(.)', lambda match: match[1].upper(), field)}"
-            chosen = key in settings.DEFAULTS or field in ("host", "health_host") or key in ("postgres.password",)
+            chosen = key in {*settings.DEFAULTS, *settings.COMPUTED} or field in ("host", "health_host")
             assert chosen or told[group.__name__][field] == value, key
 
 

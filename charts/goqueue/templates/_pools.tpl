@@ -45,8 +45,10 @@ spec:
   env:
     {{- . | nindent 4 }}
   {{- end }}
+  {{- with concat $root.Values.extraEnvFrom $worker.extraEnvFrom }}
   envFrom:
-    {{- include "goqueue.envFrom" $part | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   podTemplate:
     metadata:
       {{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .root) }}

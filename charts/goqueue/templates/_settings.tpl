@@ -19,6 +19,27 @@
 {{- end -}}
 {{- end -}}
 
+{{/* (root, variable, text) The text of a variable, where the chart knows it better than the values do. */}}
+{{- define "goqueue.ownText" -}}
+{{- $fullname := include "goqueue.fullname" .root -}}
+{{- if eq .variable "POSTGRES_HOST" -}}
+{{- include "goqueue.postgresHost" .root -}}
+{{- else if and (eq .variable "GOQUEUE_OPERATOR_LEASE_NAME") (not .text) -}}
+{{- $fullname }}-operator
+{{- else if and (eq .variable "GOQUEUE_OPERATOR_IMAGE") (not .text) -}}
+{{- include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) -}}
+{{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_ENV_FROM" -}}
+{{- $sources := list (printf "configmap/%s-settings" $fullname) -}}
+{{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-secrets" $fullname) }}{{ end -}}
+{{- if include "goqueue.secretsData" (dict "root" .root "of" "worker") -}}
+{{- $sources = append $sources (printf "secret/%s-handlers" $fullname) -}}
+{{- end -}}
+{{- join "," (concat $sources .root.Values.settings.operator.workerEnvFrom) -}}
+{{- else -}}
+{{- .text -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The settings that are no secrets. Empty ones are left to the processes' own defaults. */}}
 {{- define "goqueue.settingsData" -}}
 {{- $root := . -}}
@@ -26,7 +47,7 @@
 {{- range $key, $entry := $keys -}}
 {{- if not $entry.secretOf -}}
 {{- $text := include "goqueue.text" (index $root.Values.settings $group $key) -}}
-{{- if eq $entry.variable "POSTGRES_HOST" -}}{{- $text = include "goqueue.postgresHost" $root -}}{{- end -}}
+{{- $text = include "goqueue.ownText" (dict "root" $root "variable" $entry.variable "text" $text) -}}
 {{- if $text }}
 {{ $entry.variable }}: {{ $text | quote }}
 {{- end -}}
@@ -51,6 +72,17 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What stands in the Secret of all processes beside the values' own: the passwords of the bundled stores. */}}
+{{- define "goqueue.generates" -}}
+{{- $postgres := .Values.settings.postgres -}}
+{{- if and .Values.postgresql.enabled (not $postgres.password) (not $postgres.passwordFrom.secret) }}postgresql {{ end -}}
+{{- if and .Values.valkey.enabled (not .Values.valkey.passwordFrom.secret) }}valkey{{ end -}}
+{{- end -}}
+
+{{- define "goqueue.hasSecrets" -}}
+{{- include "goqueue.secretsData" (dict "root" . "of" "all") }}{{ include "goqueue.generates" . -}}
+{{- end -}}
+
 {{/* (root, component) Variables that come from single keys of Secrets, or refer to others. */}}
 {{- define "goqueue.secretEnv" -}}
 {{- $root := .root -}}
@@ -66,10 +98,7 @@
 {{- else if contains "$(" $value }}
 - name: {{ $entry.variable }}
   value: {{ $value | quote }}
-{{- else if and (eq $entry.variable "POSTGRES_PASSWORD") $root.Values.postgresql.enabled (not $value) }}
-- name: {{ $entry.variable }}
-  valueFrom: {secretKeyRef: {name: {{ include "goqueue.fullname" $root }}-postgresql, key: password}}
-{{- else if and (eq $entry.variable "GOQUEUE_REDIS_URL") $root.Values.valkey.enabled }}
+{{- else if and (eq $entry.variable "GOQUEUE_REDIS_URL") $root.Values.valkey.enabled $root.Values.valkey.passwordFrom.secret }}
 - name: GOQUEUE_VALKEY_PASSWORD
   valueFrom: {secretKeyRef: {{ include "goqueue.valkeySecretKey" $root }}}
 - name: {{ $entry.variable }}
@@ -112,7 +141,7 @@
 {{- define "goqueue.envFrom" -}}
 {{- $fullname := include "goqueue.fullname" .root -}}
 - configMapRef: {name: {{ $fullname }}-settings}
-{{- if include "goqueue.secretsData" (dict "root" .root "of" "all") }}
+{{- if include "goqueue.hasSecrets" .root }}
 - secretRef: {name: {{ $fullname }}-secrets}
 {{- end }}
 {{- if and (eq .component "worker") (include "goqueue.secretsData" (dict "root" .root "of" "worker")) }}
