@@ -77,7 +77,7 @@ ALL: tuple[Measure, ...] = (
     ),
     Measure(
         5,
-        "Drain by depth, 2 processes",
+        "Drain by depth, 1 process",
         drain.depths,
         {f"drain, {size:,} waiting": JOBS for size in (10_000, 100_000, 1_000_000)},
         _any,
