@@ -51,6 +51,14 @@ def scheduler() -> None:
 
 
 @main.command()
+def operator() -> None:
+    """Make custom resources of Kubernetes work (one leader among any number)."""
+    from goqueue_cli import processes
+
+    processes.operator()
+
+
+@main.command()
 @click.option("--check", is_flag=True, help="Only say whether the schema is current; exit 1 where it is not.")
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
 def migrate(check: bool, revision: str) -> None:

@@ -104,6 +104,34 @@ def scheduler() -> None:
     _run(main)
 
 
+def operator() -> None:
+    """`goqueue operator`."""
+    from goqueue.probes import Probes
+    from goqueue.service import JobService
+    from goqueue.settings import OperatorSettings
+    from goqueue_operator import access
+    from goqueue_operator.operator import Operator
+
+    engine = _begin("operator")
+    chosen = settings.load(OperatorSettings)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            database, broker, _ = await _stores(stack, connections=5)
+            service = JobService(database, broker)
+            stack.push_async_callback(service.close)
+            process = Operator(access.find(), service, chosen, engine)
+            probes = Probes(chosen.health_host, chosen.health_port, process.unwell, process.unready)
+            probes.start()
+            stack.callback(probes.stop)
+            running = asyncio.create_task(process.run())
+            await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    _run(main)
+
+
 def api() -> None:
     """`goqueue api`."""
     from goqueue_api.server import serve

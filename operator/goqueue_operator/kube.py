@@ -72,7 +72,7 @@ def _retry_after(headers: Mapping[str, str], attempt: int) -> float:
     """Seconds to wait before coming again."""
     with contextlib.suppress(KeyError, ValueError):
         return max(0.05, min(float(headers["Retry-After"]), 60.0))
-    return min(0.1 * 2**attempt, 5.0)
+    return float(min(0.1 * 2**attempt, 5.0))
 
 
 class Kube:
@@ -127,7 +127,7 @@ class Kube:
         raise KubeUnavailable("kubernetes asks to come again later")
 
     async def _be_quiet(self) -> None:
-        while (wait := self._quiet_until - asyncio.get_running_loop().time()) > 0:
+        while (wait := self._quiet_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - the wait may have grown
             await asyncio.sleep(wait)
 
     # --- verbs -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""Resources against rows, once at the start and then every minute: what nobody saw happen is put right.
+
+    a row without a resource     the resource was deleted while nobody watched: the job is cancelled
+    a resource we do not know    the watch missed it: it is taken up (and the watch does not count as fresh)
+    a resource that is gone      the watch missed its end: it is forgotten
+    an ended resource, open row  the job was retried by hand: it is followed again
+    a followed row that is gone  said in the status
+
+Rows are read before resources are listed. A row is made after its resource, so one whose resource is not in the list
+has lost it; the other order would cancel what has just been made.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from goqueue.errors import StoreTimeout, StoreUnavailable
+from goqueue.store.connect import Database
+from goqueue_operator import rows
+from goqueue_operator.jobs import Jobs
+from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+
+LATE: Final = 30.0
+"""Seconds after which the watch should have shown a new resource."""
+
+log = structlog.get_logger(__name__)
+
+
+class Comparison:
+    """The periodic comparison. `namespace` None: of all namespaces; `seconds` between two of them."""
+
+    def __init__(self, kube: Kube, database: Database, jobs: Jobs, namespace: str | None, seconds: float) -> None:
+        self._kube = kube
+        self._database = database
+        self._jobs = jobs
+        self._namespace = namespace
+        self._seconds = seconds
+        self.deaf_since: float | None = None
+        """Since when the watch has not shown what it should have (`time.monotonic()`)."""
+        self.orphans = 0
+        """Jobs that were cancelled because their resource was gone."""
+
+    async def run(self) -> None:
+        """Compare until cancelled; the first time at once."""
+        while True:
+            try:
+                await self.compare()
+                seconds = self._seconds
+            except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
+                log.warning("not compared", error=str(error))
+                seconds = min(self._seconds, 5.0)
+            await asyncio.sleep(seconds)
+
+    async def compare(self) -> None:
+        """One comparison."""
+        known = {entry.uid for entry in self._jobs.entries}
+        async with self._database.connection() as connection:
+            open_rows = await rows.open_ours(connection)
+        listed = {
+            item["metadata"]["uid"]: item["metadata"]
+            async for item in self._kube.each(JOBS, self._namespace, metadata_only=True)
+        }
+        self._cancel_orphans(open_rows, listed)
+        self._reopen(open_rows)
+        for uid in known - listed.keys():
+            self._jobs.gone(uid)
+        await self._take_up([metadata for uid, metadata in listed.items() if self._jobs.entries.get(uid) is None])
+        await self._find_lost()
+
+    def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: dict[str, Any]) -> None:
+        orphans = []
+        for _, key in open_rows:
+            owner = rows.parse_key(key)
+            if owner is None or self._namespace not in (None, owner[1]) or owner[0] in listed:
+                continue
+            orphans.append(key)
+        if orphans:
+            self.orphans += len(orphans)
+            log.info("jobs without their resource are cancelled", jobs=len(orphans))
+            self._jobs.cancel(orphans)
+
+    def _reopen(self, open_rows: Iterable[tuple[int, str]]) -> None:
+        for id, key in open_rows:
+            owner = rows.parse_key(key)
+            entry = self._jobs.entries.get(owner[0]) if owner else None
+            if entry is not None and entry.final and entry.row_id == id:
+                self._jobs.reopen(entry, id)
+
+    async def _take_up(self, unknown: list[dict[str, Any]]) -> None:
+        """Resources that the watch has not shown: some may be on their way, old ones are not."""
+        now, late = datetime.now(UTC), 0
+        for metadata in unknown:
+            if metadata.get("deletionTimestamp"):
+                continue
+            late += (now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds() > LATE
+            with contextlib.suppress(KubeError):  # gone meanwhile
+                found = await self._kube.get(JOBS, metadata["namespace"], metadata["name"])
+                if self._jobs.entries.get(found["metadata"]["uid"]) is None:
+                    self._jobs.on_event("ADDED", found)
+        if late:
+            log.warning("the watch did not show all resources", missed=late)
+            self.deaf_since = self.deaf_since or time.monotonic()
+        else:
+            self.deaf_since = None
+
+    async def _find_lost(self) -> None:
+        ids = [id for id, _ in self._jobs.entries.followed()]
+        async with self._database.connection() as connection:
+            there = await rows.existing(connection, ids)
+        for id in set(ids) - there:
+            self._jobs.row_gone(id)

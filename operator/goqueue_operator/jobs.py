@@ -1,0 +1,344 @@
+"""GoQueueJobs: each becomes a row, and the row's state comes back as its status.
+
+    watch ──▶ entries ──▶ accept ──▶ row ──▶ read (one statement for all) ──▶ status ──▶ TTL
+
+Nothing here is the truth. A row is made under a key that names the resource, so making it twice finds it; a status is
+written from what the row says now, so a write that was missed is made up for by the next. What the operator did not
+see while it was away, `goqueue_operator.compare` finds.
+"""
+
+import asyncio
+import contextlib
+import heapq
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreTimeout, StoreUnavailable
+from goqueue.job import Source
+from goqueue.orders import accept
+from goqueue.registry import Registry
+from goqueue.service import JobService
+from goqueue_operator import jobstatus, payloads, rows
+from goqueue_operator.conditions import moment
+from goqueue_operator.entries import Entries, Entry, parsed
+from goqueue_operator.jobstatus import Refusal
+from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.payloads import NoPayload
+
+TOGETHER: Final = 500
+"""Resources that are accepted at the same time."""
+
+log = structlog.get_logger(__name__)
+
+
+class Jobs:
+    """All GoQueueJobs. `status_seconds`: how often rows are read; `writers`: status writes at the same time."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        service: JobService,
+        registry: Registry,
+        queues: list[str],
+        *,
+        status_seconds: float = 0.5,
+        writers: int = 16,
+    ) -> None:
+        self._kube = kube
+        self._service = service
+        self._registry = registry
+        self._queues = queues
+        self._status_seconds = status_seconds
+        self._writers = writers
+        self.entries = Entries()
+        self._to_accept: set[str] = set()
+        self._to_cancel: set[str] = set()
+        self._to_write: dict[str, None] = {}
+        self._ending: list[tuple[datetime, str]] = []
+        self._accepting, self._cancelling, self._expiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._reading = asyncio.Event()
+        self._dirty = asyncio.Semaphore(0)
+        self.written = 0
+        """Status writes."""
+
+    # --- what the watch says -----------------------------------------------------------------------------------------
+
+    def on_event(self, kind: str | None, resource: dict[str, Any]) -> None:
+        """A resource was made, changed or deleted (`DELETED`)."""
+        metadata = resource["metadata"]
+        if kind == "DELETED" or metadata.get("deletionTimestamp"):
+            self.gone(metadata["uid"])
+            return
+        entry = self.entries.get(metadata["uid"])
+        if entry is None:
+            self._begin(parsed(resource))
+        elif entry.generation != metadata.get("generation", entry.generation):
+            entry.generation = metadata["generation"]
+            entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
+            if not entry.final and entry.row_id is None:
+                self._accept_soon(entry.uid)
+            entry.seen = None
+            self._write_soon(entry)
+            self._reading.set()
+
+    def _begin(self, entry: Entry) -> None:
+        self.entries.by_uid[entry.uid] = entry
+        if entry.final:
+            self._end(entry)
+        elif entry.row_id is not None:
+            self.entries.follow(entry, entry.row_id)
+        else:
+            self._accept_soon(entry.uid)
+
+    def gone(self, uid: str) -> None:
+        """The resource is deleted: its job, if it has not ended, is cancelled."""
+        entry = self.entries.remove(uid)
+        if entry is not None and not entry.final:
+            self.cancel([entry.key])
+
+    def cancel(self, keys: Iterable[str]) -> None:
+        """Cancel the jobs with these `source_key`s, as soon as PostgreSQL answers."""
+        self._to_cancel.update(keys)
+        self._cancelling.set()
+
+    # --- the loops ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._each(self._accepting, self._accept_all), name="accept")
+            group.create_task(self._each(self._cancelling, self._cancel_all), name="cancel")
+            group.create_task(self._each(self._expiring, self._expire), name="expire")
+            group.create_task(self._read_loop(), name="read")
+            for number in range(self._writers):
+                group.create_task(self._write_loop(), name=f"write-{number}")
+
+    async def _each(self, wake: asyncio.Event, work: Callable[[], Awaitable[float | None]]) -> None:
+        """Do the work whenever it is asked for, or after the seconds that it returned."""
+        seconds: float | None = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await wake.wait()
+            wake.clear()
+            try:
+                seconds = await work()
+            except (StoreUnavailable, StoreTimeout, KubeUnavailable) as error:
+                log.warning("cannot go on for now", work=work.__name__.strip("_"), error=str(error))
+                seconds = 2.0
+
+    # --- accept: a resource becomes a row ----------------------------------------------------------------------------
+
+    def _accept_soon(self, uid: str) -> None:
+        self._to_accept.add(uid)
+        self._accepting.set()
+
+    async def _accept_all(self) -> float | None:
+        while self._to_accept:
+            uids = [self._to_accept.pop() for _ in range(min(TOGETHER, len(self._to_accept)))]
+            entries = [entry for uid in uids if (entry := self.entries.get(uid)) and entry.row_id is None]
+            done = await asyncio.gather(*(self._accept(entry) for entry in entries))
+            for entry, accepted in zip(entries, done, strict=True):
+                if not accepted:
+                    self._again(entry)
+            self._reading.set()
+        return None
+
+    def _again(self, entry: Entry) -> None:
+        """Try again later: after 1 s, 2 s, …, 30 s."""
+        entry.tries += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(min(2.0 ** (entry.tries - 1), 30.0), self._accept_soon, entry.uid)
+
+    async def _accept(self, entry: Entry) -> bool:
+        """Make the row; False where it is worth another try."""
+        if entry.final or entry.spec is None:
+            return True
+        if entry.suspend:
+            self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
+            return True
+        try:
+            payload = await payloads.fetch(self._kube, entry.namespace, entry.spec)
+            order = accept(
+                payloads.body(entry.spec, payload),
+                self._registry,
+                self._queues,
+                source=Source.KUBERNETES,
+                source_key=entry.key,
+            )
+            made = await self._service.enqueue(order)
+        except NoPayload as error:
+            self._refuse(entry, error.refusal)
+        except KubeUnavailable as error:
+            self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
+        except (StoreUnavailable, StoreTimeout) as error:
+            self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
+        except Conflict as error:
+            self._refuse(entry, Refusal("UniqueKeyContended", f"{error.message}; it is tried again"))
+        except (StoreRefused, GoQueueError) as error:
+            details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
+            reason = "".join(word.capitalize() for word in error.message.split()[:3] if word.isalpha()) or "Invalid"
+            self._refuse(entry, Refusal(reason, f"{error.message}: {details}" if details else error.message, True))
+            return True
+        else:
+            if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
+                self.cancel([entry.key])
+            else:
+                self.entries.follow(entry, made.id)
+            return True
+        return False
+
+    def _refuse(self, entry: Entry, refusal: Refusal) -> None:
+        entry.refusal = refusal
+        self._write_soon(entry)
+
+    # --- read: rows come back ----------------------------------------------------------------------------------------
+
+    async def _read_loop(self) -> None:
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._read()
+            except (StoreUnavailable, StoreTimeout) as error:
+                log.warning("rows not read", error=error.message)
+            spent = asyncio.get_running_loop().time() - began
+            await asyncio.sleep(max(self._status_seconds - spent, 4 * spent, 0.05))
+            if not self.entries.followers:
+                self._reading.clear()
+                await self._reading.wait()
+
+    async def _read(self) -> None:
+        known = self.entries.followed()
+        if not known:
+            return
+        async with self._service.database.connection() as connection:
+            found = await rows.changed(connection, known)
+        for row in found:
+            for entry in self.entries.of_row(row.id):
+                entry.row, entry.seen = row, row.updated_at
+                self._write_soon(entry)
+        missing = {id for id, seen in known if seen is None} - {row.id for row in found}
+        for id in missing:
+            self.row_gone(id)
+        await self._hold_and_release(found)
+
+    def row_gone(self, row_id: int) -> None:
+        """There is no such row any more."""
+        for entry in self.entries.of_row(row_id):
+            if entry.row is None or not entry.row.status.final:
+                entry.lost = True
+                self._write_soon(entry)
+
+    async def _hold_and_release(self, found: list[rows.Row]) -> None:
+        """Bring `spec.suspend` to waiting rows. A job that follows another one's row has no say over it."""
+        hold, release = [], []
+        for row in found:
+            owners = [entry for entry in self.entries.of_row(row.id) if entry.key == row.source_key]
+            if row.status.value != "pending" or not owners:
+                continue
+            if owners[0].suspend and not row.held:
+                hold.append(row.id)
+            elif row.held and not owners[0].suspend:
+                release.append((row.id, moment((owners[0].spec or {}).get("availableAt"))))
+        if not hold and not release:
+            return
+        async with self._service.database.connection() as connection:
+            held = await rows.hold(connection, hold) if hold else []
+            if release:
+                await rows.release(connection, release)
+        for id, queue in held:
+            with contextlib.suppress(GoQueueError):  # a worker that fetches it cannot claim it
+                await self._service.broker.remove(queue, id)
+
+    # --- write: the status -------------------------------------------------------------------------------------------
+
+    def _write_soon(self, entry: Entry) -> None:
+        if entry.uid not in self._to_write:
+            self._to_write[entry.uid] = None
+            self._dirty.release()
+
+    async def _write_loop(self) -> None:
+        while True:
+            await self._dirty.acquire()
+            uid = next(iter(self._to_write))
+            del self._to_write[uid]
+            entry = self.entries.get(uid)
+            if entry is None:
+                continue
+            if entry.writing:  # two at once could arrive in the wrong order
+                entry.write_again = True
+                continue
+            entry.writing, entry.write_again = True, False
+            try:
+                await self._write(entry)
+            except KubeUnavailable as error:
+                log.warning("status not written, trying again", name=entry.name, error=str(error))
+                asyncio.get_running_loop().call_later(1.0, self._write_soon, entry)
+            except KubeError as error:
+                if error.code in (404, 409):  # deleted, or another one by the same name
+                    continue
+                log.error("status refused", name=entry.name, namespace=entry.namespace, error=str(error))
+            finally:
+                entry.writing = False
+                if entry.write_again:
+                    self._write_soon(entry)
+
+    async def _write(self, entry: Entry) -> None:
+        status = entry.wanted(datetime.now(UTC))
+        if status is None:
+            return
+        patch = jobstatus.difference(entry.status, status)
+        if patch is not None:
+            body = {"metadata": {"uid": entry.uid}, "status": patch}
+            await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            self.written += 1
+        status.pop("result", None)
+        entry.status = status
+        if jobstatus.final(status) and not entry.final:
+            entry.final = True
+            self._end(entry)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _end(self, entry: Entry) -> None:
+        """Its job has ended: read the row no more, delete the resource when its time is over."""
+        entry.spec, entry.row, entry.refusal = None, None, None
+        self.entries.unfollow(entry)
+        if entry.ttl is not None:
+            finished = moment(entry.status.get("finishedAt")) or datetime.now(UTC)
+            heapq.heappush(self._ending, (finished + timedelta(seconds=entry.ttl), entry.uid))
+            self._expiring.set()
+
+    def reopen(self, entry: Entry, row_id: int) -> None:
+        """Its job was retried by hand after it had ended."""
+        entry.final = False
+        self.entries.follow(entry, row_id)
+        self._reading.set()
+
+    async def _expire(self) -> float | None:
+        while self._ending:
+            due, uid = self._ending[0]
+            if (wait := (due - datetime.now(UTC)).total_seconds()) > 0:
+                return min(wait, 3600.0)
+            entry = self.entries.get(uid)
+            if entry is not None and entry.final:
+                await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+            heapq.heappop(self._ending)
+        return None
+
+    async def _cancel_all(self) -> float | None:
+        keys = list(self._to_cancel)
+        if not keys:
+            return None
+        async with self._service.database.connection() as connection:
+            found = await rows.by_key(connection, keys)
+        for id, status in found.values():
+            if not status.final:
+                with contextlib.suppress(Conflict, NotFound):
+                    await self._service.cancel(id)
+                    log.info("job cancelled, its resource is deleted", job_id=id)
+        self._to_cancel.difference_update(keys)
+        return None

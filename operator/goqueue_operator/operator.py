@@ -1,0 +1,111 @@
+"""The operator, put together: one Lease, and behind it everything that only one process may do."""
+
+import asyncio
+import os
+import socket
+import time
+from typing import Final
+
+import structlog
+
+from goqueue.registry import REGISTRY, Registry
+from goqueue.service import JobService
+from goqueue.settings import EngineSettings, OperatorSettings
+from goqueue_operator.access import Access
+from goqueue_operator.compare import Comparison
+from goqueue_operator.jobs import Jobs
+from goqueue_operator.kube import JOBS, Kube
+from goqueue_operator.lease import Lease
+from goqueue_operator.watch import watch
+
+DEAF_AFTER: Final = 90.0
+"""Seconds for which the watch may miss what is there before the process counts as stuck."""
+
+SILENT_AFTER: Final = 60.0
+"""Seconds without an answer of the API server about the Lease after which a leader's watch is in doubt."""
+
+log = structlog.get_logger(__name__)
+
+
+class Operator:
+    """One operator process; `run()` stands for leadership and works while it leads."""
+
+    def __init__(
+        self,
+        access: Access,
+        service: JobService,
+        settings: OperatorSettings,
+        engine: EngineSettings,
+        registry: Registry = REGISTRY,
+    ) -> None:
+        self._access = access
+        self._service = service
+        self._settings = settings
+        self._engine = engine
+        self._registry = registry
+        self.own_namespace = settings.namespace or access.namespace
+        self.namespace = None if settings.cluster_wide else self.own_namespace
+        self.kube = Kube(access, settings.requests)
+        holder = f"{socket.gethostname()}-{os.getpid()}"
+        self.lease = Lease(self.kube, self.own_namespace, settings.lease_name, holder)
+        self.jobs: Jobs | None = None
+        self._comparison: Comparison | None = None
+        self._turned_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Lead or wait for it, until cancelled."""
+        turning = asyncio.create_task(self._turn(), name="turn")
+        try:
+            await self.lease.run(self._duties)
+        finally:
+            turning.cancel()
+            await self.kube.close()
+
+    async def _turn(self) -> None:
+        while True:
+            self._turned_at = time.monotonic()
+            await asyncio.sleep(1.0)
+
+    async def _duties(self) -> None:
+        """What the leader does. All of it starts anew with each lead: nothing is known from an earlier one."""
+        settings = self._settings
+        self.jobs = jobs = Jobs(
+            self.kube,
+            self._service,
+            self._registry,
+            self._engine.queues,
+            status_seconds=settings.status_seconds,
+            writers=settings.requests,
+        )
+        self._comparison = comparison = Comparison(
+            self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds
+        )
+        ready = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                kinds = {JOBS: jobs.on_event}
+                group.create_task(watch(self._access, self.namespace, kinds, ready), name="watch")
+                group.create_task(jobs.run(), name="jobs")
+                group.create_task(comparison.run(), name="compare")
+        finally:
+            self._comparison = None
+
+    # --- probes: read in another thread ------------------------------------------------------------------------------
+
+    def unwell(self) -> dict[str, str]:
+        """What a restart would mend."""
+        now = time.monotonic()
+        wrong: dict[str, str] = {}
+        if now - self._turned_at > SILENT_AFTER:
+            wrong["loop"] = "blocked"
+        comparison = self._comparison
+        if comparison is not None and comparison.deaf_since is not None and now - comparison.deaf_since > DEAF_AFTER:
+            wrong["watch"] = "misses resources"
+        return wrong
+
+    def unready(self) -> dict[str, str]:
+        """Why it cannot work for now."""
+        wrong = self.unwell()
+        if time.monotonic() - self.lease.asked_at > SILENT_AFTER:
+            wrong["kubernetes"] = "does not answer"
+        return wrong
