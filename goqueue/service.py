@@ -187,6 +187,12 @@ class JobService:
             _found(await jobs.status_of(connection, job_id))
             return await jobs.attempts_of(connection, job_id), await jobs.logs_of(connection, job_id)
 
+    async def logs(self, job_id: int, after: int, limit: int) -> list[dict[str, Any]]:
+        """One page of the lines that the job's handler logged; NotFound where there is no such job."""
+        async with self.database.connection() as connection:
+            _found(await jobs.status_of(connection, job_id))
+            return await jobs.logs_of(connection, job_id, after, limit)
+
     async def delete(self, job_id: int) -> None:
         """Hide a job; an open one is cancelled first. NotFound where there is none."""
         async with self.database.connection() as connection, connection.transaction():

@@ -121,6 +121,6 @@ async def attempts_of(connection: Connection, job_id: int) -> list[Attempt]:
 
 
 async def logs_of(connection: Connection, job_id: int, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-    """The lines that the job's handler logged, oldest first."""
+    """The lines that the job's handler logged, oldest first; `after` is the id of the last one of the page before."""
     rows: Sequence[Any] = await fetch_all(connection, sql.LOGS_OF, (job_id, after, limit))
-    return [dict(zip(("attempt", "level", "message", "at"), row, strict=True)) for row in rows]
+    return [dict(zip(("id", "attempt", "level", "message", "at"), row, strict=True)) for row in rows]

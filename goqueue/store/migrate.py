@@ -1,5 +1,6 @@
 """The schema's version: bring the database to it, or refuse to work on another one."""
 
+import functools
 from typing import Any
 
 import psycopg
@@ -21,11 +22,17 @@ def _config() -> Config:
     return config
 
 
+@functools.cache  # reads files, and readiness asks every few seconds
 def head() -> str:
     """The newest revision that this code knows."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None  # noqa: S101 - the package ships its migrations
     return revision
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
@@ -64,12 +71,11 @@ async def check(connection: psycopg.AsyncConnection[Any]) -> None:
     Raises:
         StaleSchema: migrations are missing; the message says how to run them.
     """
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     try:
         cursor = await connection.execute("SELECT version_num FROM goqueue_schema")
         row = await cursor.fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
     current = row[0] if row else None
-    if current is None or (current in known and current != head()):
+    if current is None or (current != head() and current in _known()):
         raise StaleSchema(f"database schema is at {current or 'nothing'}, needs {head()}: run `goqueue migrate`")

@@ -189,7 +189,7 @@ ORDER BY finished_at
 """
 
 LOGS_OF: Final[LiteralString] = """
-SELECT attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s ORDER BY id LIMIT %s
+SELECT id, attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s ORDER BY id LIMIT %s
 """
 
 # --- dispatch, rescue, prune: the leader -----------------------------------------------------------------------------
