@@ -1,27 +1,29 @@
 """The application: its parts, its routes, its lifetime."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Any
+from typing import Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from goqueue import logs, registry, settings
 from goqueue.broker import Broker
-from goqueue.orders import Order
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
-from goqueue_api import bulk, errors, health, jobs, queues, schedules
+from goqueue_api import bulk, errors, health, job_types, jobs, listing, openapi, queues, schedules
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
 from goqueue_api.rates import Rates
+from goqueue_api.routing import Methods
 
-BODIES = (Order, jobs.StatusChange, jobs.Outcome, schedules.SchedulePut)
-"""Bodies that routes read by hand; OpenAPI must know their schemas."""
+PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, health)
+"""The modules whose `router` holds routes; the hot one is found early."""
 
 
 def create_app(
@@ -46,10 +48,14 @@ def create_app(
         async with database.connection() as connection:
             await migrate.check(connection)
         service = JobService(database, broker)
-        app.state.context = Context(service, types, engine.queues, Rates())
+        rates = Rates()
+        watching = asyncio.create_task(rates.watch(service), name="rates")
+        app.state.context = Context(service, types, engine.queues, rates)
         try:
             yield
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await service.close()
             await broker.close()
             await database.close()
@@ -63,39 +69,20 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if api.docs else None,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
-    errors.install(app)
+    routes = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
+    errors.install(app, Methods(routes))
     app.add_middleware(
         Boundary,
         seconds=api.request_timeout,
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
     )
-    for part in (bulk, jobs, queues, schedules, health):
+    for part in PARTS:
         app.include_router(part.router)
-    _document_bodies(app)
+    openapi.install(app)
     return app
-
-
-def _document_bodies(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = generate()
-            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            for model in BODIES:
-                found = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(found.pop("$defs", {}))
-                schemas[model.__name__] = found
-            # FastAPI documents 422 for parameters; ours is 400 in the one shape.
-            for path in schema["paths"].values():
-                for operation in path.values():
-                    operation["responses"].pop("422", None)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def from_environment() -> FastAPI:
@@ -109,7 +96,7 @@ def from_environment() -> FastAPI:
     database = Database(
         dsn(settings.load(PostgresSettings), connect),
         connect,
-        minimum=min(2, connect.max_open_conns),
+        minimum=max(1, min(connect.max_idle_conns, connect.max_open_conns)),
         maximum=connect.max_open_conns,
         statement_timeout=api.request_timeout,
         wait=api.request_timeout / 2,  # so that a database that is away is told from a request that takes long

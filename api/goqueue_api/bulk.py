@@ -14,9 +14,10 @@ from goqueue_api.bodies import body_of, json_response
 from goqueue_api.context import Context, context
 from goqueue_api.errors import documented
 from goqueue_api.middleware import traceparent
+from goqueue_api.routing import Direct
 from goqueue_api.views import BulkView
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=Direct)
 
 MAX_ORDERS: Final = 10_000
 TURN: Final = 200
@@ -38,28 +39,42 @@ _BODY["requestBody"]["content"]["application/x-ndjson"] = {"schema": {"type": "s
 )
 async def create_many(request: Request) -> Response:
     """Accept up to 10,000 jobs, all or none: a JSON array, or one JSON object a line (NDJSON)."""
+    if "idempotency-key" in request.headers:
+        raise InvalidInput("validation failed", {"Idempotency-Key": "names one job; give each job its unique_key"})
     parts = context(request)
-    raw = _orders(await request.body(), request.headers.get("content-type", ""))
+    # In a thread: other requests need not wait until megabytes are parsed.
+    raw = await asyncio.to_thread(decode_many, await request.body(), request.headers.get("content-type", ""))
     orders = await _accept_all(raw, parts, traceparent(request.scope))
     made = await parts.service.enqueue_many(orders)
     return json_response({"ids": [one.id for one in made], "created": sum(one.created for one in made)}, 201)
 
 
-def _orders(body: bytes, content_type: str) -> list[Any]:
-    raw: Any = []
-    if "ndjson" in content_type or not body.lstrip().startswith(b"["):
-        for number, line in enumerate(body.splitlines()):
-            if line.strip():
-                try:
-                    raw.append(decode(line))
-                except InvalidInput as error:
-                    raise InvalidInput(error.message, {"index": len(raw), "line": number + 1}) from None
-    else:
-        raw = decode(body)
-    if not isinstance(raw, list) or not raw:
+def decode_many(body: bytes, content_type: str) -> list[Any]:
+    """The decoded orders of a bulk request, unchecked: a JSON array, or NDJSON if it says or looks so.
+
+    Raises:
+        InvalidInput: `invalid json: …` (of NDJSON with `index` and `line`), or there are none or too many.
+    """
+    array = body.lstrip().startswith(b"[") and "ndjson" not in content_type
+    raw: list[Any] = decode(body) if array else _lines(body)
+    if not raw:
         raise InvalidInput("validation failed", {"body": "must be a JSON array or NDJSON with at least one job"})
     if len(raw) > MAX_ORDERS:
         raise InvalidInput("validation failed", {"body": f"at most {MAX_ORDERS} jobs in one request"})
+    return raw
+
+
+def _lines(body: bytes) -> list[Any]:
+    raw: list[Any] = []
+    for number, line in enumerate(body.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            raw.append(decode(line))
+        except InvalidInput as error:
+            raise InvalidInput(error.message, {"index": len(raw), "line": number}) from None
+        if len(raw) > MAX_ORDERS:
+            break
     return raw
 
 

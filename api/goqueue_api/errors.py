@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -21,6 +20,7 @@ from goqueue.errors import (
     StoreUnavailable,
 )
 from goqueue_api.bodies import BodyTooLarge, json_response
+from goqueue_api.routing import Methods
 
 STATUS: Final[dict[type[GoQueueError], int]] = {
     InvalidInput: 400,
@@ -33,8 +33,6 @@ STATUS: Final[dict[type[GoQueueError], int]] = {
     BrokerUnavailable: 503,
     StaleSchema: 503,
 }
-
-log = structlog.get_logger(__name__)
 
 
 class Error(BaseModel):
@@ -65,8 +63,8 @@ def error_response(status: int, error: GoQueueError) -> Response:
     return json_response(error.as_dict(), status)
 
 
-def install(app: FastAPI) -> None:
-    """Map exceptions to responses."""
+def install(app: FastAPI, methods: Methods) -> None:
+    """Map exceptions to responses. What nobody expected is answered by `middleware.Boundary`."""
 
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
@@ -77,15 +75,13 @@ def install(app: FastAPI) -> None:
         fields = {".".join(str(part) for part in item["loc"][1:]): item["msg"] for item in error.errors()}
         return json_response({"error": "validation failed", "fields": fields}, 400)
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
-        return json_response({"error": str(error.detail).lower()}, error.status_code, dict(error.headers or {}))
-
-    async def unexpected(_: Request, error: Exception) -> Response:
-        log.error("request failed", exc_info=error)
-        return json_response({"error": "internal server error"}, 500)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["allow"] = methods.of(request.url.path)
+        return json_response({"error": str(error.detail).lower()}, error.status_code, headers)
 
     app.add_exception_handler(GoQueueError, ours)
     app.add_exception_handler(RequestValidationError, parameters)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)

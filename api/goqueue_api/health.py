@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, which job types does it know."""
+"""Is it alive, is it ready."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -8,15 +8,16 @@ from goqueue.store import migrate
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context
 from goqueue_api.errors import documented
-from goqueue_api.views import Health, TypeView
+from goqueue_api.routing import Direct
+from goqueue_api.views import Health
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Direct)
 
 
-@router.get("/", response_model=Health, responses=documented())
-@router.get("/health", response_model=Health, responses=documented())
+@router.get("/", response_model=Health, responses=documented(), name="root")
+@router.get("/health", response_model=Health, responses=documented(), name="health")
 @router.get("/livez", response_model=Health, responses=documented())
-async def live() -> Response:
+async def live(_: Request) -> Response:
     """The process answers."""
     return json_response({"status": "ok"})
 
@@ -40,20 +41,3 @@ async def ready(request: Request) -> Response:
     except BrokerUnavailable:
         return json_response({"status": "degraded", "redis": "unavailable"})
     return json_response({"status": "ok"})
-
-
-@router.get("/types", response_model=list[TypeView], responses=documented(), tags=["types"])
-async def types(request: Request) -> Response:
-    """The job types, each with the JSON Schema of its payload."""
-    return json_response(
-        [
-            {
-                "name": kind.name,
-                "description": kind.description,
-                "queue": kind.queue,
-                "timeout": kind.timeout,
-                "payload": kind.payload.model_json_schema(),
-            }
-            for kind in sorted(context(request).registry, key=lambda kind: kind.name)
-        ]
-    )

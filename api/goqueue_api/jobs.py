@@ -1,25 +1,39 @@
-"""Jobs: create, show, list, and everything that steers one."""
+"""Jobs: create, show, and everything that steers one."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from goqueue.errors import GoQueueError, InvalidInput, StoreRefused, StoreTimeout
-from goqueue.job import MAX_ID, JobFilter
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreTimeout
+from goqueue.job import MAX_KEY_LENGTH
 from goqueue.lifecycle import JobStatus
-from goqueue.orders import Key, Order, accept
+from goqueue.orders import Order, accept
 from goqueue_api.bodies import body_of, json_response, read, read_json
 from goqueue_api.context import context, job_id
 from goqueue_api.errors import documented, error_response
 from goqueue_api.middleware import traceparent
+from goqueue_api.routing import Direct
 from goqueue_api.views import AttemptsView, CancelView, JobView, created_view, job_view
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=Direct)
 
-MAX_PAGE = 1000
+log = structlog.get_logger(__name__)
+
+IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "While the job made with this key has not ended, the same key gives that job.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
+        }
+    ]
+}
 
 
 class StatusChange(BaseModel):
@@ -37,24 +51,6 @@ class Outcome(BaseModel):
     error: Annotated[str, Field(max_length=65_536)] | None = None
 
 
-class _Key(BaseModel):
-    key: Key
-
-
-class ListQuery(BaseModel):
-    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before."""
-
-    model_config = ConfigDict(extra="forbid")
-    queue: Annotated[str, Field(max_length=255)] = ""
-    type: Annotated[str, Field(max_length=255)] | None = None
-    status: JobStatus | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
-    after: Annotated[int, Field(ge=0, le=MAX_ID)] | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
-    newest_first: bool = False
-
-
 def idempotency_key(request: Request) -> str | None:
     """The `Idempotency-Key` header.
 
@@ -64,8 +60,10 @@ def idempotency_key(request: Request) -> str | None:
     value = request.headers.get("idempotency-key")
     if value is None:
         return None
-    if not value or len(value) > 255 or not value.isprintable():
-        raise InvalidInput("validation failed", {"Idempotency-Key": "must be 1 to 255 printable characters"})
+    if not value or len(value) > MAX_KEY_LENGTH or not value.isprintable():
+        raise InvalidInput(
+            "validation failed", {"Idempotency-Key": f"must be 1 to {MAX_KEY_LENGTH} printable characters"}
+        )
     return value
 
 
@@ -73,8 +71,11 @@ def idempotency_key(request: Request) -> str | None:
     "/jobs/create",
     status_code=201,
     response_model=JobView,
-    responses={**documented(400, 413), 200: {"model": JobView, "description": "The key's job stood there already."}},
-    openapi_extra=body_of(Order),
+    responses={
+        **documented(400, 409, 413),
+        200: {"model": JobView, "description": "The key's job stood there already."},
+    },
+    openapi_extra={**body_of(Order), **IDEMPOTENCY_KEY},
 )
 async def create(request: Request) -> Response:
     """Accept a job. The same `Idempotency-Key` header (or `unique_key`) gives the same job until it ends."""
@@ -88,25 +89,15 @@ async def create(request: Request) -> Response:
     )
     try:
         made = await parts.service.enqueue(order)
-    except (StoreRefused, StoreTimeout):
+        standing = None if made.created else await parts.service.get(made.id)
+    except (StoreRefused, StoreTimeout, Conflict):
         raise
-    except GoQueueError:
+    except NotFound:
+        raise Conflict("the job with this key was deleted and has not ended yet", {"id": made.id}) from None
+    except Exception as error:
+        log.error("failed to add job to database", exc_info=None if isinstance(error, GoQueueError) else error)
         return error_response(500, GoQueueError("failed to add job to database"))
-    if made.created:
-        return json_response(created_view(order, made), 201)
-    return json_response(job_view(await parts.service.get(made.id)))
-
-
-@router.get("/jobs", response_model=list[JobView], responses=documented(400))
-@router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
-async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-    """The jobs of a queue, newest last."""
-    if not query.queue:
-        raise InvalidInput("queue parameter is required")
-    if "\0" in query.queue or (query.type and "\0" in query.type):
-        raise InvalidInput("validation failed", {"queue": "must not contain NUL"})
-    found = await context(request).service.find(JobFilter(**query.model_dump()))
-    return json_response([job_view(job) for job in found])
+    return json_response(created_view(order, made), 201) if standing is None else json_response(job_view(standing))
 
 
 @router.get("/jobs/{id}", response_model=JobView, responses=documented(400, 404))
@@ -143,7 +134,11 @@ async def save(request: Request, id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/jobs/{id}/cancel", response_model=CancelView, responses=documented(400, 404, 409))
+@router.post(
+    "/jobs/{id}/cancel",
+    response_model=CancelView,
+    responses={**documented(400, 404, 409), 202: {"model": CancelView, "description": "Its worker was asked to stop."}},
+)
 async def cancel(request: Request, id: str) -> Response:
     """Cancel a job: at once if it waits; a running one is asked to stop and ends within about a second."""
     status = await context(request).service.cancel(job_id(id))

@@ -6,12 +6,15 @@ import uuid
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from goqueue_api.bodies import BodyTooLarge
 
 _ID: Final = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
-_TIMEOUT_BODY: Final = b'{"error":"request timeout"}'
+_TRACEPARENT: Final = re.compile(rb"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+
+log = structlog.get_logger(__name__)
 
 
 class Boundary:
@@ -45,9 +48,21 @@ class Boundary:
             except TimeoutError:
                 if started:
                     raise
-                headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-                await send_with_id({"type": "http.response.start", "status": 408, "headers": headers})
-                await send_with_id({"type": "http.response.body", "body": _TIMEOUT_BODY})
+                await _answer(send_with_id, 408, b'{"error":"request timeout"}')
+            except ClientDisconnect:
+                return
+            except Exception:
+                if started:
+                    raise
+                log.exception("request failed", path=scope["path"])
+                await _answer(send_with_id, 500, b'{"error":"internal server error"}')
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    """An error by which the connection ends: what it still holds of the request is not read."""
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -78,6 +93,3 @@ def traceparent(scope: Any) -> str | None:
         if name == b"traceparent" and _TRACEPARENT.match(value):
             return str(value.decode())
     return None
-
-
-_TRACEPARENT: Final = re.compile(rb"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")

@@ -11,9 +11,11 @@ from goqueue.store import dispatch, queues
 from goqueue_api.bodies import json_response
 from goqueue_api.context import Context, context, known_queue
 from goqueue_api.errors import documented
+from goqueue_api.rates import Rate
+from goqueue_api.routing import Direct
 from goqueue_api.views import QueuesView
 
-router = APIRouter(tags=["queues"])
+router = APIRouter(tags=["queues"], route_class=Direct)
 
 
 @router.get("/queues", response_model=QueuesView, responses=documented())
@@ -27,12 +29,10 @@ async def show(request: Request) -> Response:
     in_flight = {
         name: sum(int(worker.stats.get(name, {}).get("busy", 0)) for worker in workers) for name in parts.queues
     }
-    if not degraded:
-        parts.rates.look(await parts.service.broker.arrived(), workers)
     shown: list[dict[str, Any]] = []
     for name in parts.queues:
         depth, oldest = waiting.get(name, (0, None))
-        rate = parts.rates.of(name)
+        rate = Rate() if degraded else parts.rates.of(name)
         shown.append(
             {
                 "name": name,

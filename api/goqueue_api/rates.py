@@ -1,13 +1,23 @@
-"""How fast queues fill and empty, measured between two looks."""
+"""How fast queues fill and empty: counters that only grow (or start anew), looked at every few seconds."""
 
+import asyncio
 import time
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+from goqueue.errors import BrokerUnavailable, StoreTimeout, StoreUnavailable
+from goqueue.service import JobService
+from goqueue.store import dispatch
 from goqueue.store.dispatch import WorkerRow
 
-INTERVAL: Final = 2.0
-"""Least seconds between two looks; a rate over less is noise."""
+INTERVAL: Final = 5.0
+"""Seconds between two looks. Workers write their counters every heartbeat, so a rate over less would be noise."""
+LOOKS: Final = 4
+"""Looks that are kept; a rate is the mean between the first and the last of them."""
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -18,35 +28,63 @@ class Rate:
     finished: float | None = None
 
 
+@dataclass(frozen=True)
+class _Look:
+    at: float
+    arrived: Counter[str]
+    finished: Counter[str]
+
+
 class Rates:
-    """Turns counters that only grow (or start anew) into rates."""
+    """What was counted since the process began, and the rates of the last few looks."""
 
     def __init__(self) -> None:
-        self._at = 0.0
-        self._arrived: dict[str, int] = {}
+        self._arrived: dict[str, int] | None = None
         self._finished: dict[tuple[int, str], int] = {}
-        self._rates: dict[str, Rate] = {}
+        self._looks: deque[_Look] = deque(maxlen=LOOKS)
 
     def of(self, queue: str) -> Rate:
         """The rates of a queue as of the last look."""
-        return self._rates.get(queue, Rate())
+        if len(self._looks) < 2:
+            return Rate()
+        first, last = self._looks[0], self._looks[-1]
+        seconds = last.at - first.at
+        return Rate(
+            round((last.arrived[queue] - first.arrived[queue]) / seconds, 2),
+            round((last.finished[queue] - first.finished[queue]) / seconds, 2),
+        )
 
     def look(self, arrived: dict[str, int], workers: list[WorkerRow], now: float | None = None) -> None:
         """Take the counters; `now` in monotonic seconds."""
-        now = time.monotonic() if now is None else now
-        if now - self._at < INTERVAL:
-            return
         finished = {
-            (worker.id, queue): int(counts["finished"]) for worker in workers for queue, counts in worker.stats.items()
+            (worker.id, queue): int(counts.get("finished", 0))
+            for worker in workers
+            for queue, counts in worker.stats.items()
         }
-        if self._at:
-            seconds = now - self._at
-            queues = {*arrived, *(queue for _, queue in finished)}
-            self._rates = {queue: self._rate(queue, arrived, finished, seconds) for queue in queues}
-        self._at, self._arrived, self._finished = now, arrived, finished
+        came, went = Counter[str](), Counter[str]()
+        if self._arrived is not None:
+            came.update(_growth(self._arrived, arrived))
+            for (_, queue), count in _growth(self._finished, finished).items():
+                went[queue] += count
+        if self._looks:
+            came.update(self._looks[-1].arrived)
+            went.update(self._looks[-1].finished)
+        self._arrived, self._finished = arrived, finished
+        self._looks.append(_Look(time.monotonic() if now is None else now, came, went))
 
-    def _rate(self, queue: str, arrived: dict[str, int], finished: dict[tuple[int, str], int], seconds: float) -> Rate:
-        came = max(0, arrived.get(queue, 0) - self._arrived.get(queue, 0))
-        # A worker that was not there before began at 0; one that left is not counted.
-        went = sum(max(0, count - self._finished.get(key, 0)) for key, count in finished.items() if key[1] == queue)
-        return Rate(round(came / seconds, 2), round(went / seconds, 2))
+    async def watch(self, service: JobService) -> None:
+        """Look every few seconds, until cancelled; while a store is away there is nothing to see."""
+        while True:
+            try:
+                arrived = await service.broker.arrived()
+                async with service.database.connection() as connection:
+                    workers = await dispatch.workers(connection)
+                self.look(arrived, workers)
+            except (BrokerUnavailable, StoreUnavailable, StoreTimeout):
+                pass
+            await asyncio.sleep(INTERVAL)
+
+
+def _growth(before: Mapping[K, int], now: Mapping[K, int]) -> dict[K, int]:
+    """How much each counter grew; one that is new, or lower than before, began at 0."""
+    return {key: count - before.get(key, 0) if count >= before.get(key, 0) else count for key, count in now.items()}

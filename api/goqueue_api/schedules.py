@@ -16,9 +16,10 @@ from goqueue.store.schedules import Schedule
 from goqueue_api.bodies import body_of, json_response, read
 from goqueue_api.context import Context, context
 from goqueue_api.errors import documented
+from goqueue_api.routing import Direct
 from goqueue_api.views import ScheduleView
 
-router = APIRouter(tags=["schedules"])
+router = APIRouter(tags=["schedules"], route_class=Direct)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,126}[a-z0-9])?$")]
 

@@ -1,9 +1,13 @@
 """Serve the API by uvicorn."""
 
+import asyncio
+
 import uvicorn
 
 from goqueue import settings
-from goqueue.settings import ApiSettings
+from goqueue.settings import ApiSettings, DatabaseSettings, PostgresSettings, RedisSettings
+from goqueue.store import migrate
+from goqueue.store.connect import Database, dsn
 
 
 def serve() -> None:
@@ -11,20 +15,36 @@ def serve() -> None:
 
     Raises:
         SettingsError: a setting is wrong.
+        StoreUnavailable: PostgreSQL does not answer.
+        StaleSchema: migrations are missing.
     """
     api = settings.load(ApiSettings)
+    settings.load(RedisSettings)
+    asyncio.run(_check_database())
     uvicorn.run(
         "goqueue_api.app:from_environment",
         factory=True,
         host=api.host,
         port=api.port,
-        workers=api.processes if api.processes > 1 else None,
+        workers=api.processes,
         loop="uvloop",
         http="httptools",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         timeout_graceful_shutdown=int(api.request_timeout) + 1,
         timeout_keep_alive=65,
-        h11_max_incomplete_event_size=64 * 1024,
     )
+
+
+async def _check_database() -> None:
+    """Find out here what would stop each server process: once, and in one line."""
+    connect = settings.load(DatabaseSettings)
+    database = Database(dsn(settings.load(PostgresSettings), connect), connect, maximum=1)
+    await database.open(connect)
+    try:
+        async with database.connection() as connection:
+            await migrate.check(connection)
+    finally:
+        await database.close()

@@ -48,6 +48,7 @@ class AttemptView(BaseModel):
 class LogLine(BaseModel):
     """A line that the job's handler reported."""
 
+    id: int
     attempt: int
     level: str
     message: str
@@ -55,7 +56,7 @@ class LogLine(BaseModel):
 
 
 class AttemptsView(BaseModel):
-    """The finished attempts of a job, oldest first, and its handler's log lines."""
+    """The finished attempts of a job, oldest first, and the first 1,000 lines that its handler logged."""
 
     attempts: list[AttemptView]
     logs: list[LogLine]

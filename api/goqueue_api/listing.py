@@ -1,0 +1,64 @@
+"""Lists that come in pages by key: jobs, and what a job's handler logged."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from starlette.responses import Response
+
+from goqueue.errors import InvalidInput
+from goqueue.job import MAX_ID, JobFilter
+from goqueue.lifecycle import JobStatus
+from goqueue_api.bodies import json_response
+from goqueue_api.context import context, job_id
+from goqueue_api.errors import documented
+from goqueue_api.views import JobView, LogLine, job_view
+
+router = APIRouter(tags=["jobs"])
+
+MAX_PAGE: Final = 1000
+
+Name = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
+"""A name to compare with; PostgreSQL's text holds no NUL."""
+
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+
+
+class ListQuery(BaseModel):
+    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before."""
+
+    model_config = ConfigDict(extra="forbid")
+    queue: Name = Field("", description="Required.")
+    type: Name | None = None
+    status: JobStatus | None = None
+    created_after: AwareDatetime | None = Field(None, description="Created at this time or later.")
+    created_before: AwareDatetime | None = Field(None, description="Created before this time.")
+    after: Id | None = Field(None, description="Last id of the page before.")
+    limit: Limit = 100
+    newest_first: bool = False
+
+
+class LogQuery(BaseModel):
+    """Which lines to list. Pages by key: `after` is the id of the last line of the page before."""
+
+    model_config = ConfigDict(extra="forbid")
+    after: Id = Field(0, description="Last id of the page before.")
+    limit: Limit = MAX_PAGE
+
+
+@router.get("/jobs", response_model=list[JobView], responses=documented(400))
+@router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
+async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
+    if not query.queue:
+        raise InvalidInput("queue parameter is required")
+    found = await context(request).service.find(JobFilter(**query.model_dump()))
+    return json_response([job_view(job) for job in found])
+
+
+@router.get("/jobs/{id}/logs", response_model=list[LogLine], responses=documented(400, 404))
+async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
+    """What the job's handler logged, oldest first."""
+    return json_response(await context(request).service.logs(job_id(id), query.after, query.limit))
