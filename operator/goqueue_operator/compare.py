@@ -42,6 +42,7 @@ class Comparison:
         self._seconds = seconds
         self.deaf_since: float | None = None
         """Since when the watch has not shown what it should have (`time.monotonic()`)."""
+        self._listed_before = False
         self.orphans = 0
         """Jobs that were cancelled because their resource was gone."""
 
@@ -69,7 +70,9 @@ class Comparison:
         self._reopen(open_rows)
         for uid in known - listed.keys():
             self._jobs.gone(uid)
-        await self._take_up([metadata for uid, metadata in listed.items() if self._jobs.entries.get(uid) is None])
+        if self._listed_before:  # at first the watch is still listing as well
+            await self._take_up([metadata for uid, metadata in listed.items() if self._jobs.entries.get(uid) is None])
+        self._listed_before = True
         await self._find_lost()
 
     def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: dict[str, Any]) -> None:

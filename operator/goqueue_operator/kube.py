@@ -162,7 +162,7 @@ class Kube:
                 if error.code == 410:
                     raise KubeUnavailable("the list grew too old while it was read") from error
                 raise
-            for item in page["items"]:
+            for item in page["items"] or ():
                 yield item
             mark = page["metadata"].get("continue")
             if not mark:

@@ -80,11 +80,10 @@ class Operator:
         self._comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds
         )
-        ready = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 kinds = {JOBS: jobs.on_event}
-                group.create_task(watch(self._access, self.namespace, kinds, ready), name="watch")
+                group.create_task(watch(self._access, self.namespace, kinds), name="watch")
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")
         finally:

@@ -5,13 +5,16 @@ or seconds. What an event means is decided elsewhere; a handler only hands it on
 """
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
 import kopf
+import structlog
 
 from goqueue_operator.access import Access
 from goqueue_operator.kube import Kind
@@ -20,6 +23,11 @@ Heard = Callable[[str | None, dict[str, Any]], None]
 """Takes an event's kind (`ADDED`, `MODIFIED`, `DELETED`; None: it was there already) and its object."""
 
 CONNECTIONS: Final = 20
+
+STOP_SECONDS: Final = 3.0
+"""Longest wait for kopf to stop."""
+
+log = structlog.get_logger(__name__)
 
 
 def _session(access: Access) -> aiohttp.ClientSession:
@@ -49,13 +57,45 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-async def watch(access: Access, namespace: str | None, kinds: Mapping[Kind, Heard], ready: asyncio.Event) -> None:
+async def watch(access: Access, namespace: str | None, kinds: Mapping[Kind, Heard]) -> None:
     """Hand on what happens to objects of these kinds, until cancelled. `namespace` None: everywhere.
 
+    kopf lives in a thread and an event loop of its own: in the main thread it would take over SIGTERM.
+
     Raises:
-        Exception: kopf has stopped by itself.
+        RuntimeError: kopf has stopped by itself.
     """
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(logging.ERROR)  # it warns that it leaves our signals alone
+    loop = asyncio.get_running_loop()
+    stop, ended = threading.Event(), asyncio.Event()
+
+    def watching() -> None:
+        try:
+            asyncio.run(_watch(access, namespace, kinds, loop, stop))
+        except Exception as error:
+            log.error("watching has failed", exc_info=error)
+        finally:
+            with contextlib.suppress(RuntimeError):  # our own loop is closed already
+                loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=watching, name="watch", daemon=True).start()
+    try:
+        await ended.wait()
+        raise RuntimeError("watching has ended by itself")
+    finally:
+        stop.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await ended.wait()
+
+
+async def _watch(
+    access: Access,
+    namespace: str | None,
+    kinds: Mapping[Kind, Heard],
+    loop: asyncio.AbstractEventLoop,
+    stop: threading.Event,
+) -> None:
     registry = kopf.OperatorRegistry()
     session = _session(access)
 
@@ -64,7 +104,7 @@ async def watch(access: Access, namespace: str | None, kinds: Mapping[Kind, Hear
         return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
 
     for kind, heard in kinds.items():
-        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(_handler(heard))
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(_handler(heard, loop))
     try:
         await kopf.operator(
             registry=registry,
@@ -72,15 +112,14 @@ async def watch(access: Access, namespace: str | None, kinds: Mapping[Kind, Hear
             standalone=True,
             clusterwide=namespace is None,
             namespaces=[namespace] if namespace else [],
-            ready_flag=ready,
+            stop_flag=stop,
         )
-        raise RuntimeError("watching has ended by itself")
     finally:
         await session.close()
 
 
-def _handler(heard: Heard) -> Any:
+def _handler(heard: Heard, loop: asyncio.AbstractEventLoop) -> Any:
     async def on_event(event: Any, **_: Any) -> None:
-        heard(event["type"], event["object"])
+        loop.call_soon_threadsafe(heard, event["type"], event["object"])
 
     return on_event

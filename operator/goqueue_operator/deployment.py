@@ -1,0 +1,206 @@
+"""From a GoQueueWorkerPool to the Deployment that it owns. Pure; golden files in the tests show the whole of it."""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from goqueue_operator.crds.schema import API_VERSION
+from goqueue_operator.podrules import WORKER, tightened, wrongs
+
+Object = dict[str, Any]
+
+POOL_LABEL: Final = "goqueue.io/pool"
+"""Label of a pool's pods, with the pool's name."""
+
+MANAGED: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "goqueue-operator"
+HEALTH_PORT: Final = 8081
+SPARE_SECONDS: Final = 10
+"""How much longer than the worker's own grace period a pod gets to end."""
+
+USER: Final = 10001
+"""The image's user; named so that `runAsNonRoot` can be told without asking the image."""
+
+
+class Refused(Exception):
+    """The pool cannot become a Deployment; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What pools get that say nothing else. `grace` in seconds."""
+
+    image: str = ""
+    env_from: Sequence[str] = ()
+    """`configmap/NAME` and `secret/NAME`."""
+    accounts: Sequence[str] = ()
+    forbidden_account: str = ""
+    grace: float = 25.0
+
+
+def slots(pool: Object) -> int:
+    """Jobs that one pod runs at the same time."""
+    return int(pool["spec"].get("concurrency") or 50)
+
+
+def owner(pool: Object) -> Object:
+    """The reference by which the Deployment goes when the pool goes."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "GoQueueWorkerPool",
+        "name": pool["metadata"]["name"],
+        "uid": pool["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def owned(deployment: Object, pool: Object) -> bool:
+    """Whether the Deployment belongs to the pool."""
+    references = deployment["metadata"].get("ownerReferences") or ()
+    return any(reference.get("uid") == pool["metadata"]["uid"] for reference in references)
+
+
+def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
+    """The Deployment.
+
+    Raises:
+        Refused: the pool's template asks for what no pool may have, or nothing names an image.
+    """
+    spec = pool["spec"]
+    template = copy.deepcopy(spec.get("podTemplate") or {})
+    pod = template.get("spec") or {}
+    if bad := list(wrongs(pod, defaults.accounts, defaults.forbidden_account)):
+        raise Refused("podTemplate: " + "; ".join(bad))
+    if not (spec.get("image") or defaults.image):
+        raise Refused("spec.image is not set, and the operator has no default (GOQUEUE_OPERATOR_IMAGE)")
+    name = pool["metadata"]["name"]
+    selector = {POOL_LABEL: name}
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    metadata: Object = {
+        "labels": {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/component": "worker"} | labels | selector
+    }
+    if annotations := (template.get("metadata") or {}).get("annotations"):
+        metadata["annotations"] = annotations
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name,
+            "namespace": pool["metadata"]["namespace"],
+            "labels": selector | {MANAGED: MANAGER},
+            "ownerReferences": [owner(pool)],
+        },
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            "template": {"metadata": metadata, "spec": _pod(spec, pod, selector, defaults)},
+        },
+    }
+
+
+def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> Object:
+    named = given.get("containers") or []
+    mine = next((container for container in named if container.get("name") == WORKER), {})
+    worker = _worker(spec, mine, defaults)
+    pod: Object = {key: value for key, value in given.items() if value not in (None, [], {})}
+    pod |= {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": tightened({"runAsUser": USER} | (given.get("securityContext") or {}), container=False),
+        "terminationGracePeriodSeconds": max(
+            math.ceil(grace(worker["env"], defaults.grace)) + SPARE_SECONDS,
+            given.get("terminationGracePeriodSeconds") or 0,
+        ),
+        "containers": [worker, *(_beside(container) for container in named if container.get("name") != WORKER)],
+        "volumes": by_key("name", [{"name": "tmp", "emptyDir": {}}], given.get("volumes") or []),
+    }
+    if given.get("initContainers"):
+        pod["initContainers"] = [_beside(container) for container in given["initContainers"]]
+    if not given.get("topologySpreadConstraints"):
+        pod["topologySpreadConstraints"] = [
+            {
+                "topologyKey": "kubernetes.io/hostname",
+                "maxSkew": 1,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
+            }
+        ]
+    return pod
+
+
+def grace(env: Iterable[Object], default: float) -> float:
+    """The worker's own grace period in seconds, as its environment says."""
+    for variable in env:
+        if variable.get("name") == "GOQUEUE_WORKER_GRACE_SECONDS":
+            try:
+                return float(str(variable.get("value")).removesuffix("s"))
+            except ValueError:
+                return default
+    return default
+
+
+def _beside(container: Object) -> Object:
+    return container | {"securityContext": tightened(container.get("securityContext") or {}, container=True)}
+
+
+def _worker(spec: Object, given: Object, defaults: Defaults) -> Object:
+    fixed: list[Object] = [
+        {"name": "GOQUEUE_WORKER_CONCURRENCY", "value": str(spec.get("concurrency") or 50)},
+        {"name": "GOQUEUE_WORKER_HEALTH_HOST", "value": "0.0.0.0"},  # noqa: S104 - the probes come from the node
+        {"name": "GOQUEUE_WORKER_HEALTH_PORT", "value": str(HEALTH_PORT)},
+    ]
+    if spec.get("queues"):
+        fixed.insert(0, {"name": "GOQUEUE_WORKER_QUEUES", "value": ",".join(spec["queues"])})
+    ports = by_key("name", [{"name": "health", "containerPort": HEALTH_PORT}], given.get("ports") or [])
+    worker: Object = {
+        "name": WORKER,
+        "image": spec.get("image") or defaults.image,
+        "args": ["worker"],
+        "env": by_key("name", spec.get("env") or [], given.get("env") or [], fixed),
+        "envFrom": _env_from(defaults.env_from) + (spec.get("envFrom") or []) + (given.get("envFrom") or []),
+        "ports": ports,
+        "resources": given.get("resources") or spec.get("resources") or {},
+        "securityContext": tightened(given.get("securityContext") or {}, container=True, read_only=True),
+        "volumeMounts": by_key(
+            "mountPath",
+            [{"name": "tmp", "mountPath": "/tmp"}],
+            given.get("volumeMounts") or [],  # noqa: S108
+        ),
+        **_probes(),
+    }
+    policy = given.get("imagePullPolicy") or spec.get("imagePullPolicy")
+    if policy:
+        worker["imagePullPolicy"] = policy
+    rest = ("lifecycle", "workingDir", "terminationMessagePath", "terminationMessagePolicy")
+    return worker | {key: given[key] for key in rest if key in given}
+
+
+def _env_from(references: Iterable[str]) -> list[Object]:
+    kinds = {"configmap": "configMapRef", "secret": "secretRef"}
+    parts = [reference.partition("/") for reference in references]
+    return [{kinds[kind]: {"name": name}} for kind, _, name in parts]
+
+
+def _probes() -> Object:
+    def probe(path: str, **times: int) -> Object:
+        return {"httpGet": {"path": path, "port": "health"}, **times}
+
+    return {
+        "startupProbe": probe("/livez", periodSeconds=1, failureThreshold=120),
+        "livenessProbe": probe("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=3),
+        "readinessProbe": probe("/readyz", periodSeconds=3, timeoutSeconds=3, failureThreshold=2),
+    }
+
+
+def by_key(key: str, *lists: Iterable[Object]) -> list[Object]:
+    """The lists as one; of items with the same key the last one stays, in the place of the first."""
+    merged: dict[Any, Object] = {}
+    for items in lists:
+        for item in items:
+            merged[item.get(key)] = item
+    return list(merged.values())
