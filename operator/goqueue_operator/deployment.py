@@ -17,11 +17,9 @@ POOL_LABEL: Final = "goqueue.io/pool"
 MANAGED: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "goqueue-operator"
 HEALTH_PORT: Final = 8081
+TMP: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the pod
 SPARE_SECONDS: Final = 10
 """How much longer than the worker's own grace period a pod gets to end."""
-
-USER: Final = 10001
-"""The image's user; named so that `runAsNonRoot` can be told without asking the image."""
 
 
 class Refused(Exception):
@@ -105,13 +103,13 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
 
 def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> Object:
     named = given.get("containers") or []
-    mine = next((container for container in named if container.get("name") == WORKER), {})
+    mine: Object = next((container for container in named if container.get("name") == WORKER), {})
     worker = _worker(spec, mine, defaults)
     pod: Object = {key: value for key, value in given.items() if value not in (None, [], {})}
     pod |= {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": tightened({"runAsUser": USER} | (given.get("securityContext") or {}), container=False),
+        "securityContext": tightened(given.get("securityContext") or {}, container=False),
         "terminationGracePeriodSeconds": max(
             math.ceil(grace(worker["env"], defaults.grace)) + SPARE_SECONDS,
             given.get("terminationGracePeriodSeconds") or 0,
@@ -166,11 +164,7 @@ def _worker(spec: Object, given: Object, defaults: Defaults) -> Object:
         "ports": ports,
         "resources": given.get("resources") or spec.get("resources") or {},
         "securityContext": tightened(given.get("securityContext") or {}, container=True, read_only=True),
-        "volumeMounts": by_key(
-            "mountPath",
-            [{"name": "tmp", "mountPath": "/tmp"}],
-            given.get("volumeMounts") or [],  # noqa: S108
-        ),
+        "volumeMounts": by_key("mountPath", [TMP], given.get("volumeMounts") or []),
         **_probes(),
     }
     policy = given.get("imagePullPolicy") or spec.get("imagePullPolicy")

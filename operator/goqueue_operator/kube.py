@@ -15,9 +15,6 @@ from goqueue_operator.crds.schema import GROUP, VERSION
 Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
 
-MANAGER: Final = "goqueue-operator"
-"""Under this name we own fields."""
-
 PAGE: Final = 500
 """Objects in one page of a list."""
 
@@ -26,7 +23,7 @@ _PATIENCE: Final = 8
 """How often one request is sent where the server asks to come again later."""
 
 _MERGE: Final = "application/merge-patch+json"
-_APPLY: Final = "application/apply-patch+yaml"
+_STEPS: Final = "application/json-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 
 
@@ -184,10 +181,9 @@ class Kube:
         made: Object = await self.request("PATCH", kind.path(namespace, name, sub), body, kind=_MERGE)
         return made
 
-    async def apply(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
-        """Server-side apply: make it so, and own the fields that are named."""
-        query = {"fieldManager": MANAGER, "force": "true"}
-        made: Object = await self.request("PATCH", kind.path(namespace, name), body, kind=_APPLY, **query)
+    async def edit(self, kind: Kind, namespace: str, name: str, steps: list[Object]) -> Object:
+        """A JSON patch: replaces what it names as a whole, so that nothing of others remains in it."""
+        made: Object = await self.request("PATCH", kind.path(namespace, name), steps, kind=_STEPS)
         return made
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:

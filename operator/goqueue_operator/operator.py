@@ -10,12 +10,15 @@ import structlog
 
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
-from goqueue.settings import EngineSettings, OperatorSettings
+from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, load
 from goqueue_operator.access import Access
 from goqueue_operator.compare import Comparison
+from goqueue_operator.deployment import Defaults
 from goqueue_operator.jobs import Jobs
-from goqueue_operator.kube import JOBS, Kube
+from goqueue_operator.kube import JOBS, POOLS, SCHEDULES, Kube
 from goqueue_operator.lease import Lease
+from goqueue_operator.pools import Pools
+from goqueue_operator.schedules import Schedules
 from goqueue_operator.watch import watch
 
 DEAF_AFTER: Final = 90.0
@@ -80,9 +83,20 @@ class Operator:
         self._comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds
         )
+        defaults = Defaults(
+            settings.image,
+            settings.worker_env_from,
+            settings.worker_service_accounts,
+            self._access.account,
+            load(WorkerSettings).grace_seconds,
+        )
+        pools = Pools(self.kube, self._service, self._engine.queues, defaults, settings.scale_seconds)
+        schedules = Schedules(self.kube, self._service, self._registry, self._engine.queues)
         try:
             async with asyncio.TaskGroup() as group:
-                kinds = {JOBS: jobs.on_event}
+                kinds = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
+                group.create_task(pools.run(), name="pools")
+                group.create_task(schedules.run(), name="schedules")
                 group.create_task(watch(self._access, self.namespace, kinds), name="watch")
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")

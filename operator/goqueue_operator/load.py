@@ -1,0 +1,134 @@
+"""What there is to do, as the autoscaler sees it: Redis says what waits, the workers' rows what runs and how fast."""
+
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from goqueue.errors import BrokerUnavailable, StoreTimeout, StoreUnavailable
+from goqueue.scaling import Load, arrival_rate, service_rate
+from goqueue.service import JobService
+from goqueue.store import dispatch, queues
+from goqueue.store.dispatch import WorkerRow
+
+ARRIVAL_SECONDS: Final = 20.0
+"""Seconds over which arrivals are averaged."""
+
+PACE_SECONDS: Final = 300.0
+"""Seconds over which the pace of the workers is averaged."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One look at the stores. None: not known. `waiting`: queue → (jobs that could run, age of the first in s)."""
+
+    waiting: dict[str, tuple[int, float]] | None
+    arrivals: dict[str, float]
+    """Jobs a second, by queue."""
+    workers: list[WorkerRow] | None
+    paused: frozenset[str]
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast the workers of one pool are, from what they say they have finished."""
+
+    _former: dict[int, tuple[int, float]] = field(default_factory=dict)
+    _steps: deque[tuple[float, int, float]] = field(default_factory=deque)
+
+    def learn(self, now: float, workers: Sequence[WorkerRow]) -> None:
+        """Take in the workers' counters."""
+        current = {}
+        for worker in workers:
+            finished = sum(int(stats.get("finished", 0)) for stats in worker.stats.values())
+            seconds = sum(float(stats.get("seconds", 0.0)) for stats in worker.stats.values())
+            before = self._former.get(worker.id, (0, 0.0))
+            if finished > before[0]:
+                self._steps.append((now, finished - before[0], max(0.0, seconds - before[1])))
+            current[worker.id] = (finished, seconds)
+        self._former = current
+        while self._steps and self._steps[0][0] < now - PACE_SECONDS:
+            self._steps.popleft()
+
+    def rate(self, slots: int) -> float | None:
+        """Jobs a second of one pod with all slots busy."""
+        return service_rate(sum(step[1] for step in self._steps), sum(step[2] for step in self._steps), slots)
+
+
+class Looker:
+    """Reads the facts."""
+
+    def __init__(self, service: JobService, known: Sequence[str]) -> None:
+        self._service = service
+        self._known = list(known)
+        self._arrived: deque[tuple[float, dict[str, int]]] = deque()
+        self.redis_away = False
+
+    async def look(self) -> Facts:
+        """One look; what cannot be read is None."""
+        workers, paused = await self._rows()
+        waiting = await self._depths()
+        self.redis_away = waiting is None
+        if waiting is None:
+            waiting = await self.counted()
+        return Facts(waiting, self._arrivals(), workers, frozenset(paused))
+
+    async def _rows(self) -> tuple[list[WorkerRow] | None, set[str]]:
+        try:
+            async with self._service.database.connection() as connection:
+                return await dispatch.workers(connection), await queues.paused(connection)
+        except (StoreUnavailable, StoreTimeout):
+            return None, set()
+
+    async def _depths(self) -> dict[str, tuple[int, float]] | None:
+        try:
+            depths = await self._service.broker.depths(self._known)
+            self._arrived.append((time.monotonic(), await self._service.broker.arrived()))
+        except BrokerUnavailable:
+            return None
+        while len(self._arrived) > 2 and self._arrived[1][0] < time.monotonic() - ARRIVAL_SECONDS:
+            self._arrived.popleft()
+        now_ms = time.time() * 1000
+        return {
+            queue: (depth.depth, max(0.0, (now_ms - depth.head_ms) / 1000) if depth.head_ms else 0.0)
+            for queue, depth in depths.items()
+        }
+
+    async def counted(self) -> dict[str, tuple[int, float]] | None:
+        """The same as PostgreSQL counts it."""
+        try:
+            async with self._service.database.connection() as connection:
+                counts = await queues.open_counts(connection)
+        except (StoreUnavailable, StoreTimeout):
+            return None
+        return {count.queue: (count.ready, count.oldest_seconds or 0.0) for count in counts}
+
+    def _arrivals(self) -> dict[str, float]:
+        return {
+            queue: arrival_rate((at, counts.get(queue, 0)) for at, counts in self._arrived) for queue in self._known
+        }
+
+
+def of_pool(facts: Facts, served: Collection[str], own: Sequence[WorkerRow] | None, rate: float | None) -> Load:
+    """The load of a pool that serves these queues with these workers."""
+    served = set(served) - facts.paused
+    waiting = facts.waiting
+    mine: list[tuple[int, float]] = [] if waiting is None else [waiting[queue] for queue in served if queue in waiting]
+    return Load(
+        None if waiting is None else sum(count for count, _ in mine),
+        None if own is None else sum(worker.busy for worker in own),
+        max((age for count, age in mine if count), default=0.0),
+        sum(facts.arrivals.get(queue, 0.0) for queue in served),
+        rate,
+    )
+
+
+def served(pool: dict[str, Any], known: Sequence[str]) -> list[str]:
+    """The queues that a pool serves."""
+    named = pool["spec"].get("queues") or []
+    return [name.partition(":")[0] for name in named] or list(known)
