@@ -25,7 +25,7 @@ def status(
         "replicas": seen.get("replicas") or 0,
         "readyReplicas": ready,
         "desiredReplicas": current,
-        "reason": decision.reason,
+        "reason": f"refused: {pool.refused}"[:1024] if pool.refused else decision.reason,
         "selector": f"{POOL_LABEL}={metadata['name']}",
     }
     if amount.running is not None:
