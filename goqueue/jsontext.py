@@ -9,7 +9,7 @@ import orjson
 from goqueue.errors import InvalidInput
 
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_LONG: Final = re.compile(r"\d{20}")
+_LONG: Final = re.compile(r"\d{19}")
 MAX_DEPTH: Final = 64
 """Nesting that is accepted; deeper JSON is an attack or a mistake."""
 
