@@ -79,7 +79,7 @@ def install(app: FastAPI, methods: Methods) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            headers["allow"] = methods.of(request.url.path)
+            headers["Allow"] = methods.of(request.url.path)
         return json_response({"error": str(error.detail).lower()}, error.status_code, headers)
 
     app.add_exception_handler(GoQueueError, ours)

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from goqueue_api.bodies import BodyTooLarge
 
-_ID: Final = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
-_TRACEPARENT: Final = re.compile(rb"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope["headers"])
+        request_id, declared = _look(scope["headers"])
         limit = self._max_bulk_bytes if scope["path"].rstrip("/") == "/jobs/bulk" else self._max_bytes
         started = False
 
@@ -44,7 +44,7 @@ class Boundary:
         with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
             try:
                 async with asyncio.timeout(self._seconds):
-                    await self._app(scope, _limited(receive, limit), send_with_id)
+                    await self._app(scope, _limited(receive, limit, declared), send_with_id)
             except TimeoutError:
                 if started:
                     raise
@@ -65,19 +65,25 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
+def _look(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, int]:
+    """The request's id (a new one where it has none that is decent) and the length that it declares."""
+    request_id, declared = b"", 0
     for name, value in headers:
-        if name == b"x-request-id" and _ID.match(value):
-            return value
-    return uuid.uuid4().hex.encode()
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            request_id = value
+        elif name == b"content-length" and value.isdigit():
+            declared = int(value)
+    return request_id or uuid.uuid4().hex.encode(), declared
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` that gives up once more than `limit` bytes came; a declared length alone proves nothing."""
+def _limited(receive: Receive, limit: int, declared: int) -> Receive:
+    """`receive` that gives up once more than `limit` bytes came, or at once where the request declares more."""
     seen = 0
 
     async def counted() -> Message:
         nonlocal seen
+        if declared > limit:
+            raise BodyTooLarge("request body is too large", {"limit_bytes": limit})
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
@@ -90,6 +96,6 @@ def _limited(receive: Receive, limit: int) -> Receive:
 def traceparent(scope: Any) -> str | None:
     """The caller's W3C trace context, if it is one."""
     for name, value in scope["headers"]:
-        if name == b"traceparent" and _TRACEPARENT.match(value):
+        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
             return str(value.decode())
     return None

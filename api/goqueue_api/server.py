@@ -1,6 +1,7 @@
 """Serve the API by uvicorn."""
 
 import asyncio
+import signal
 
 import uvicorn
 
@@ -21,6 +22,10 @@ def serve() -> None:
     api = settings.load(ApiSettings)
     settings.load(RedisSettings)
     asyncio.run(_check_database())
+    # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
+    # process ends as one that did its work.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.run(
         "goqueue_api.app:from_environment",
         factory=True,
@@ -29,6 +34,7 @@ def serve() -> None:
         workers=api.processes,
         loop="uvloop",
         http="httptools",
+        ws="none",
         access_log=False,
         server_header=False,
         proxy_headers=False,

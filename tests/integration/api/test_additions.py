@@ -6,7 +6,10 @@ from typing import Any
 
 import httpx
 import orjson
+import psycopg
 import pytest
+
+from tests.servers.stores import FreshDatabase
 
 MAIL = {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}
 ORDER = {"queue": "email", "payload": MAIL}
@@ -207,11 +210,87 @@ async def test_a_request_keeps_its_decent_id_and_gets_one_where_it_has_none(clie
     assert len(made) == 32
 
 
-async def test_a_callers_trace_context_is_kept_with_the_job(client: httpx.AsyncClient, database: Any) -> None:
-    import psycopg
-
+async def test_a_callers_trace_context_is_kept_with_the_job(client: httpx.AsyncClient, database: FreshDatabase) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     job = (await client.post("/jobs/create", json=ORDER, headers={"traceparent": parent})).json()
     with psycopg.connect(database.dsn) as connection:
         row = connection.execute("SELECT trace_context FROM jobs WHERE id = %s", (job["id"],)).fetchone()
     assert row == (parent,)
+
+
+async def test_bulk_takes_ten_thousand_jobs(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/jobs/bulk", content=orjson.dumps([ORDER] * 10_000))
+    assert (answer.status_code, answer.json()["created"]) == (201, 10_000)
+
+
+async def test_bulk_has_a_limit_of_its_own_and_says_it(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/jobs/bulk", content=b" " * (16 * 1024 * 1024 + 1))
+    assert (answer.status_code, answer.json()["fields"]) == (413, {"limit_bytes": 16 * 1024 * 1024})
+
+
+async def test_one_key_for_a_whole_bulk_is_refused_rather_than_ignored(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/jobs/bulk", json=[ORDER], headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, list(answer.json()["fields"])) == (400, ["Idempotency-Key"])
+
+
+async def test_the_key_of_a_deleted_job_that_still_runs_is_a_conflict(
+    client: httpx.AsyncClient, database: FreshDatabase
+) -> None:
+    job = (await created(client, unique_key="running"))["id"]
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("UPDATE jobs SET status = 'processing', worker_id = 7 WHERE id = %s", (job,))
+    assert (await client.delete(f"/jobs/{job}")).status_code == 204
+    answer = await client.post("/jobs/create", json={**ORDER, "unique_key": "running"})
+    assert (answer.status_code, answer.json()["fields"]) == (409, {"id": job})
+
+
+async def test_a_running_job_is_asked_to_stop(client: httpx.AsyncClient, database: FreshDatabase) -> None:
+    job = (await created(client))["id"]
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("UPDATE jobs SET status = 'processing', worker_id = 7 WHERE id = %s", (job,))
+    answer = await client.post(f"/jobs/{job}/cancel")
+    assert (answer.status_code, answer.json()) == (202, {"status": "processing"})
+    assert (await client.get(f"/jobs/{job}")).json()["cancel_requested"] is True
+
+
+async def test_attempts_and_log_lines_are_shown_and_lines_come_in_pages(
+    client: httpx.AsyncClient, database: FreshDatabase
+) -> None:
+    job = (await created(client))["id"]
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker) "
+            "SELECT %s, n, n, 'retried', 'broke', 'w1' FROM generate_series(1, 2) AS n",
+            (job,),
+        )
+        connection.execute(
+            "INSERT INTO job_logs (job_id, attempt, level, message) "
+            "SELECT %s, 1, 'info', 'line ' || n FROM generate_series(1, 5) AS n",
+            (job,),
+        )
+    shown = (await client.get(f"/jobs/{job}/attempts")).json()
+    assert [(one["attempt"], one["outcome"], one["error"], one["worker"]) for one in shown["attempts"]] == [
+        (1, "retried", "broke", "w1"),
+        (2, "retried", "broke", "w1"),
+    ]
+    path = f"/jobs/{job}/logs"
+    first = (await client.get(path, params={"limit": 3})).json()
+    rest = (await client.get(path, params={"after": first[-1]["id"]})).json()
+    assert first + rest == shown["logs"]
+    assert [line["message"] for line in first + rest] == [f"line {n}" for n in range(1, 6)]
+
+
+async def test_queues_show_what_workers_have_in_hand(client: httpx.AsyncClient, database: FreshDatabase) -> None:
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO workers (name, queues, concurrency, stats) VALUES "
+            """('w1', '{images}', 5, '{"images": {"busy": 3, "finished": 9}}'),"""
+            """('w2', '{images}', 5, '{"images": {"busy": 1, "finished": 0}}')"""
+        )
+    shown = (await client.get("/queues")).json()["queues"]
+    assert next(queue["in_flight"] for queue in shown if queue["name"] == "images") == 4
+
+
+async def test_the_docs_page_and_the_document_are_served(client: httpx.AsyncClient) -> None:
+    assert "/openapi.json" in (await client.get("/docs")).text
+    assert (await client.get("/openapi.json")).json()["info"]["title"] == "GoQueue"

@@ -167,7 +167,25 @@ async def test_a_list_shows_a_queue_newest_last(client: httpx.AsyncClient, path:
     assert [job["id"] for job in answer.json()][-3:] == ids
 
 
-async def test_an_unknown_path_and_a_wrong_method_have_the_one_error_shape(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/nowhere")).json() == {"error": "not found"}
-    answer = await client.delete("/jobs")
+@pytest.mark.parametrize("path", ["/nowhere", "/jobs/1/nowhere", "/health/", "/queues/email"])
+async def test_an_unknown_path_is_404_in_the_one_shape(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/jobs", "GET"),
+        ("PUT", "/jobs/1", "DELETE, GET"),
+        ("POST", "/jobs/1/status", "PUT"),
+        ("PATCH", "/schedules/daily", "DELETE, GET, PUT"),
+        ("PUT", "/jobs/create", "DELETE, GET, POST"),
+    ],
+)
+async def test_a_wrong_method_is_405_in_the_one_shape_and_names_the_right_ones(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    answer = await client.request(method, path)
     assert (answer.status_code, answer.json()) == (405, {"error": "method not allowed"})
+    assert answer.headers["allow"] == allowed

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -61,8 +62,6 @@ async def test_without_postgres_every_answer_is_an_error_in_the_one_shape_and_it
 
 
 async def test_a_request_that_waits_too_long_is_408(address: str, own_database: FreshDatabase) -> None:
-    import psycopg
-
     with psycopg.connect(own_database.dsn) as blocker:
         blocker.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         async with httpx.AsyncClient(base_url=address, timeout=15) as client:
@@ -70,3 +69,16 @@ async def test_a_request_that_waits_too_long_is_408(address: str, own_database: 
             assert (answer.status_code, answer.json()) == (408, {"error": "request timeout"})
             answer = await client.post("/jobs/create", json=ORDER)
             assert (answer.status_code, answer.json()) == (408, {"error": "request timeout"})
+
+
+async def test_a_failure_of_the_database_that_nobody_foresaw_is_500_in_the_one_shape(
+    address: str, own_database: FreshDatabase
+) -> None:
+    with psycopg.connect(own_database.dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE jobs RENAME TO elsewhere")
+    async with httpx.AsyncClient(base_url=address, timeout=15) as client:
+        create = await client.post("/jobs/create", json=ORDER)
+        assert (create.status_code, create.json()) == (500, {"error": "failed to add job to database"})
+        get = await client.get("/jobs/1", headers={"X-Request-ID": "me"})
+        assert (get.status_code, get.json()) == (500, {"error": "internal server error"})
+        assert get.headers["x-request-id"] == "me"
