@@ -1,0 +1,92 @@
+"""A pool becomes a Deployment: as the golden files show, and never with more rights than a worker has."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from goqueue_operator.deployment import Defaults, Refused, build
+from tests.unit.operator import golden
+
+PLAIN = golden.given("pool-plain.yaml")
+
+
+def with_pod(pod: dict[str, Any]) -> dict[str, Any]:
+    pool = copy.deepcopy(PLAIN)
+    pool["spec"]["podTemplate"] = {"spec": pod}
+    return dict(pool)
+
+
+def worker_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    worker: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
+    return worker
+
+
+@pytest.mark.parametrize("name", golden.names())
+def test_each_golden_pool_becomes_the_deployment_that_is_written_down(name: str) -> None:
+    assert golden.made(name) == (golden.FOLDER / "output" / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [
+        ({"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}, "hostPath is not allowed"),
+        ({"volumes": [{"name": "x", "csi": {"driver": "x"}}]}, "csi is not allowed"),
+        (
+            {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]},
+            "token is not allowed",
+        ),
+        ({"serviceAccountName": "admin"}, "serviceAccountName admin is not allowed"),
+        ({"serviceAccountName": "goqueue-operator"}, "is not allowed"),
+        ({"securityContext": {"runAsUser": 0}}, "root is not allowed"),
+        ({"securityContext": {"runAsNonRoot": False}}, "root is not allowed"),
+        ({"securityContext": {"sysctls": [{"name": "a", "value": "b"}]}}, "sysctls is not allowed"),
+        ({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "must not be Unconfined"),
+        ({"containers": [{"name": "worker", "securityContext": {"privileged": True}}]}, "privileged is not allowed"),
+        (
+            {"containers": [{"name": "x", "securityContext": {"allowPrivilegeEscalation": True}}]},
+            "allowPrivilegeEscalation is not allowed",
+        ),
+        (
+            {"initContainers": [{"name": "x", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]},
+            "SYS_ADMIN are not allowed",
+        ),
+        ({"containers": [{"name": "x", "ports": [{"containerPort": 1, "hostPort": 1}]}]}, "hostPort is not allowed"),
+        ({"containers": [{"name": "worker", "image": "x"}]}, "set spec.image"),
+    ],
+)
+def test_a_template_that_asks_for_more_rights_is_refused_in_words(pod: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        build(with_pod(pod), 1, golden.DEFAULTS)
+
+
+def test_a_pool_without_an_image_is_refused_where_the_operator_has_none() -> None:
+    with pytest.raises(Refused, match=r"spec\.image is not set"):
+        build(PLAIN, 1, Defaults())
+
+
+def test_no_account_is_named_so_any_but_the_operators_own_may_be_used() -> None:
+    defaults = Defaults(image="x", forbidden_account="goqueue-operator")
+    assert build(with_pod({"serviceAccountName": "mine"}), 1, defaults)
+    with pytest.raises(Refused):
+        build(with_pod({"serviceAccountName": "goqueue-operator"}), 1, defaults)
+
+
+def test_what_the_worker_needs_wins_over_what_the_pool_says() -> None:
+    env = {
+        item["name"]: item["value"]
+        for item in worker_of(build(golden.given("pool-full.yaml"), 1, golden.DEFAULTS))["env"]
+    }
+    assert env["GOQUEUE_WORKER_HEALTH_PORT"] == "8081"
+    assert env["SHOP"] == "south"
+
+
+def test_a_pod_gets_longer_to_end_than_its_worker_waits_for_jobs() -> None:
+    deployment = build(golden.given("pool-full.yaml"), 1, golden.DEFAULTS)
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 100
+
+
+def test_the_input_is_left_as_it_was() -> None:
+    pool = golden.given("pool-full.yaml")
+    build(pool, 1, golden.DEFAULTS)
+    assert pool == golden.given("pool-full.yaml")
