@@ -3,7 +3,7 @@
     a row without a resource     the resource was deleted while nobody watched: the job is cancelled
     a resource we do not know    the watch missed it: it is taken up (and the watch does not count as fresh)
     a resource that is gone      the watch missed its end: it is forgotten
-    an ended resource, open row  the job was retried by hand: it is followed again
+    an ended resource, other row the job was retried by hand: it is followed again
     a followed row that is gone  said in the status
 
 Rows are read before resources are listed. A row is made after its resource, so one whose resource is not in the list
@@ -22,6 +22,7 @@ import structlog
 from goqueue.errors import StoreTimeout, StoreUnavailable
 from goqueue.store.connect import Database
 from goqueue_operator import rows
+from goqueue_operator.conditions import timestamp
 from goqueue_operator.jobs import Jobs
 from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
 
@@ -67,7 +68,7 @@ class Comparison:
             async for item in self._kube.each(JOBS, self._namespace, metadata_only=True)
         }
         self._cancel_orphans(open_rows, listed)
-        self._reopen(open_rows)
+        await self._reopen()
         for uid in known - listed.keys():
             self._jobs.gone(uid)
         if self._listed_before:  # at first the watch is still listing as well
@@ -87,11 +88,15 @@ class Comparison:
             log.info("jobs without their resource are cancelled", jobs=len(orphans))
             self._jobs.cancel(orphans)
 
-    def _reopen(self, open_rows: Iterable[tuple[int, str]]) -> None:
-        for id, key in open_rows:
-            owner = rows.parse_key(key)
-            entry = self._jobs.entries.get(owner[0]) if owner else None
-            if entry is not None and entry.final and entry.row_id == id:
+    async def _reopen(self) -> None:
+        """An ended job whose row says something else was retried by hand, and may have ended again."""
+        ended = {entry.row_id: entry for entry in self._jobs.entries if entry.final and entry.row_id is not None}
+        async with self._database.connection() as connection:
+            found = await rows.ends(connection, list(ended))
+        for id, (status, finished) in found.items():
+            entry = ended[id]
+            said = (entry.status.get("state"), entry.status.get("finishedAt"))
+            if entry.final and said != (status, timestamp(finished) if finished else None):
                 self._jobs.reopen(entry, id)
 
     async def _take_up(self, unknown: list[dict[str, Any]]) -> None:

@@ -44,6 +44,8 @@ WHERE source = %(source)s AND finished_at IS NULL AND dispatch_at IS NOT NULL AN
 
 STATUSES: Final[LiteralString] = "SELECT id, status FROM jobs WHERE id = ANY(%s)"
 
+ENDS: Final[LiteralString] = "SELECT id, status, finished_at FROM jobs WHERE id = ANY(%s)"
+
 HOLD: Final[LiteralString] = """
 UPDATE jobs SET available_at = %(held)s, dispatch_at = %(held)s, updated_at = now()
 WHERE id = ANY(%(ids)s) AND status = 'pending' AND available_at < %(held)s
@@ -139,6 +141,15 @@ async def open_ours(connection: Connection) -> list[tuple[int, str]]:
 async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, JobStatus]:
     """Status by id, of rows there are."""
     return {id: JobStatus(status) for id, status in await fetch_all(connection, STATUSES, (list(ids),))}
+
+
+async def ends(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, datetime | None]]:
+    """Status and end by id, of rows there are."""
+    found: dict[int, tuple[str, datetime | None]] = {}
+    for start in range(0, len(ids), CHUNK):
+        rows = await fetch_all(connection, ENDS, (list(ids[start : start + CHUNK]),))
+        found |= {id: (status, finished) for id, status, finished in rows}
+    return found
 
 
 async def hold(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]]:

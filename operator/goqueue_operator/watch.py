@@ -116,6 +116,7 @@ async def _watch(
         )
     finally:
         await session.close()
+        await asyncio.sleep(0.1)  # TLS says goodbye in its own time, and the loop ends now
 
 
 def _handler(heard: Heard, loop: asyncio.AbstractEventLoop) -> Any:

@@ -103,13 +103,15 @@ def _write_kubeconfig(folder: Path, url: str, token: str) -> None:
 
 def _wait_ready(url: str, token: str, server: Process) -> None:
     context = ssl._create_unverified_context()  # noqa: S323 - it has made its certificate a moment ago
-    request = urllib.request.Request(f"{url}/readyz", headers={"Authorization": f"Bearer {token}"})
+    request = urllib.request.Request(f"{url}/readyz", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.returncode is None:
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(request, timeout=2, context=context) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(request, timeout=2, context=context) as answer,  # noqa: S310 - https, see above
+        ):
+            if answer.status == 200:
+                return
         time.sleep(0.1)
     raise AssertionError(f"no API server:\n{server.log.read_text(errors='replace')[-4000:]}")
 

@@ -1,0 +1,93 @@
+"""A real API server for the run, and operators in this process on the engine's stores."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import structlog
+
+from goqueue.settings import OperatorSettings
+from goqueue_operator.access import from_kubeconfig
+from goqueue_operator.operator import Operator
+from tests.integration.engine import Engine, eventually
+from tests.integration.operator.apiserver import ApiServer, api_server
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Iterator[ApiServer]:
+    """A Kubernetes API with our kinds."""
+    with api_server() as server:
+        server.install_definitions()
+        yield server
+
+
+@dataclass
+class World:
+    """A namespace, and the means to run operators for it."""
+
+    kubernetes: ApiServer
+    engine: Engine
+    namespace: str
+
+    @contextlib.asynccontextmanager
+    async def operator(self, **more: Any) -> AsyncIterator[Operator]:
+        """An operator, stopped with the block."""
+        settings = OperatorSettings(
+            **{"namespace": self.namespace, "status_seconds": 0.1, "compare_seconds": 1, "image": "goqueue:1", **more}
+        )
+        access = from_kubeconfig(self.kubernetes.kubeconfig)
+        engine = self.engine
+        operator = Operator(access, engine.service, settings, engine.settings, engine.registry)
+        running = asyncio.create_task(operator.run())
+        try:
+            yield operator
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def kubectl(self, *arguments: str, stdin: Any = None) -> str:
+        """Run kubectl in the namespace."""
+        return await asyncio.to_thread(self.kubernetes, "-n", self.namespace, *arguments, stdin=stdin)
+
+    async def make(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        """Make one of our resources."""
+        body = {"apiVersion": "goqueue.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        await self.kubectl("create", "-f", "-", stdin=body)
+
+    async def job(self, name: str, **spec: Any) -> None:
+        """Make a GoQueueJob."""
+        await self.make("GoQueueJob", name, {"queue": "default", "type": "echo", "payload": {}, **spec})
+
+    async def get(self, kind: str, name: str) -> dict[str, Any]:
+        """A resource."""
+        found: dict[str, Any] = await asyncio.to_thread(self.kubernetes.get, "-n", self.namespace, kind, name)
+        return found
+
+    async def state(self, name: str, *states: str, seconds: float = 15.0) -> dict[str, Any]:
+        """Wait until a GoQueueJob has one of these states; its status."""
+
+        async def there() -> dict[str, Any] | None:
+            status: dict[str, Any] = (await self.get("gqj", name)).get("status") or {}
+            return status if status.get("state") in states else None
+
+        status: dict[str, Any] = await eventually(there, seconds)
+        return status
+
+
+@pytest.fixture
+async def world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
+    """An empty namespace, and a job type `echo` that returns its payload."""
+    structlog.configure()
+
+    async def echo(payload: Any, _: Any) -> Any:
+        return payload.model_dump()
+
+    engine.handle("echo", echo)
+    namespace = f"t-{uuid.uuid4().hex[:8]}"
+    await asyncio.to_thread(kubernetes, "create", "namespace", namespace)
+    yield World(kubernetes, engine, namespace)
+    await asyncio.to_thread(kubernetes, "delete", "namespace", namespace, "--wait=false")
