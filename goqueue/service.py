@@ -7,7 +7,7 @@ dies before it, the dispatcher makes up for it.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -22,7 +22,25 @@ from goqueue.store.connect import Database
 SHARE: Final = 500
 """Orders in one shared INSERT."""
 
+PATIENCE: Final = 1.0
+"""Seconds that a request waits for Redis where it can do without."""
+
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
+
+
+async def promptly(asking: Awaitable[T]) -> T:
+    """What Redis says.
+
+    Raises:
+        BrokerUnavailable: it is away, or says nothing for `PATIENCE` seconds.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await asking
+    except TimeoutError:
+        raise BrokerUnavailable("redis is unavailable: it says nothing") from None
 
 
 class JobService:
@@ -103,8 +121,11 @@ class JobService:
             try:
                 await self.broker.push(batch)
             except BrokerUnavailable as error:
-                self.unpushed += len(batch)
-                log.warning("jobs accepted but not pushed; the dispatcher will", jobs=len(batch), error=error.message)
+                # With those that gathered meanwhile: a Redis that is silent takes seconds to fail each time.
+                missed = len(batch) + len(self._to_push)
+                self._to_push.clear()
+                self.unpushed += missed
+                log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, error=error.message)
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +239,7 @@ class JobService:
     async def _try(self, sending: Any) -> None:
         """A message that PostgreSQL's word makes good if it is lost."""
         try:
-            await sending
+            await promptly(sending)
         except BrokerUnavailable as error:
             log.warning("redis not told; workers will learn it from the database", error=error.message)
 
@@ -230,9 +251,6 @@ def _resolve(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) ->
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
-
-
-T = TypeVar("T")
 
 
 def _found(value: T | None) -> T:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from goqueue.errors import BrokerUnavailable
+from goqueue.service import promptly
 from goqueue.store import migrate
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context
@@ -37,7 +38,7 @@ async def ready(request: Request) -> Response:
     async with service.database.connection() as connection:
         await migrate.check(connection)
     try:
-        await service.broker.ping()
+        await promptly(service.broker.ping())
     except BrokerUnavailable:
         return json_response({"status": "degraded", "redis": "unavailable"})
     return json_response({"status": "ok"})

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from goqueue.errors import BrokerUnavailable
+from goqueue.service import promptly
 from goqueue.store import dispatch, queues
 from goqueue_api.bodies import json_response
 from goqueue_api.context import Context, context, known_queue
@@ -50,7 +51,7 @@ async def show(request: Request) -> Response:
 async def _waiting(parts: Context) -> tuple[dict[str, tuple[int, float | None]], bool]:
     """Depth and age of each queue: Redis' word, or PostgreSQL's where Redis is away (True)."""
     try:
-        depths = await parts.service.broker.depths(parts.queues)
+        depths = await promptly(parts.service.broker.depths(parts.queues))
     except BrokerUnavailable:
         async with parts.service.database.connection() as connection:
             counts = await queues.open_counts(connection)

@@ -1,5 +1,9 @@
 """The API while one of its stores is away."""
 
+import asyncio
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +29,17 @@ def address(own_database: FreshDatabase, own_ready_queues: FreshRedis, tmp_path:
         yield f"http://127.0.0.1:{port}"
 
 
+@contextlib.contextmanager
+def silent(server: EmbeddedValkey) -> Iterator[None]:
+    """The server keeps its connections and says nothing, like a host that vanished."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
 async def test_without_redis_jobs_are_still_accepted_and_the_api_says_it_is_degraded(
     address: str, own_valkey: EmbeddedValkey
 ) -> None:
@@ -39,6 +54,28 @@ async def test_without_redis_jobs_are_still_accepted_and_the_api_says_it_is_degr
         assert next(queue["depth"] for queue in shown["queues"] if queue["name"] == "email") == 5
         job = (await client.post("/jobs/create", json=ORDER)).json()
         assert (await client.post(f"/jobs/{job['id']}/cancel")).json() == {"status": "cancelled"}
+
+
+async def test_a_silent_redis_holds_nobody_up_and_is_found_again(address: str, own_valkey: EmbeddedValkey) -> None:
+    async with httpx.AsyncClient(base_url=address, timeout=10) as client:
+        jobs = [(await client.post("/jobs/create", json=ORDER)).json()["id"] for _ in range(3)]
+        with silent(own_valkey):
+            for _ in range(3):
+                assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
+            ready, queues, cancel, pause, delete = await asyncio.gather(
+                client.get("/readyz"),
+                client.get("/queues"),
+                client.post(f"/jobs/{jobs[0]}/cancel"),
+                client.post("/queues/email/pause"),
+                client.delete(f"/jobs/{jobs[1]}"),
+            )
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert (queues.status_code, queues.json()["degraded"]) == (200, True)
+        assert (cancel.status_code, pause.status_code, delete.status_code) == (200, 204, 204)
+        assert max(answer.elapsed.total_seconds() for answer in (ready, queues, cancel, pause, delete)) < 2.5
+        assert (await client.get("/readyz")).json() == {"status": "ok"}
+        shown = (await client.get("/queues")).json()
+        assert shown["degraded"] is False
 
 
 async def test_without_postgres_every_answer_is_an_error_in_the_one_shape_and_it_recovers(
