@@ -52,6 +52,7 @@ class Operator:
         holder = f"{socket.gethostname()}-{os.getpid()}"
         self.lease = Lease(self.kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
+        self.pools: Pools | None = None
         self._comparison: Comparison | None = None
         self._turned_at = time.monotonic()
 
@@ -90,7 +91,7 @@ class Operator:
             self._access.account,
             load(WorkerSettings).grace_seconds,
         )
-        pools = Pools(self.kube, self._service, self._engine.queues, defaults, settings.scale_seconds)
+        self.pools = pools = Pools(self.kube, self._service, self._engine.queues, defaults, settings.scale_seconds)
         schedules = Schedules(self.kube, self._service, self._registry, self._engine.queues)
         try:
             async with asyncio.TaskGroup() as group:
