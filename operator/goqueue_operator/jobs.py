@@ -148,10 +148,11 @@ class Jobs:
         return None
 
     def _again(self, entry: Entry) -> None:
-        """Try again later: after 1 s, 2 s, …, 30 s."""
+        """Try again later: after 1 s, 2 s, … 5 s where a store was away, else up to 30 s."""
+        longest = 5.0 if entry.refusal is not None and entry.refusal.reason == "StoreUnavailable" else 30.0
+        delay = min(2.0**entry.tries, longest)
         entry.tries += 1
-        loop = asyncio.get_running_loop()
-        loop.call_later(min(2.0 ** (entry.tries - 1), 30.0), self._accept_soon, entry.uid)
+        asyncio.get_running_loop().call_later(delay, self._accept_soon, entry.uid)
 
     async def _accept(self, entry: Entry) -> bool:
         """Make the row; False where it is worth another try."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import structlog
 
 from goqueue.settings import OperatorSettings
 from goqueue_operator.access import from_kubeconfig
@@ -78,10 +77,9 @@ class World:
         return status
 
 
-@pytest.fixture
-async def world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
+@contextlib.asynccontextmanager
+async def a_world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
     """An empty namespace, and a job type `echo` that returns its payload."""
-    structlog.configure()
 
     async def echo(payload: Any, _: Any) -> Any:
         return payload.model_dump()
@@ -91,3 +89,10 @@ async def world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
     await asyncio.to_thread(kubernetes, "create", "namespace", namespace)
     yield World(kubernetes, engine, namespace)
     await asyncio.to_thread(kubernetes, "delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture
+async def world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
+    """A world on the stores of the run."""
+    async with a_world(kubernetes, engine) as world:
+        yield world
