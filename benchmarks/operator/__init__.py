@@ -1,0 +1,1 @@
+"""Thousands of GoQueueJobs: the operator against a bare client that makes the same writes."""
