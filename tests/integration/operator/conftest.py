@@ -5,6 +5,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,12 +34,12 @@ class World:
     namespace: str
 
     @contextlib.asynccontextmanager
-    async def operator(self, **more: Any) -> AsyncIterator[Operator]:
-        """An operator, stopped with the block."""
+    async def operator(self, *, kubeconfig: Path | None = None, **more: Any) -> AsyncIterator[Operator]:
+        """An operator, stopped with the block; by default it may do all."""
         settings = OperatorSettings(
             **{"namespace": self.namespace, "status_seconds": 0.1, "compare_seconds": 1, "image": "goqueue:1", **more}
         )
-        access = from_kubeconfig(self.kubernetes.kubeconfig)
+        access = from_kubeconfig(kubeconfig or self.kubernetes.kubeconfig)
         engine = self.engine
         operator = Operator(access, engine.service, settings, engine.settings, engine.registry)
         running = asyncio.create_task(operator.run())

@@ -1,0 +1,77 @@
+"""Each sample is accepted; what is wrong is refused when it is applied, in words that a person understands."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.operator.apiserver import ApiServer
+
+SAMPLES = sorted((Path(__file__).resolve().parents[3] / "manifests" / "samples").glob("*.yaml"))
+EMAIL = {"to": "ada@example.org", "subject": "Hello", "body": "World"}
+CHARGE = {"payment_id": "p", "user_id": "u", "amount": 1, "currency": "EUR", "method": "card"}
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_each_sample_is_accepted(kubernetes: ApiServer, sample: Path) -> None:
+    kubernetes("apply", "--dry-run=server", "-f", str(sample))
+
+
+def test_there_is_a_sample_of_each_kind() -> None:
+    assert {"send-email", "send-webhook", "process-payment", "schedule", "worker-pool"} <= {p.stem for p in SAMPLES}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"queue": "email"}, "give either payload or payloadFrom"),
+        ({"queue": "other", "payload": {}}, "type is required for this queue"),
+        ({"queue": "EMAIL", "payload": EMAIL}, "spec.queue"),
+        ({"queue": "email", "payload": EMAIL, "priority": 101}, "less than or equal to 100"),
+        ({"queue": "email", "payload": EMAIL, "maxRetries": 21}, "less than or equal to 20"),
+        ({"queue": "email", "payload": {**EMAIL, "to": "nobody"}}, "payload.to must be an e-mail address"),
+        ({"queue": "email", "payload": {"to": "a@b.c"}}, "payload.subject is required"),
+        ({"queue": "email", "payload": {**EMAIL, "cc": 1}}, "payload may only have the fields"),
+        ({"queue": "email", "payload": {**EMAIL, "subject": "a\nb"}}, "payload.subject must be one line"),
+        ({"queue": "payment", "payload": {**CHARGE, "amount": -1}}, "payload.amount must be more than 0"),
+        ({"queue": "payment", "payload": {**CHARGE, "currency": "EURO"}}, "payload.currency"),
+        ({"queue": "webhooks", "payload": {"url": "ftp://x", "method": "POST", "body": {}}}, "http:// or https://"),
+        (
+            {"queue": "webhooks", "payload": {"url": "http://x", "method": "BREW", "body": {}}},
+            "payload.method must be one of",
+        ),
+    ],
+)
+def test_a_wrong_job_is_refused_in_plain_words(kubernetes: ApiServer, spec: dict[str, Any], words: str) -> None:
+    body = {"apiVersion": "goqueue.io/v1alpha1", "kind": "GoQueueJob", "metadata": {"name": "bad"}, "spec": spec}
+    assert words in kubernetes.refusal(body)
+
+
+def test_a_schedules_payload_is_looked_at_as_well(kubernetes: ApiServer) -> None:
+    template = {"spec": {"queue": "email", "payload": {"to": "a@b.c"}}}
+    body = {
+        "apiVersion": "goqueue.io/v1alpha1",
+        "kind": "GoQueueSchedule",
+        "metadata": {"name": "bad"},
+        "spec": {"cron": "* * * * *", "jobTemplate": template},
+    }
+    assert "payload.subject is required" in kubernetes.refusal(body)
+    body["spec"] = {"cron": "often", "jobTemplate": {"spec": {"queue": "email", "payload": EMAIL}}}
+    assert "spec.cron" in kubernetes.refusal(body)
+
+
+def test_nothing_but_suspend_can_be_changed(kubernetes: ApiServer) -> None:
+    body: dict[str, Any] = {
+        "apiVersion": "goqueue.io/v1alpha1",
+        "kind": "GoQueueJob",
+        "metadata": {"name": "fixed"},
+        "spec": {"queue": "email", "payload": EMAIL},
+    }
+    kubernetes("create", "-f", "-", stdin=body)
+    body["spec"]["suspend"] = True
+    kubernetes("apply", "-f", "-", stdin=body)
+    body["spec"]["priority"] = 5
+    assert "priority cannot be changed" in kubernetes.refusal(body)
+    body["spec"] = {"queue": "email", "payload": {**EMAIL, "body": "another"}, "suspend": True}
+    assert "payload cannot be changed" in kubernetes.refusal(body)
+    kubernetes("delete", "gqj", "fixed")
