@@ -134,7 +134,10 @@ def decide(now: float, current: int, load: Load, policy: Policy, history: Histor
     asked = demand(load, policy, current)
     known = asked is not None
     wanted, reason = asked or (current, "what waits is not known, nothing changes")
-    wanted = policy.clamp(wanted)
+    bounded = policy.clamp(wanted)
+    if known and bounded != wanted:
+        reason += f"; {'minReplicas' if bounded > wanted else 'maxReplicas'}"
+    wanted = bounded
     if policy.pinned is not None:
         chosen, reason = policy.pinned, "set by hand (spec.replicas)"
     elif wanted >= current:

@@ -165,7 +165,10 @@ class Pools:
                     await self._see(pool)
                 decision, amount = self._decide(pool, facts)
                 if decision.replicas < self._current(pool) and not self._looker.redis_away:
-                    # Before anything goes: Redis may have lost what it held, and then PostgreSQL knows better.
+                    # Before anything goes: Redis may have lost what it held, and then PostgreSQL knows better; and
+                    # pods that have come since the last full look may be busy.
+                    if not full:
+                        await self._see(pool)
                     counted = counted if counted is not None else await self._looker.counted()
                     worse = None if counted is None or facts.waiting is None else _larger(counted, facts.waiting)
                     facts = Facts(worse, facts.arrivals, facts.workers, facts.paused)

@@ -1,0 +1,108 @@
+"""The client does as the server asks: it waits where there is too much, and tells refusals from outages."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from goqueue_operator.access import Access
+from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+
+pytestmark = pytest.mark.asyncio
+
+Answer = Callable[[web.Request], web.Response]
+
+
+class Server:
+    """Answers as it is told; `requests` are those that came."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.requests: list[web.Request] = []
+        self.at: list[float] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.requests.append(request)
+        self.at.append(time.monotonic())
+        return self.answers.pop(0)(request) if self.answers else web.json_response({"items": None, "metadata": {}})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, Kube]]:
+    """A server and a client of it."""
+    told = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", told.answer)
+    async with TestServer(application) as running:
+        kube = Kube(Access(str(running.make_url("")).rstrip("/"), ssl.create_default_context()), 2)
+        yield told, kube
+        await kube.close()
+
+
+def busy(seconds: str) -> Answer:
+    return lambda _: web.json_response({"message": "slow down"}, status=429, headers={"Retry-After": seconds})
+
+
+async def test_it_waits_as_long_as_it_is_asked_to_and_so_does_everybody_else(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [busy("0.3")]
+    first = asyncio.create_task(kube.get(JOBS, "shop", "one"))
+    while not told.requests:  # noqa: ASYNC110 - until the first one has come
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    await asyncio.gather(first, kube.get(JOBS, "shop", "two"))
+    assert [at - told.at[0] >= 0.29 for at in told.at[1:]] == [True, True]
+    assert kube.throttled == 1
+
+
+async def test_it_gives_up_where_the_server_never_has_time(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [busy("0.05")] * 8
+    with pytest.raises(KubeUnavailable):
+        await kube.get(JOBS, "shop", "one")
+    assert len(told.requests) == 8
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(404, KubeError), (409, KubeError), (422, KubeError), (500, KubeUnavailable)]
+)
+async def test_a_refusal_is_not_an_outage(server: tuple[Server, Kube], code: int, kind: type[Exception]) -> None:
+    told, kube = server
+    told.answers = [lambda _: web.json_response({"reason": "No", "message": "because"}, status=code)]
+    with pytest.raises(kind, match="because"):
+        await kube.get(JOBS, "shop", "one")
+
+
+async def test_what_is_not_there_is_none_and_deleting_it_is_no_error(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [lambda _: web.json_response({}, status=404)] * 2
+    assert await kube.find(JOBS, "shop", "one") is None
+    await kube.delete(JOBS, "shop", "one", "uid")
+
+
+async def test_all_pages_are_read(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    pages: list[dict[str, object]] = [
+        {"items": [{"n": 1}, {"n": 2}], "metadata": {"continue": "more"}},
+        {"items": [{"n": 3}], "metadata": {}},
+    ]
+    told.answers = [lambda _, page=page: web.json_response(page) for page in pages]  # type: ignore[misc]
+    assert [item["n"] async for item in kube.each(JOBS, None)] == [1, 2, 3]
+    assert told.requests[1].query["continue"] == "more"
+
+
+async def test_an_empty_list_may_be_null(server: tuple[Server, Kube]) -> None:
+    _, kube = server
+    assert [item async for item in kube.each(JOBS, "shop")] == []
+
+
+async def test_nobody_there_is_an_outage() -> None:
+    kube = Kube(Access("http://127.0.0.1:1", ssl.create_default_context()))
+    with pytest.raises(KubeUnavailable):
+        await kube.get(JOBS, "shop", "one")
+    await kube.close()
