@@ -27,6 +27,8 @@ class Entry:
     """Seconds after the end at which the resource is deleted."""
     status: Status
     """As it was written last, without the result."""
+    version: int = 0
+    """The resource's version when its status was read or written last."""
     final: bool = False
     row_id: int | None = None
     row: Row | None = None
@@ -73,6 +75,7 @@ def parsed(resource: dict[str, Any]) -> Entry:
         bool(spec.get("suspend")),
         spec.get("ttlSecondsAfterFinished"),
         status,
+        int(metadata.get("resourceVersion", 0)),
         final,
         status.get("jobID"),
     )

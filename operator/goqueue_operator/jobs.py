@@ -75,6 +75,9 @@ class Jobs:
         entry = self.entries.get(metadata["uid"])
         if entry is None:
             self._begin(parsed(resource))
+        elif self._end_was_undone(entry, resource):
+            self.entries.remove(entry.uid)
+            self._begin(parsed(resource))
         elif entry.generation != metadata.get("generation", entry.generation):
             entry.generation = metadata["generation"]
             entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
@@ -84,12 +87,18 @@ class Jobs:
             self._write_soon(entry)
             self._reading.set()
 
+    def _end_was_undone(self, entry: Entry, resource: dict[str, Any]) -> bool:
+        """Whether somebody wrote an older status over the final one, as a former leader may that was frozen."""
+        newer = int(resource["metadata"].get("resourceVersion", 0)) > entry.version
+        return entry.final and newer and not entry.writing and not jobstatus.final(resource.get("status") or {})
+
     def _begin(self, entry: Entry) -> None:
         self.entries.by_uid[entry.uid] = entry
         if entry.final:
             self._end(entry)
         elif entry.row_id is not None:
             self.entries.follow(entry, entry.row_id)
+            self._reading.set()
         else:
             self._accept_soon(entry.uid)
 
@@ -294,7 +303,8 @@ class Jobs:
         patch = jobstatus.difference(entry.status, status)
         if patch is not None:
             body = {"metadata": {"uid": entry.uid}, "status": patch}
-            await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            written = await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            entry.version = int(written["metadata"]["resourceVersion"])
             self.written += 1
         status.pop("result", None)
         entry.status = status

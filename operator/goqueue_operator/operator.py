@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -13,13 +14,14 @@ from goqueue.service import JobService
 from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, load
 from goqueue_operator.access import Access
 from goqueue_operator.compare import Comparison
+from goqueue_operator.crds.schema import API_VERSION
 from goqueue_operator.deployment import Defaults
 from goqueue_operator.jobs import Jobs
-from goqueue_operator.kube import JOBS, POOLS, SCHEDULES, Kube
+from goqueue_operator.kube import JOBS, POOLS, SCHEDULES, Kind, Kube, KubeError, KubeUnavailable
 from goqueue_operator.lease import Lease
 from goqueue_operator.pools import Pools
 from goqueue_operator.schedules import Schedules
-from goqueue_operator.watch import watch
+from goqueue_operator.watch import Heard, watch
 
 DEAF_AFTER: Final = 90.0
 """Seconds for which the watch may miss what is there before the process counts as stuck."""
@@ -98,11 +100,25 @@ class Operator:
                 kinds = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
                 group.create_task(pools.run(), name="pools")
                 group.create_task(schedules.run(), name="schedules")
-                group.create_task(watch(self._access, self.namespace, kinds), name="watch")
+                group.create_task(self._watch(kinds), name="watch")
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")
         finally:
             self._comparison = None
+
+    async def _watch(self, kinds: Mapping[Kind, Heard]) -> None:
+        """Watch as soon as all kinds are served: what is not there when kopf begins, it never sees."""
+        missing = {kind.plural for kind in kinds}
+        while missing:
+            try:
+                served = await self.kube.request("GET", f"/apis/{API_VERSION}")
+                missing -= {item["name"] for item in served["resources"]}
+            except (KubeError, KubeUnavailable) as error:
+                log.debug("kinds not read", error=str(error))
+            if missing:
+                log.warning("waiting for definitions", missing=sorted(missing))
+                await asyncio.sleep(1.0)
+        await watch(self._access, self.namespace, kinds)
 
     # --- probes: read in another thread ------------------------------------------------------------------------------
 

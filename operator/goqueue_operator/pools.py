@@ -28,6 +28,9 @@ from goqueue_operator.load import Facts, Looker, Pace
 
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
+RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
+"""What `kubectl rollout restart` leaves in the pod template: an order, and no drift."""
+
 BREATH: Final = 0.2
 """Shortest time in seconds between two looks, however many jobs arrive."""
 
@@ -75,8 +78,13 @@ class Pool:
         """Those of the workers that run in its pods; a worker is called `<pod>-<process id>`."""
         if workers is None:
             return None
-        names = {pod["metadata"]["name"] for pod in self.pods}
+        names = {hostname(pod) for pod in self.pods}
         return [worker for worker in workers if worker.name.rpartition("-")[0] in names]
+
+
+def hostname(pod: Object) -> str:
+    """What a pod's processes call their host: the kubelet cuts long names."""
+    return str(pod["metadata"]["name"])[:63].rstrip("-.")
 
 
 def policy(pool: Object) -> Policy:
@@ -174,6 +182,8 @@ class Pools:
                     facts = Facts(worse, facts.arrivals, facts.workers, facts.paused)
                     decision, amount = self._decide(pool, facts)
                 pool.history = decision.history
+                if pool.found is None and not await self._is_there(pool):
+                    continue
                 await self._keep(pool, decision, facts)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
@@ -181,6 +191,8 @@ class Pools:
             except KubeError as error:
                 if error.code in (404, 409):
                     pool.built = None
+                    with contextlib.suppress(KubeUnavailable):
+                        await self._is_there(pool)
                     continue
                 log.error("pool refused", pool=pool.place, error=str(error))
                 pool.refused = f"Kubernetes refuses the Deployment: {error.message}"
@@ -194,6 +206,14 @@ class Pools:
             async for pod in self._kube.each(PODS, namespace, labels=labels)
             if not pod["metadata"].get("deletionTimestamp")
         ]
+
+    async def _is_there(self, pool: Pool) -> bool:
+        """Whether the pool still exists; one whose deletion the watch did not show is forgotten."""
+        resource = await self._kube.find(POOLS, *pool.place)
+        if resource is None or resource["metadata"]["uid"] != pool.uid:
+            self.pools.pop(pool.uid, None)
+            return False
+        return True
 
     def _current(self, pool: Pool) -> int:
         if pool.replicas is not None:
@@ -224,6 +244,7 @@ class Pools:
                 await tell(self._kube, pool.resource, "GoQueueWorkerPool", "Refused", str(error), warning=True)
             return
         pool.refused = ""
+        _keep_restart(pool.found, wanted)
         drifted = pool.found is None or pool.found["metadata"].get("generation") != pool.generation
         if not drifted and pool.built == wanted:
             return
@@ -262,7 +283,7 @@ class Pools:
             busy[name] = busy.get(name, 0) + worker.busy
         for pod in pool.pods:
             metadata = pod["metadata"]
-            cost = str(busy.get(metadata["name"], 0))
+            cost = str(busy.get(hostname(pod), 0))
             if (metadata.get("annotations") or {}).get(COST, "0") != cost:
                 patch = {"metadata": {"annotations": {COST: cost}}}
                 with contextlib.suppress(KubeError):  # it is gone
@@ -281,6 +302,13 @@ class Pools:
         body = {"metadata": {"uid": pool.uid}, "status": patch}
         await self._kube.patch(POOLS, namespace, name, body, "status")
         pool.status, pool.written_at = status, now
+
+
+def _keep_restart(found: Object | None, wanted: Object) -> None:
+    old = ((found or {}).get("spec", {}).get("template", {}).get("metadata") or {}).get("annotations") or {}
+    if RESTARTED in old:
+        metadata = wanted["spec"]["template"]["metadata"]
+        metadata["annotations"] = {**metadata.get("annotations", {}), RESTARTED: old[RESTARTED]}
 
 
 def _larger(one: dict[str, tuple[int, float]], other: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]]:

@@ -43,6 +43,9 @@ class Schedule:
 
     resource: Object
     status: Object
+    """As it should be."""
+    written: Object
+    """As it was written last."""
     next: datetime | None = None
     """The earliest time that was not dealt with; None: not known yet, or never."""
     wrong: str = ""
@@ -98,8 +101,8 @@ class Schedules:
         known = self.schedules.get(metadata["uid"])
         if known is not None and known.resource["metadata"].get("generation") == metadata.get("generation"):
             return  # our own status
-        status = known.status if known is not None else resource.get("status") or {}
-        schedule = Schedule(resource, status)
+        written = known.written if known is not None else resource.get("status") or {}
+        schedule = Schedule(resource, known.status if known is not None else written, written)
         schedule.plan(datetime.now(UTC))
         self.schedules[metadata["uid"]] = schedule
 
@@ -117,10 +120,12 @@ class Schedules:
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
         if schedule.next is None or schedule.spec.get("suspend"):
-            await self._write(schedule, schedule.status, now)
+            await self._write(schedule, now)
             return
         if schedule.next > now:
-            await self._write(schedule, schedule.status, now)
+            await self._write(schedule, now)
+            return
+        if not await self._is_as_known(schedule):
             return
         deadline = timedelta(seconds=schedule.spec.get("startingDeadlineSeconds", 3600))
         tick = cron.missed(schedule.spec["cron"], schedule.zone, schedule.next, now, now - deadline)
@@ -128,7 +133,20 @@ class Schedules:
         if tick is not None:
             changes |= await self._fire(schedule, tick)
         schedule.next = cron.next_tick(schedule.spec["cron"], schedule.zone, max(now, tick or now))
-        await self._write(schedule, schedule.status | changes, now)
+        schedule.status = schedule.status | changes
+        await self._write(schedule, now)
+
+    async def _is_as_known(self, schedule: Schedule) -> bool:
+        """Whether the schedule still exists and is what we know: before it fires, whatever the watch did not show."""
+        metadata = schedule.resource["metadata"]
+        resource = await self._kube.find(SCHEDULES, metadata["namespace"], metadata["name"])
+        if resource is None or resource["metadata"]["uid"] != metadata["uid"]:
+            self.schedules.pop(metadata["uid"], None)
+            return False
+        if resource["metadata"].get("generation") != metadata.get("generation"):
+            self.on_event("MODIFIED", resource)
+            return False
+        return True
 
     async def _fire(self, schedule: Schedule, tick: datetime) -> Object:
         """Make the job of a time, as the concurrency policy allows; what the status has to say of it."""
@@ -175,20 +193,21 @@ class Schedules:
         own = {id for id, _ in same.values()}
         return [id for id in ids if id in found and not found[id].final and id not in own]
 
-    async def _write(self, schedule: Schedule, status: Object, now: datetime) -> None:
+    async def _write(self, schedule: Schedule, now: datetime) -> None:
         metadata = schedule.resource["metadata"]
         generation = metadata.get("generation", 1)
         suspended = bool(schedule.spec.get("suspend"))
-        status = status | {"observedGeneration": generation}
+        status = schedule.status | {"observedGeneration": generation}
         status.pop("nextScheduleTime", None)
         if schedule.next is not None and not suspended:
             status["nextScheduleTime"] = timestamp(schedule.next)
         status["conditions"] = merge(status.get("conditions") or (), [_ready(schedule, suspended)], generation, now)
-        patch: dict[str, Any] | None = difference(schedule.status, status)
+        schedule.status = status
+        patch: dict[str, Any] | None = difference(schedule.written, status)
         if patch is not None:
             body = {"metadata": {"uid": metadata["uid"]}, "status": patch}
             await self._kube.patch(SCHEDULES, metadata["namespace"], metadata["name"], body, "status")
-            schedule.status = status
+            schedule.written = status
         if schedule.wrong and schedule.told != schedule.wrong:
             schedule.told = schedule.wrong
             await tell(self._kube, schedule.resource, "GoQueueSchedule", "CannotFire", schedule.wrong, warning=True)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio
 async def schedule(world: World, **spec: Any) -> Schedule:
     template = {"spec": {"queue": "default", "type": "echo", "payload": {}}}
     await world.make("GoQueueSchedule", "each", {"cron": "* * * * *", "jobTemplate": template, **spec})
-    return Schedule(await world.get("gqs", "each"), {})
+    return Schedule(await world.get("gqs", "each"), {}, {})
 
 
 def one(world: World, subject: Schedule) -> Schedules:

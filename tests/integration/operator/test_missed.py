@@ -1,0 +1,118 @@
+"""What the watch does not show, and writes that do not arrive: nothing lives on that is gone, nothing is forgotten."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from goqueue_operator.access import from_kubeconfig
+from goqueue_operator.deployment import Defaults
+from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.pools import Pools
+from tests.integration.engine import Engine, eventually
+from tests.integration.operator.apiserver import ApiServer, api_server
+from tests.integration.operator.conftest import World, a_world
+from tests.integration.operator.test_pools import deployment, pool
+from tests.integration.operator.test_schedules import look, one, schedule, statuses
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(scope="module")
+def bare_kubernetes() -> Iterator[ApiServer]:
+    """A Kubernetes API that does not know our kinds yet."""
+    with api_server() as server:
+        yield server
+
+
+async def test_kinds_that_come_after_the_operator_are_served(bare_kubernetes: ApiServer, engine: Engine) -> None:
+    async with a_world(bare_kubernetes, engine) as world, world.operator():
+
+        async def leads() -> bool:
+            return "goqueue-operator" in await world.kubectl("get", "leases", "-o", "name")
+
+        await eventually(leads)
+        bare_kubernetes.install_definitions()
+        await pool(world)
+        assert (await deployment(world))["spec"]["replicas"] == 0
+
+
+async def test_a_pool_whose_deletion_nobody_saw_is_not_made_again(world: World) -> None:
+    kube = Kube(from_kubeconfig(world.kubernetes.kubeconfig))
+    pools = Pools(kube, world.engine.service, world.engine.settings.queues, Defaults("goqueue:1"))
+    await pool(world)
+    pools.on_event("ADDED", await world.get("gqp", "pool"))
+    await pools._look(True)
+    await deployment(world)
+    await world.kubectl("delete", "gqp", "pool")
+
+    async def gone() -> bool:
+        return "pool" not in await world.kubectl("get", "deployments", "-o", "name")
+
+    await eventually(gone, 20)
+    for _ in range(3):
+        await pools._look(True)
+    assert await gone()
+    assert not pools.pools
+    await kube.close()
+
+
+async def test_a_schedule_whose_deletion_nobody_saw_fires_no_more(world: World) -> None:
+    schedules = one(world, await schedule(world))
+    await world.kubectl("delete", "gqs", "each")
+    now = datetime.now(UTC)
+    for minutes in (1, 2, 3):
+        if schedules.schedules:
+            with contextlib.suppress(KubeError):
+                await look(schedules, now + timedelta(minutes=minutes, seconds=1))
+    assert not schedules.schedules
+    assert len(await statuses(world)) <= 1
+    await schedules._kube.close()
+
+
+async def test_forbid_holds_where_the_note_of_the_earlier_job_did_not_arrive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules = one(world, await schedule(world, concurrencyPolicy="Forbid"))
+    soon = datetime.now(UTC) + timedelta(seconds=61)
+    patch = schedules._kube.patch
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise KubeUnavailable("away")
+
+    monkeypatch.setattr(schedules._kube, "patch", away)
+    with pytest.raises(KubeUnavailable):
+        await look(schedules, soon)
+    monkeypatch.setattr(schedules._kube, "patch", patch)
+    known = await look(schedules, soon + timedelta(seconds=60))
+    assert await statuses(world) == ["pending"]
+    assert known.status["lastJobID"]
+    await schedules._kube.close()
+
+
+async def test_a_job_that_an_earlier_leader_accepted_is_followed_by_the_next_one(world: World) -> None:
+    async with world.operator():
+        await world.job("one")
+        await world.state("one", "pending")
+    async with world.operator() as operator:
+
+        async def known() -> bool:
+            return operator.jobs is not None and len(operator.jobs.entries) == 1
+
+        await eventually(known)
+        async with world.engine.worker():
+            await world.state("one", "completed")
+
+
+async def test_a_status_that_somebody_else_wrote_over_an_end_is_written_again(world: World) -> None:
+    async with world.operator(), world.engine.worker():
+        await world.job("one")
+        await world.state("one", "completed")
+        stale = {"status": {"state": "processing", "conditions": []}}
+        kube = Kube(from_kubeconfig(world.kubernetes.kubeconfig))
+        await kube.patch(JOBS, world.namespace, "one", stale, "status")
+        await kube.close()
+        await world.state("one", "completed")
+        await world.kubectl("wait", "--for=condition=Succeeded", "gqj/one", "--timeout=5s")
