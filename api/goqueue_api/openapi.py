@@ -7,9 +7,10 @@ from fastapi.routing import APIRoute
 
 from goqueue.job import MAX_ID
 from goqueue.orders import Order
-from goqueue_api import jobs, schedules
+from goqueue_api import jobs
+from goqueue_api.plans import SchedulePut
 
-BODIES: Final = (Order, jobs.StatusChange, jobs.Outcome, schedules.SchedulePut)
+BODIES: Final = (Order, jobs.StatusChange, jobs.Outcome, SchedulePut)
 """Bodies that routes read by hand."""
 
 PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {

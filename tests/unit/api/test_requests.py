@@ -12,7 +12,7 @@ from goqueue.jsontext import decode
 from goqueue_api.bulk import MAX_ORDERS, decode_many
 from goqueue_api.context import job_id, known_queue
 from goqueue_api.jobs import idempotency_key
-from goqueue_api.schedules import schedule_name
+from goqueue_api.plans import schedule_name
 
 
 @given(st.integers(1, MAX_ID))

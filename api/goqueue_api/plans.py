@@ -1,0 +1,76 @@
+"""What a schedule may be: the rules of `PUT /schedules/{name}`, which the console command follows, too."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from goqueue import cron
+from goqueue.errors import InvalidInput
+from goqueue.orders import accept
+from goqueue.registry import Registry
+from goqueue.store.schedules import Schedule
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,126}[a-z0-9])?$")]
+
+
+class SchedulePut(BaseModel):
+    """The body of `PUT /schedules/{name}`; `job` is shaped like the body of `POST /jobs/create`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    cron: Annotated[str, Field(min_length=1, max_length=255)]
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
+    job: dict[str, Any]
+    enabled: bool = True
+
+
+class _Named(BaseModel):
+    name: Name
+
+
+def schedule_name(text: str) -> str:
+    """A schedule's name from the path.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        return _Named(name=text).name
+    except ValueError:
+        raise InvalidInput("validation failed", {"name": "lower case letters, digits, '-', '_' and '.'"}) from None
+
+
+def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str]) -> datetime:
+    """When a schedule put now fires first.
+
+    Raises:
+        InvalidInput: it never does, or the job that it is to make would be refused.
+    """
+    tick = cron.next_tick(wanted.cron, wanted.time_zone, datetime.now(UTC))
+    if "available_at" in wanted.job:
+        raise InvalidInput("validation failed", {"job.available_at": "the schedule itself says when"})
+    try:
+        accept(wanted.job, registry, queues)
+    except InvalidInput as error:
+        fields = {f"job.{name}": what for name, what in error.fields.items()} or {"job": error.message}
+        raise InvalidInput(error.message, fields) from None
+    return tick
+
+
+def schedule_view(schedule: Schedule) -> dict[str, Any]:
+    """A `ScheduleView` as a dictionary."""
+    following = islice(cron.ticks(schedule.cron, schedule.time_zone, datetime.now(UTC)), 5)
+    return {
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "time_zone": schedule.time_zone,
+        "job": schedule.job,
+        "enabled": schedule.enabled,
+        "last_tick": schedule.last_tick,
+        "last_job_id": schedule.last_job_id,
+        "next_ticks": list(following) if schedule.enabled else [],
+        "created_at": schedule.created_at,
+        "updated_at": schedule.updated_at,
+    }
