@@ -1,37 +1,31 @@
-"""GoQueue for Python programs: enqueue, look, wait; also inside one's own SQLAlchemy transaction.
+"""GoQueue for Python programs: enqueue, look, wait. `goqueue.transaction` is for one's own SQLAlchemy transaction.
 
 async with AsyncClient.from_environment() as client:
     job_id = await client.enqueue("send_email", {"to": "ada@example.org", "subject": "Hi", "body": "Hello"})
     job = await client.wait(job_id, timeout=30)
-
-with Session(engine) as session, session.begin():
-    session.add(order)
-    enqueue_in(session, "send_email", {"to": order.email, "subject": "Thank you", "body": "…"})
 """
 
 import asyncio
+import functools
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
+import orjson
 from pydantic import BaseModel
 
 from goqueue import settings
 from goqueue.broker import Broker
-from goqueue.errors import Conflict, InvalidInput
+from goqueue.errors import InvalidInput, StoreUnavailable
 from goqueue.job import Job, NewJob, Source
+from goqueue.jsontext import decode
+from goqueue.lifecycle import JobStatus
 from goqueue.orders import accept
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store.connect import Database, dsn
-from goqueue.store.transactional import holder_statement, insert_statement
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 
@@ -50,9 +44,9 @@ class Options(TypedDict, total=False):
 
 
 def build(
-    kind: str | Handler, payload: Payload, options: Options, registry: Registry, queues: list[str] | None
+    kind: str | Handler, payload: Payload, options: Options, registry: Registry, queues: Sequence[str] | None
 ) -> NewJob:
-    """An order from what a Python caller says.
+    """An order from what a Python caller says; `queues` None: those of the environment, read once.
 
     Raises:
         InvalidInput: as for a request body; or `kind` is a function that no type is registered for.
@@ -61,10 +55,23 @@ def build(
     found = registry.get(name)
     if found is None:
         raise InvalidInput("invalid job type", {"provided": name, "allowed": registry.names()})
-    body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
-    raw = {"queue": found.queue, **options, "type": name, "payload": body}
-    known = queues if queues is not None else settings.load(EngineSettings).queues
-    return accept(raw, registry, known, source=Source.LIBRARY)
+    raw = {"queue": found.queue, **options, "type": name, "payload": _as_json(payload)}
+    return accept(raw, registry, _known_queues() if queues is None else queues, source=Source.LIBRARY)
+
+
+def _as_json(payload: Payload) -> Any:
+    """The payload as the worker will see it, so that what is checked here is what runs there."""
+    if isinstance(payload, BaseModel):
+        return decode(payload.model_dump_json(by_alias=True, round_trip=True))
+    try:
+        return decode(orjson.dumps(payload))
+    except orjson.JSONEncodeError as error:
+        raise InvalidInput("invalid payload format", {"payload": str(error)}) from None
+
+
+@functools.cache
+def _known_queues() -> tuple[str, ...]:
+    return tuple(settings.load(EngineSettings).queues)
 
 
 def _name_of(handler: Handler, registry: Registry) -> str:
@@ -82,18 +89,20 @@ class AsyncClient:
         conninfo: str,
         redis: RedisSettings,
         *,
-        queues: list[str] | None = None,
+        queues: Sequence[str] | None = None,
         registry: Registry = REGISTRY,
         database: DatabaseSettings | None = None,
     ) -> None:
-        """`conninfo` is a libpq connection string or URL; `queues` all there are (default: GOQUEUE_QUEUES)."""
-        import goqueue.builtin  # noqa: F401 - registers the three built-in types
+        """`conninfo` is a libpq connection string or URL; `queues` all there are (default: GOQUEUE_QUEUES).
 
+        Raises:
+            SettingsError: a setting that is read from the environment is wrong.
+        """
         self._settings = database or settings.load(DatabaseSettings)
         self._database = Database(conninfo, self._settings, minimum=0)
         self._broker = Broker(redis)
         self._registry = registry
-        self._queues = queues
+        self._queues = settings.load(EngineSettings).queues if queues is None else queues
         self.service = JobService(self._database, self._broker)
 
     @classmethod
@@ -103,7 +112,11 @@ class AsyncClient:
         return cls(dsn(settings.load(PostgresSettings), database), settings.load(RedisSettings), database=database)
 
     async def __aenter__(self) -> Self:
-        await self._database.open(self._settings)
+        try:
+            await self._database.open(self._settings)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -131,23 +144,32 @@ class AsyncClient:
         return await self.service.get(job_id)
 
     async def wait(self, job_id: int, timeout: float) -> Job:  # noqa: ASYNC109 - what callers expect
-        """The job once it is final.
+        """The job once it is final. If PostgreSQL is away meanwhile, that is waited out.
 
         Raises:
-            TimeoutError: it is not, after `timeout` seconds.
+            NotFound: there is no such job.
+            TimeoutError: it is not final after `timeout` seconds.
         """
         pause = 0.02
         async with asyncio.timeout(timeout):
             while True:
-                job = await self.service.get(job_id)
-                if job.status.final:
-                    return job
+                try:
+                    job = await self.service.get(job_id)
+                except StoreUnavailable:
+                    pass
+                else:
+                    if job.status.final:
+                        return job
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, 1.0)
 
-    async def cancel(self, job_id: int) -> None:
-        """Cancel an open job; Conflict where it is final."""
-        await self.service.cancel(job_id)
+    async def cancel(self, job_id: int) -> JobStatus:
+        """Cancel an open job: `cancelled` if it waited, `processing` if its worker was asked to stop it.
+
+        Raises:
+            Conflict: it is final.
+        """
+        return await self.service.cancel(job_id)
 
     async def retry(self, job_id: int) -> None:
         """Run a failed or cancelled job again; Conflict where it is neither."""
@@ -155,31 +177,53 @@ class AsyncClient:
 
 
 class Client:
-    """The same for code that is not async: a thread of its own runs the loop. Use it as `with`."""
+    """The same for code that is not async, and for any number of threads. Use it as `with`, once.
+
+    A thread of its own runs the loop. What other threads still wait for when the block ends is cancelled.
+    """
 
     def __init__(self, client: AsyncClient | None = None) -> None:
         """`client` defaults to one from the environment; it belongs to this object from now on."""
-        self._client = client
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="goqueue-client", daemon=True)
+        self._async = client or AsyncClient.from_environment()
+        self._open = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="goqueue-client", daemon=True)
         self._thread.start()
-        self._async = self._run(self._open())
+        self._open = True
+        try:
+            self._run(self._async.__aenter__())
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run(self._async.__aexit__())
+        try:
+            self._run(self._async.__aexit__())
+        finally:
+            self._end()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._lock:  # what is handed over before `_end` says no is seen to by it
+            if not self._open:
+                work.close()
+                raise RuntimeError("a Client works inside its `with` block only")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # for a caller that was interrupted
+
+    def _end(self) -> None:
+        with self._lock:
+            self._open = False
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _open(self) -> AsyncClient:
-        client = self._client or AsyncClient.from_environment()
-        return await client.__aenter__()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def enqueue(self, kind: str | Handler, payload: Payload, **options: Unpack[Options]) -> int:
         """As `AsyncClient.enqueue`."""
@@ -197,55 +241,17 @@ class Client:
         """As `AsyncClient.wait`."""
         return self._run(self._async.wait(job_id, timeout))
 
-    def cancel(self, job_id: int) -> None:
+    def cancel(self, job_id: int) -> JobStatus:
         """As `AsyncClient.cancel`."""
-        self._run(self._async.cancel(job_id))
+        return self._run(self._async.cancel(job_id))
 
     def retry(self, job_id: int) -> None:
         """As `AsyncClient.retry`."""
         self._run(self._async.retry(job_id))
 
 
-def enqueue_in(
-    transaction: "Session | Connection",
-    kind: str | Handler,
-    payload: Payload,
-    *,
-    registry: Registry = REGISTRY,
-    queues: list[str] | None = None,
-    **options: Unpack[Options],
-) -> int:
-    """Enqueue inside the caller's transaction; the job's id. It runs once the caller has committed, or never.
-
-    Raises:
-        InvalidInput: type, payload or an option is wrong.
-        Conflict: the unique key changed hands meanwhile.
-    """
-    job = build(kind, payload, options, registry, queues)
-    made = transaction.execute(insert_statement(job)).scalar()
-    if made is None:
-        made = transaction.execute(holder_statement(job)).scalar()
-    return _id(made)
-
-
-async def enqueue_in_async(
-    transaction: "AsyncSession | AsyncConnection",
-    kind: str | Handler,
-    payload: Payload,
-    *,
-    registry: Registry = REGISTRY,
-    queues: list[str] | None = None,
-    **options: Unpack[Options],
-) -> int:
-    """As `enqueue_in`, for SQLAlchemy's async sessions and connections."""
-    job = build(kind, payload, options, registry, queues)
-    made = (await transaction.execute(insert_statement(job))).scalar()
-    if made is None:
-        made = (await transaction.execute(holder_statement(job))).scalar()
-    return _id(made)
-
-
-def _id(made: Any) -> int:
-    if made is None:
-        raise Conflict("unique key is contended, try again")
-    return int(made)
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -4,7 +4,8 @@ The row carries `dispatch_at`, so the dispatcher owes it a push: nothing has to 
 needs no Redis.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from sqlalchemy import Executable, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
@@ -12,8 +13,21 @@ from sqlalchemy.dialects.postgresql import insert
 from goqueue.job import NewJob
 from goqueue.store.schema import JOBS
 
+TRIES: Final = 5
+"""How often a unique key may change hands between our two statements."""
 
-def insert_statement(job: NewJob) -> Executable:
+
+def statements(job: NewJob) -> Iterator[Executable]:
+    """To be executed one after the other until one returns an id."""
+    insertion = _insert(job)
+    yield insertion
+    if job.unique_key:
+        for _ in range(TRIES):
+            yield select(JOBS.c.id).where(JOBS.c.active_key == job.unique_key)
+            yield insertion
+
+
+def _insert(job: NewJob) -> Executable:
     """An INSERT that returns the id, or no row where the unique key is taken."""
     due: Any = func.now() if job.available_at is None else literal(job.available_at, JOBS.c.available_at.type)
     return (
@@ -35,8 +49,3 @@ def insert_statement(job: NewJob) -> Executable:
         .on_conflict_do_nothing()
         .returning(JOBS.c.id)
     )
-
-
-def holder_statement(job: NewJob) -> Executable:
-    """Who holds the unique key of `job`."""
-    return select(JOBS.c.id).where(JOBS.c.active_key == job.unique_key)

@@ -1,0 +1,59 @@
+"""Jobs inside one's own SQLAlchemy transaction: a job exists if and only if the transaction commits. Needs no Redis.
+
+with Session(engine) as session, session.begin():
+    session.add(order)
+    enqueue_in(session, "send_email", {"to": order.email, "subject": "Thank you", "body": "…"})
+"""
+
+from collections.abc import Sequence
+from typing import Final, Unpack
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from goqueue.client import Options, Payload, build
+from goqueue.errors import Conflict
+from goqueue.registry import REGISTRY, Handler, Registry
+from goqueue.store.transactional import statements
+
+CONTENDED: Final = "unique key is contended, try again"
+
+
+def enqueue_in(
+    transaction: Session | Connection,
+    kind: str | Handler,
+    payload: Payload,
+    *,
+    registry: Registry = REGISTRY,
+    queues: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> int:
+    """Enqueue inside the caller's transaction; the job's id. It runs once the caller has committed, or never.
+
+    Raises:
+        InvalidInput: type, payload or an option is wrong; nothing was sent, the transaction can go on.
+        Conflict: the unique key changed hands meanwhile.
+    """
+    for statement in statements(build(kind, payload, options, registry, queues)):
+        made = transaction.execute(statement).scalar()
+        if made is not None:
+            return int(made)
+    raise Conflict(CONTENDED)
+
+
+async def enqueue_in_async(
+    transaction: AsyncSession | AsyncConnection,
+    kind: str | Handler,
+    payload: Payload,
+    *,
+    registry: Registry = REGISTRY,
+    queues: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> int:
+    """As `enqueue_in`, for SQLAlchemy's async sessions and connections."""
+    for statement in statements(build(kind, payload, options, registry, queues)):
+        made = (await transaction.execute(statement)).scalar()
+        if made is not None:
+            return int(made)
+    raise Conflict(CONTENDED)
