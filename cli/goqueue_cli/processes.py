@@ -63,10 +63,11 @@ def worker() -> None:
 
     engine = _begin("worker")
     chosen = settings.load(WorkerSettings)
-    handlers.install()
+    installed = handlers.install()
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(installed.close)
             database, broker, conninfo = await _stores(stack, connections=4)
             work = Worker(database, broker, conninfo, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
