@@ -1,15 +1,34 @@
 """The `goqueue` command. Every part is imported by the subcommand that needs it, so that each process stays lean."""
 
+import importlib
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from goqueue.errors import GoQueueError
 
+OPERATING: Final = {
+    "enqueue": "goqueue_cli.commands.jobs",
+    "jobs": "goqueue_cli.commands.jobs",
+    "queues": "goqueue_cli.commands.queues",
+    "schedules": "goqueue_cli.commands.schedules",
+    "settings": "goqueue_cli.commands.settings",
+}
+"""Commands that stand in modules of their own, imported when one is called."""
+
 
 class _Group(click.Group):
     """Errors that we raise on purpose end the process with one line, not with a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *OPERATING])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in OPERATING:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(OPERATING[cmd_name]), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -69,8 +88,9 @@ def migrate(check: bool, revision: str) -> None:
 
 
 @main.command()
-def dev() -> None:
+@click.option("--once", is_flag=True, help="End when the first jobs are done.")
+def dev(once: bool) -> None:
     """Run everything on an embedded PostgreSQL and Valkey, for development."""
-    from goqueue_cli.dev import run
+    from goqueue_cli.dev.run import run
 
-    run()
+    run(once=once)

@@ -1,1 +1,1 @@
-"""The operating commands of `goqueue`: enqueue, look, steer. Imported by the command that is called, never by a process."""
+"""The operating commands of `goqueue`: enqueue, look, steer. Only a command that is called is imported."""

@@ -14,17 +14,32 @@ F = TypeVar("F", bound=Callable[..., Any])
 GAP: Final = "  "
 
 
-def output_option(command: F) -> F:
-    """Add `--output` to a command."""
-    option = click.option(
+def option(command: F) -> F:
+    """Add `--output` to a command, which gets it as `form`."""
+    add = click.option(
         "-o",
         "--output",
+        "form",
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        help="`json` has the shape of the REST API's answer (nothing, where that has no body).",
+        help="json: the answer of the REST API; nothing where that has no body.",
     )
-    return option(command)
+    return add(command)
+
+
+def one(form: str, view: Mapping[str, Any]) -> None:
+    """Print one thing in the chosen form."""
+    if form == "json":
+        as_json(view)
+    else:
+        as_list(view)
+
+
+def done(form: str, what: str) -> None:
+    """Say what was done; machines read it off the exit code."""
+    if form == "table":
+        click.echo(what)
 
 
 def as_json(answer: Any) -> None:

@@ -1,0 +1,66 @@
+"""`goqueue queues`."""
+
+import click
+
+from goqueue.errors import InvalidInput
+from goqueue_api.overview import overview
+from goqueue_api.rates import Rates
+from goqueue_cli.commands import output
+from goqueue_cli.commands.session import STORES, Session, run
+
+
+@click.group(epilog=STORES)
+def queues() -> None:
+    """Show, pause and resume queues."""
+
+
+@queues.command("list", epilog=STORES)
+@output.option
+def find(form: str) -> None:
+    """List the queues: how much waits, how much runs."""
+
+    async def work(session: Session) -> None:
+        # Rates are measured over time, by the API; here they are null.
+        found = await overview(session.service, session.engine.queues, Rates())
+        if form == "json":
+            output.as_json(found)
+            return
+        columns = ("name", "paused", "depth", "oldest_seconds", "in_flight")
+        output.as_table(columns, [[queue[column] for column in columns] for queue in found["queues"]])
+        if found["degraded"]:
+            click.echo("goqueue: redis is away; the depths are PostgreSQL's count", err=True)
+
+    run(work)
+
+
+@queues.command(epilog=STORES)
+@click.argument("name")
+@output.option
+def pause(name: str, form: str) -> None:
+    """Let no worker fetch from a queue; running jobs go on, new ones are accepted."""
+
+    async def work(session: Session) -> None:
+        await session.service.pause(_known(name, session))
+        output.done(form, f"queue {name} paused")
+
+    run(work)
+
+
+@queues.command(epilog=STORES)
+@click.argument("name")
+@output.option
+def resume(name: str, form: str) -> None:
+    """Let workers fetch from a queue again."""
+
+    async def work(session: Session) -> None:
+        await session.service.resume(_known(name, session))
+        output.done(form, f"queue {name} resumed")
+
+    run(work)
+
+
+def _known(name: str, session: Session) -> str:
+    known = session.engine.queues
+    if name not in known:
+        raise InvalidInput("invalid queue", {"provided": name, "allowed": sorted(known)})
+    return name

@@ -1,0 +1,109 @@
+"""`goqueue schedules`."""
+
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from goqueue.errors import InvalidInput, NotFound
+from goqueue.registry import Registry, field_errors
+from goqueue.store import schedules as store
+from goqueue_api.plans import SchedulePut, first_tick, schedule_name, schedule_view
+from goqueue_cli.commands import output
+from goqueue_cli.commands.jobs import given, order_options
+from goqueue_cli.commands.session import STORES, Session, payload_of, run
+
+
+@click.group(epilog=STORES)
+def schedules() -> None:
+    """Show and change cron schedules."""
+
+
+@schedules.command("list", epilog=STORES)
+@output.option
+def find(form: str) -> None:
+    """List the schedules by name."""
+
+    async def work(session: Session) -> None:
+        async with session.service.database.connection() as connection:
+            found = [schedule_view(schedule) for schedule in await store.list_all(connection)]
+        if form == "json":
+            output.as_json(found)
+            return
+        columns = ("name", "enabled", "cron", "time_zone", "queue", "type", "last_job_id", "last_tick", "next_tick")
+        output.as_table(columns, [[_flat(view)[column] for column in columns] for view in found])
+
+    run(work)
+
+
+def _flat(view: dict[str, Any]) -> dict[str, Any]:
+    job = view["job"]
+    return {
+        **view,
+        "queue": job.get("queue"),
+        "type": job.get("type"),
+        "next_tick": next(iter(view["next_ticks"]), None),
+    }
+
+
+@schedules.command(epilog=STORES)
+@click.argument("name")
+@click.option("--cron", required=True, help="Five fields, e.g. '0 6 * * 1-5'.")
+@click.option("--time-zone", default="UTC", show_default=True, help="IANA name, e.g. Europe/Berlin.")
+@click.option("--type", required=True, help="Type of the job that it makes.")
+@click.option("--payload", default="{}", show_default=True, help="JSON object, or - for standard input.")
+@click.option("--enabled/--disabled", default=True, help="Whether it fires.")
+@order_options
+@output.option
+def put(
+    name: str, cron: str, time_zone: str, type: str, payload: str, enabled: bool, form: str, **options: Any
+) -> None:
+    """Create or replace a schedule. It fires next at the first time from now on."""
+    job = {"type": type, "payload": payload_of(payload), **given(options)}
+
+    async def work(session: Session) -> None:
+        chosen = schedule_name(name)
+        types = session.types()
+        body = {
+            "cron": cron,
+            "time_zone": time_zone,
+            "job": {"queue": _queue_of(type, types), **job},
+            "enabled": enabled,
+        }
+        try:
+            wanted = SchedulePut.model_validate(body)
+        except ValidationError as error:
+            raise InvalidInput("validation failed", field_errors(error)) from None
+        tick = first_tick(wanted, types, session.engine.queues)
+        async with session.service.database.connection() as connection:
+            schedule, created = await store.put(connection, chosen, cron, time_zone, wanted.job, enabled, tick)
+        if form == "json":
+            output.as_json(schedule_view(schedule))
+            return
+        fires = f"it fires next at {output.cell(tick)}" if enabled else "it is disabled"
+        click.echo(f"schedule {chosen} {'created' if created else 'replaced'}; {fires}")
+
+    run(work)
+
+
+def _queue_of(type: str, types: Registry) -> str:
+    kind = types.get(type)
+    if kind is None:
+        raise InvalidInput("invalid job type", {"provided": type, "allowed": types.names()})
+    return kind.queue
+
+
+@schedules.command(epilog=STORES)
+@click.argument("name")
+@output.option
+def delete(name: str, form: str) -> None:
+    """Remove a schedule; the jobs it made stay."""
+
+    async def work(session: Session) -> None:
+        chosen = schedule_name(name)
+        async with session.service.database.connection() as connection:
+            if not await store.delete(connection, chosen):
+                raise NotFound("schedule not found")
+        output.done(form, f"schedule {chosen} deleted")
+
+    run(work)
