@@ -6,22 +6,23 @@ with Session(engine) as session, session.begin():
 """
 
 from collections.abc import Sequence
-from typing import Final, Unpack
-
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Final, Unpack
 
 from goqueue.client import Options, Payload, build
 from goqueue.errors import Conflict
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.store.transactional import statements
 
+if TYPE_CHECKING:  # SQLAlchemy's asyncio part needs greenlet, which only those who use it have
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
 CONTENDED: Final = "unique key is contended, try again"
 
 
 def enqueue_in(
-    transaction: Session | Connection,
+    transaction: "Session | Connection",
     kind: str | Handler,
     payload: Payload,
     *,
@@ -43,7 +44,7 @@ def enqueue_in(
 
 
 async def enqueue_in_async(
-    transaction: AsyncSession | AsyncConnection,
+    transaction: "AsyncSession | AsyncConnection",
     kind: str | Handler,
     payload: Payload,
     *,
