@@ -16,7 +16,7 @@ from goqueue.service import JobService
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
-from goqueue_api import bulk, errors, health, job_types, jobs, listing, openapi, queues, schedules
+from goqueue_api import bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
 from goqueue_api.rates import Rates
@@ -65,13 +65,14 @@ def create_app(
         summary="Background jobs on PostgreSQL and Redis.",
         version=version("goqueue"),
         lifespan=lifespan,
-        docs_url="/docs" if api.docs else None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if api.docs else None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    routes = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
+    parts = (*PARTS, docs) if api.docs else PARTS
+    routes = [route for part in parts for route in part.router.routes if isinstance(route, APIRoute)]
     errors.install(app, Methods(routes))
     app.add_middleware(
         Boundary,
@@ -79,7 +80,7 @@ def create_app(
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
     )
-    for part in PARTS:
+    for part in parts:
         app.include_router(part.router)
     openapi.install(app)
     return app

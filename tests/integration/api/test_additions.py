@@ -292,5 +292,5 @@ async def test_queues_show_what_workers_have_in_hand(client: httpx.AsyncClient, 
 
 
 async def test_the_docs_page_and_the_document_are_served(client: httpx.AsyncClient) -> None:
-    assert "/openapi.json" in (await client.get("/docs")).text
+    assert (await client.get("/docs")).status_code == 200
     assert (await client.get("/openapi.json")).json()["info"]["title"] == "GoQueue"
