@@ -8,6 +8,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -92,6 +93,18 @@ class RedisSettings(_Group):
     sentinel_master: str = Field("mymaster", description="Name of the master that the Sentinels watch.")
     cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
     tls_ca: Path | None = Field(None, description="CA certificate for `rediss://`.")
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        try:
+            understood = url.startswith(("redis://", "rediss://", "unix://")) and urlsplit(url).port != 0
+        except ValueError:
+            understood = False
+        if not understood:
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return value
 
 
 class EngineSettings(_Group):

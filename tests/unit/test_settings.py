@@ -9,6 +9,7 @@ from goqueue.settings import (
     DatabaseSettings,
     EngineSettings,
     PostgresSettings,
+    RedisSettings,
     WebhookSettings,
     WorkerSettings,
 )
@@ -29,6 +30,10 @@ def test_the_go_projects_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> 
         (PostgresSettings, "POSTGRES_PORT", "sevenhundred"),
         (DatabaseSettings, "DB_RETRY_DELAY", "2 parsecs"),
         (DatabaseSettings, "DB_LOG_LEVEL", "loud"),
+        (RedisSettings, "GOQUEUE_REDIS_URL", "redis:6379"),
+        (RedisSettings, "GOQUEUE_REDIS_URL", "http://redis"),
+        (RedisSettings, "GOQUEUE_REDIS_URL", "redis://:hunter2@redis:many"),
+        (RedisSettings, "GOQUEUE_REDIS_URL", "redis://[::1"),
         (EngineSettings, "GOQUEUE_QUEUES", "UPPER"),
         (EngineSettings, "GOQUEUE_LEASE_SECONDS", "-1"),
         (WorkerSettings, "GOQUEUE_WORKER_CONCURRENCY", "0"),
@@ -42,6 +47,7 @@ def test_a_wrong_value_is_named_in_one_line_and_not_shown(
         settings.load(group)
     assert variable in caught.value.message
     assert "\n" not in caught.value.message
+    assert "hunter2" not in caught.value.message
 
 
 def test_a_lease_too_short_for_its_heartbeats_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
