@@ -84,7 +84,7 @@ async def _writers(connection: Connection) -> frozenset[str]:
 
 
 async def recent(connection: Connection, start: int, stop: int, limit: int = CHUNK) -> list[ReadyJob]:
-    """Jobs with start <= id < stop that wait and that nobody but their enqueuer was to push."""
+    """Jobs with start <= id < stop that wait and are due; most were pushed by their enqueuer or the due sweep."""
     rows = await fetch_all(connection, sql.RECENT, (start, stop, limit))
     return [_ready(*row) for row in rows]
 

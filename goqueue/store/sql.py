@@ -215,8 +215,10 @@ ORDER BY dispatch_at, id LIMIT %(limit)s
 
 RECENT: Final[LiteralString] = """
 SELECT id, queue, priority, available_at FROM jobs
-WHERE id >= %s AND id < %s AND status = 'pending' AND dispatch_at IS NULL ORDER BY id LIMIT %s
+WHERE id >= %s AND id < %s AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
+ORDER BY id LIMIT %s
 """
+"""With those whose `dispatch_at` came: in a long transaction it came, and was passed by, before the commit."""
 
 NEXT_ID: Final[LiteralString] = """
 SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, now() FROM jobs_id_seq

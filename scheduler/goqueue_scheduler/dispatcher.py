@@ -2,7 +2,8 @@
 
 Three sweeps, from cheap to thorough:
 - due       each tick: jobs whose `dispatch_at` came (scheduled, retried, handed back, rescued).
-- strays    each second: jobs younger than the last look whose enqueuer may have died between commit and push.
+- strays    each second: jobs younger than the last look whose enqueuer may have died between commit and push, or
+            whose transaction (a library user's own) took longer than the due sweep looks back.
             Each id is looked at once, so the cost is one row read a job, at any depth.
 - reconcile every minute, and at once when the lead changes, Redis lost its contents or a worker died: all open jobs.
 Pushing a job that stands there already changes nothing.
@@ -127,8 +128,9 @@ class Dispatcher:
         stop = sweeps.waiting.next_id
         while True:
             strays = await dispatch.recent(connection, sweeps.swept, stop)
-            await self._broker.push(strays, arrived=False)
-            self.repaired += len(strays)
+            missed = [job for job in strays if job.id not in sweeps.due_pushed]
+            await self._broker.push(missed, arrived=False)
+            self.repaired += len(missed)
             sweeps.swept = strays[-1].id + 1 if len(strays) == dispatch.CHUNK else stop
             if sweeps.swept == stop:
                 break
