@@ -50,7 +50,7 @@ cluster-down: setup ## Remove that Kubernetes
 	@$(BIN)/python -m tests.cluster down
 
 docs: setup ## Write the generated tables in docs/ anew
-	@$(BIN)/goqueue docs
+	@$(BIN)/goqueue settings --markdown > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: newest versions)
 	@tools/lock.sh

@@ -76,7 +76,7 @@ def cell(value: Any) -> str:
     elif isinstance(value, dict | list):
         text = orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
     else:
-        text = f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:.15g}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

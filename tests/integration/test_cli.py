@@ -1,0 +1,576 @@
+"""The console command against real stores, as it is typed: what it does, prints and refuses."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from goqueue.store import migrate
+from goqueue_api.views import JobView, QueuesView, QueueView
+from goqueue_cli.embedded import EmbeddedPostgres
+from tests.integration.api.conftest import free_port
+from tests.integration.engine import Engine, eventually
+from tests.servers.process import GOQUEUE, Process
+from tests.servers.stores import FreshDatabase, FreshRedis
+
+MODULE = """
+import asyncio
+
+from pydantic import BaseModel
+
+from goqueue import JobContext, NeverRetry, job_type
+
+
+class Greeting(BaseModel):
+    name: str
+
+
+@job_type("greet", payload=Greeting)
+async def greet(payload: Greeting, job: JobContext) -> dict[str, str]:
+    job.log(f"greeting {payload.name}")
+    return {"said": f"hello {payload.name}"}
+
+
+@job_type("fail", payload=Greeting)
+async def fail(payload: Greeting, job: JobContext) -> None:
+    job.log("about to fail", level="warning")
+    raise NeverRetry("no \\x1b[31mluck\\nat all")
+
+
+@job_type("hold", payload=Greeting)
+async def hold(payload: Greeting, job: JobContext) -> None:
+    await asyncio.Event().wait()
+"""
+"""Job types of one's own, in a module that both sides import."""
+
+ADA = '{"name": "Ada"}'
+
+
+@dataclass
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self
+        return orjson.loads(self.out)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The table's lines without the columns' names, split where at least two spaces stand."""
+        assert self.code == 0, self
+        return [[part.strip() for part in line.split("  ") if part.strip()] for line in self.out.splitlines()[1:]]
+
+
+@dataclass
+class Console:
+    """A shell in an empty folder with an environment of its own."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def full(self, **more: str) -> dict[str, str]:
+        mine = ("POSTGRES_", "GOQUEUE_", "DB_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+        return {**inherited, **self.environment, **more}
+
+    async def start(self, *words: str, **more: str) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            GOQUEUE, *words, stdin=pipe, stdout=pipe, stderr=pipe, cwd=self.folder, env=self.full(**more)
+        )
+
+    async def each(self, commands: Iterable[Sequence[str]]) -> list[Answer]:
+        """What several commands say; a few run at the same time."""
+        free = asyncio.Semaphore(3)
+
+        async def one(words: Sequence[str]) -> Answer:
+            async with free:
+                return await self(*words)
+
+        return await asyncio.gather(*map(one, commands))
+
+    async def __call__(self, *words: str, **more: str) -> Answer:
+        return await self.fed("", *words, **more)
+
+    async def fed(self, stdin: str, *words: str, **more: str) -> Answer:
+        """What a command says to what it reads."""
+        process = await self.start(*words, **more)
+        out, err = await process.communicate(stdin.encode())
+        answer = Answer(process.returncode or 0, out.decode(), err.decode())
+        assert "Traceback" not in answer.out + answer.err
+        return answer
+
+    @contextlib.contextmanager
+    def worker(self, **more: str) -> Iterator[Process]:
+        """A real worker; the next command finds it soon enough, since it waits."""
+        environment = self.full(GOQUEUE_WORKER_HEALTH_PORT=str(free_port()), **more)
+        log = self.folder / "worker.log"
+        with Process([GOQUEUE, "worker"], log=log, environment=environment, cwd=self.folder) as process:
+            yield process
+
+
+@pytest.fixture
+async def goqueue(engine: Engine, database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path) -> Console:
+    """The command on empty stores, in which the first job's id is 1."""
+    await engine.rows("SELECT setval(pg_get_serial_sequence('jobs', 'id'), 1, false)")
+    (tmp_path / "own_jobs.py").write_text(MODULE)
+    own = {"GOQUEUE_JOBS": "own_jobs", "PYTHONPATH": str(tmp_path)}
+    return Console(tmp_path, {**database.environment, **ready_queues.environment, **own})
+
+
+async def state(engine: Engine) -> list[Any]:
+    """Everything that a command could have changed."""
+    return [
+        await engine.rows("SELECT id, status, deleted_at, updated_at FROM jobs ORDER BY id"),
+        await engine.rows("SELECT name, cron, updated_at FROM schedules ORDER BY name"),
+        await engine.rows("SELECT name, paused_at FROM queues ORDER BY name"),
+        {name: depth.depth for name, depth in (await engine.broker.depths(["default", "email"])).items()},
+    ]
+
+
+# --- enqueue ---------------------------------------------------------------------------------------------------------
+
+
+async def test_enqueue_hands_a_job_to_a_worker_and_waits_for_its_result(goqueue: Console) -> None:
+    with goqueue.worker():
+        answer = await goqueue("enqueue", "greet", ADA, "--wait", "20", "-o", "json")
+    assert set(answer.json) == set(JobView.model_fields)
+    assert (answer.json["status"], answer.json["result"]) == ("completed", {"said": "hello Ada"})
+    assert answer.err == ""
+
+
+async def test_a_job_that_fails_ends_the_waiting_command_with_1_and_its_error_cannot_play_with_the_terminal(
+    goqueue: Console,
+) -> None:
+    with goqueue.worker():
+        answer = await goqueue("enqueue", "fail", ADA, "--wait", "20s")
+    assert (answer.code, answer.err) == (1, "goqueue: job 1 is failed\n")
+    assert "job 1 enqueued in default\n" in answer.out
+    assert r"no \x1b[31mluck\nat all" in answer.out
+    assert "\x1b" not in answer.out
+
+
+async def test_a_job_that_nobody_runs_is_shown_as_it_is_when_the_wait_is_over(goqueue: Console) -> None:
+    answer = await goqueue("enqueue", "greet", ADA, "--wait", "300ms", "-o", "json")
+    assert (answer.code, answer.err) == (1, "goqueue: job 1 is pending after 0.3 s\n")
+    assert orjson.loads(answer.out)["status"] == "pending"
+
+
+async def test_enqueue_without_wait_returns_with_the_job_in_its_ready_queue(goqueue: Console, engine: Engine) -> None:
+    assert (await goqueue("enqueue", "greet", ADA)).out == "job 1 enqueued in default\n"
+    assert [job.id for job in await engine.broker.fetch(["default"], 10)] == [1]
+
+
+async def test_every_option_of_enqueue_is_kept(goqueue: Console, engine: Engine) -> None:
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    options = ["--queue", "payment", "--priority", "-7", "--max-retries", "0", "--timeout", "1.5", "--unique-key", "k"]
+    answer = await goqueue("enqueue", "greet", ADA, *options, "--available-at", later.isoformat(), "-o", "json")
+    job = await engine.service.get(answer.json["id"])
+    assert (job.queue, job.type, job.payload, job.source) == ("payment", "greet", {"name": "Ada"}, "library")
+    assert (job.priority, job.max_retries, job.timeout, job.unique_key) == (-7, 0, 1.5, "k")
+    assert job.available_at == later
+
+
+async def test_a_unique_key_gives_the_job_that_stands_there(goqueue: Console, engine: Engine) -> None:
+    assert (await goqueue("enqueue", "greet", ADA, "--unique-key", "k")).code == 0
+    assert (await goqueue("enqueue", "greet", ADA, "--unique-key", "k")).out == "job 1 stood there already\n"
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(1,)]
+
+
+async def test_a_payload_comes_from_standard_input(goqueue: Console) -> None:
+    answer = await goqueue.fed('{"name": "Zoë"}', "enqueue", "greet", "-", "-o", "json")
+    assert answer.json["payload"] == {"name": "Zoë"}
+
+
+async def test_an_interrupted_wait_leaves_the_job_and_no_traceback(goqueue: Console, engine: Engine) -> None:
+    process = await goqueue.start("enqueue", "greet", ADA, "--wait", "60")
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert (process.returncode, err.split()) == (1, [b"Aborted!"])
+    assert (await engine.service.get(1)).status == "pending"
+
+
+async def test_a_database_that_goes_away_during_the_wait_is_told_with_the_jobs_id(
+    goqueue: Console, own_postgres: EmbeddedPostgres, own_database: FreshDatabase
+) -> None:
+    away = {**own_database.environment, "DB_CONNECT_TIMEOUT": "1"}
+    process = await goqueue.start("enqueue", "greet", ADA, "--wait", "1", **away)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    own_postgres.stop(immediate=True)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"goqueue: job 1 was enqueued, but: database is unavailable\n")
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_are_listed_newest_first_and_by_queue_status_and_type(goqueue: Console, engine: Engine) -> None:
+    for queue, kind in (("default", "greet"), ("email", "greet"), ("default", "fail"), ("default", "greet")):
+        await engine.enqueue(kind, queue)
+    await engine.service.cancel(4)
+
+    async def ids(*options: str) -> list[int]:
+        return [job["id"] for job in (await goqueue("jobs", "list", *options, "-o", "json")).json]
+
+    assert await ids() == [4, 3, 2, 1]
+    assert await ids("--queue", "default", "--limit", "2") == [4, 3]
+    assert await ids("--queue", "default", "--type", "greet", "--status", "pending") == [1]
+    rows = (await goqueue("jobs", "list", "--status", "cancelled")).rows
+    assert [row[:5] for row in rows] == [["4", "cancelled", "default", "greet", "0"]]
+
+
+async def test_attempts_show_how_each_ended_and_what_the_handler_logged(goqueue: Console) -> None:
+    with goqueue.worker():
+        assert (await goqueue("enqueue", "fail", ADA, "--wait", "20")).code == 1
+        table = (await goqueue("jobs", "attempts", "1")).out
+    found = (await goqueue("jobs", "attempts", "1", "-o", "json")).json
+    assert [(one["attempt"], one["outcome"]) for one in found["attempts"]] == [(1, "failed")]
+    assert [(line["level"], line["message"]) for line in found["logs"]] == [("warning", "about to fail")]
+    assert "failed" in table
+    assert "about to fail" in table
+
+
+async def test_a_waiting_job_is_cancelled_at_once_retried_and_deleted(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("greet")
+    assert (await goqueue("jobs", "cancel", "1")).out == "job 1 cancelled\n"
+    assert (await engine.service.get(1)).status == "cancelled"
+    assert (await goqueue("jobs", "retry", "1", "-o", "json")).json["status"] == "pending"
+    assert (await engine.broker.depths(["default"]))["default"].depth == 1
+    assert (await goqueue("jobs", "cancel", "1", "-o", "json")).json == {"status": "cancelled"}
+    assert (await goqueue("jobs", "retry", "1")).out == "job 1 is pending again\n"
+    assert (await goqueue("jobs", "delete", "1")).out == "job 1 deleted\n"
+    assert (await goqueue("jobs", "get", "1")).err == "goqueue: job not found\n"
+    assert (await engine.broker.depths(["default"]))["default"].depth == 0
+
+
+async def test_a_running_job_is_asked_to_stop_and_stops(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("hold", payload={"name": "Ada"})
+    with goqueue.worker():
+        await goqueue("enqueue", "greet", ADA, "--wait", "20")  # the worker is up
+        await engine.until(1, "processing")
+        assert (await goqueue("jobs", "cancel", "1")).out == "job 1 runs; its worker was asked to stop\n"
+        await engine.until(1, "cancelled")
+
+
+# --- queues and schedules --------------------------------------------------------------------------------------------
+
+
+async def test_queues_are_listed_paused_and_resumed(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("greet", "email")
+    assert (await goqueue("queues", "pause", "email")).out == "queue email paused\n"
+    assert (await goqueue("queues", "list")).rows[1][:3] == ["email", "yes", "1"]
+    assert (await goqueue("queues", "resume", "email", "-o", "json")).out == ""
+    found = (await goqueue("queues", "list", "-o", "json")).json
+    assert [(queue["name"], queue["paused"], queue["depth"]) for queue in found["queues"]] == [
+        ("default", False, 0),
+        ("email", False, 1),
+        ("webhooks", False, 0),
+        ("payment", False, 0),
+    ]
+
+
+async def test_a_paused_queue_is_served_again_by_the_same_worker_once_it_is_resumed(goqueue: Console) -> None:
+    await goqueue("queues", "pause", "default")
+    with goqueue.worker():
+        assert (await goqueue("enqueue", "greet", ADA, "--queue", "email", "--wait", "20")).code == 0
+        assert (await goqueue("enqueue", "greet", ADA, "--wait", "200ms")).code == 1
+        await goqueue("queues", "resume", "default")
+        assert (await goqueue("enqueue", "greet", ADA, "--wait", "20")).code == 0
+
+
+async def test_a_schedule_is_made_replaced_listed_and_deleted(goqueue: Console, engine: Engine) -> None:
+    options = ["--type", "greet", "--payload", ADA, "--priority", "3", "--max-retries", "1"]
+    made = await goqueue("schedules", "put", "daily", "--cron", "0 6 * * *", "--time-zone", "Europe/Berlin", *options)
+    assert made.out.startswith("schedule daily created; it fires next at ")
+    assert (await goqueue("schedules", "list")).rows[0][:6] == [
+        "daily",
+        "yes",
+        "0 6 * * *",
+        "Europe/Berlin",
+        "default",
+        "greet",
+    ]
+    hourly = ["--cron", "0 * * * *", "--type", "greet", "--queue", "email", "--payload", "-", "--disabled"]
+    replaced = await goqueue.fed(ADA, "schedules", "put", "daily", *hourly)
+    assert replaced.out == "schedule daily replaced; it is disabled\n"
+    (found,) = (await goqueue("schedules", "list", "-o", "json")).json
+    assert found["job"] == {"queue": "email", "type": "greet", "payload": {"name": "Ada"}}
+    assert (found["cron"], found["time_zone"], found["enabled"]) == ("0 * * * *", "UTC", False)
+    assert (await goqueue("schedules", "delete", "daily")).out == "schedule daily deleted\n"
+    assert await engine.rows("SELECT FROM schedules") == []
+
+
+async def test_a_schedule_put_here_fires_in_the_scheduler(goqueue: Console, engine: Engine) -> None:
+    await goqueue("schedules", "put", "often", "--cron", "* * * * *", "--type", "greet", "--payload", ADA)
+    await engine.execute("UPDATE schedules SET next_tick = now()")
+
+    async def fired() -> bool:
+        return bool(await engine.rows("SELECT FROM jobs WHERE source = 'schedule' AND payload = %s::jsonb", ADA))
+
+    log = goqueue.folder / "scheduler.log"
+    environment = goqueue.full(GOQUEUE_SCHEDULER_HEALTH_PORT=str(free_port()))
+    with Process([GOQUEUE, "scheduler"], log=log, environment=environment, cwd=goqueue.folder):
+        await eventually(fired, seconds=20)
+
+
+# --- machines --------------------------------------------------------------------------------------------------------
+
+
+async def test_json_is_what_the_rest_api_answers(goqueue: Console, engine: Engine) -> None:
+    with goqueue.worker():
+        assert (await goqueue("enqueue", "fail", ADA, "--wait", "20")).code == 1
+    assert (await goqueue("enqueue", "greet", ADA)).code == 0
+    monthly = ["--cron", "0 0 1 1 *", "--type", "greet", "--payload", ADA]
+    put = (await goqueue("schedules", "put", "yearly", *monthly, "-o", "json")).json
+    port = free_port()
+    environment = goqueue.full(GOQUEUE_API_PORT=str(port))
+    with Process([GOQUEUE, "api"], log=goqueue.folder / "api.log", environment=environment, cwd=goqueue.folder) as api:
+        api.wait_for_port(port)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for words, path in (
+                (("jobs", "get", "1"), "/jobs/1"),
+                (("jobs", "attempts", "1"), "/jobs/1/attempts"),
+                (("jobs", "list"), "/jobs?queue=default&newest_first=true"),
+                (("schedules", "list"), "/schedules"),
+            ):
+                shown = (await goqueue(*words, "-o", "json")).json
+                assert shown == (await client.get(path)).json()
+            assert put == (await client.get("/schedules/yearly")).json()
+    queues = (await goqueue("queues", "list", "-o", "json")).json
+    assert set(queues) == set(QueuesView.model_fields)
+    assert set(queues["queues"][0]) == set(QueueView.model_fields)
+
+
+def whatever_comes(terminal: int) -> bytes:
+    """Everything that is written to a terminal until the last process that has it open ends."""
+    found = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            found += part
+    return found
+
+
+async def test_a_line_ends_where_the_terminal_does(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("greet", payload={"name": "Ada"})
+    await engine.execute("UPDATE jobs SET error = repeat('x', 500)")
+    main, side = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        GOQUEUE, "jobs", "list", stdout=side, cwd=goqueue.folder, env=goqueue.full(COLUMNS="100")
+    )
+    os.close(side)
+    lines = (await asyncio.to_thread(whatever_comes, main)).decode().splitlines()
+    os.close(main)
+    assert await process.wait() == 0
+    assert len(lines[-1]) == 100
+    assert lines[-1].endswith("x…")
+    assert (await goqueue("jobs", "list")).out.count("x") == 500
+
+
+# --- where it goes ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_stores_of_goqueue_dev_are_used_where_the_environment_names_none(
+    goqueue: Console, engine: Engine
+) -> None:
+    stores = {name: goqueue.environment.pop(name) for name in list(goqueue.environment) if name.startswith("POSTGRES_")}
+    redis_url = goqueue.environment.pop("GOQUEUE_REDIS_URL")
+    file = goqueue.folder / ".goqueue" / "environment"
+    file.parent.mkdir()
+    file.touch(0o600)
+    file.write_text("".join(f"{name}={value}\n" for name, value in {**stores, "GOQUEUE_REDIS_URL": redis_url}.items()))
+    assert (await goqueue("enqueue", "greet", ADA)).code == 0
+    assert (await engine.service.get(1)).status == "pending"
+    elsewhere = await goqueue("jobs", "list", POSTGRES_HOST="127.0.0.1", POSTGRES_PORT="1")
+    assert (elsewhere.code, elsewhere.out) == (1, "")
+
+
+async def test_the_help_says_which_stores_are_used(tmp_path: Path) -> None:
+    commands = ["enqueue", "jobs list", "queues pause", "schedules put"]
+    for answer in await Console(tmp_path).each([*command.split(), "--help"] for command in commands):
+        assert "Where that names no POSTGRES_*" in " ".join(answer.out.split())
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+PUT = ("schedules", "put", "s", "--type", "greet", "--payload", ADA)
+DAILY = ("--cron", "0 6 * * *")
+GREET = ("enqueue", "greet", ADA)
+
+REFUSED: dict[str, dict[tuple[str, ...], str]] = {
+    "enqueue": {
+        ("enqueue", "dance"): "invalid job type",
+        ("enqueue", "greet", "{"): "invalid json",
+        ("enqueue", "greet", '{"name": NaN}'): "invalid json",
+        ("enqueue", "greet", "[]"): "invalid payload format",
+        ("enqueue", "greet", "{}"): "payload validation failed",
+        (*GREET, "--queue", "nowhere"): "invalid queue",
+        (*GREET, "--priority", "101"): "priority",
+        (*GREET, "--max-retries", "21"): "max_retries",
+        (*GREET, "--available-at", "tomorrow"): "available_at",
+        (*GREET, "--available-at", "2030-01-31T08:00:00"): "available_at",
+        (*GREET, "--unique-key", ""): "unique_key",
+    },
+    "jobs": {
+        ("jobs", "get", "99"): "job not found",
+        ("jobs", "attempts", "99"): "job not found",
+        ("jobs", "cancel", "99"): "job not found",
+        ("jobs", "retry", "99"): "job not found",
+        ("jobs", "delete", "99"): "job not found",
+        ("jobs", "cancel", "2"): "a cancelled job cannot be cancelled",
+        ("jobs", "retry", "1"): "a pending job cannot be retried",
+    },
+    "queues": {
+        ("queues", "pause", "nowhere"): "invalid queue",
+        ("queues", "resume", "nowhere"): "invalid queue",
+    },
+    "schedules": {
+        ("schedules", "put", "UPPER", *DAILY, "--type", "greet", "--payload", ADA): "lower case letters",
+        ("schedules", "put", "s", *DAILY, "--type", "dance"): "invalid job type",
+        ("schedules", "put", "s", *DAILY, "--type", "greet"): "job.name",
+        ("schedules", "put", "s", *DAILY, "--type", "greet", "--payload", "{"): "invalid json",
+        (*PUT, "--cron", "often"): "cron",
+        (*PUT, *DAILY, "--time-zone", "Mars/Base"): "IANA",
+        (*PUT, *DAILY, "--queue", "no"): "invalid queue",
+        (*PUT, *DAILY, "--max-retries", "21"): "job.max_retries",
+        ("schedules", "delete", "nothing"): "schedule not found",
+    },
+}
+
+
+@pytest.mark.parametrize("group", REFUSED)
+async def test_what_cannot_be_done_is_told_in_one_line_and_changes_nothing(
+    goqueue: Console, engine: Engine, group: str
+) -> None:
+    for _ in range(2):
+        await engine.enqueue("greet", payload={"name": "Ada"})
+    await engine.service.close()  # both are pushed
+    await engine.service.cancel(2)
+    before = await state(engine)
+    for answer, says in zip(await goqueue.each(REFUSED[group]), REFUSED[group].values(), strict=True):
+        refused(answer, says)
+    assert await state(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"POSTGRES_PORT": "many"}, "POSTGRES_PORT"),
+        ({"GOQUEUE_REDIS_URL": "redis://:swordfish@127.0.0.1:many"}, "GOQUEUE_REDIS_URL"),
+        ({"GOQUEUE_QUEUES": "UPPER"}, "GOQUEUE_QUEUES"),
+        ({"GOQUEUE_JOBS": "no_such_module"}, "GOQUEUE_JOBS"),
+        ({"POSTGRES_PORT": "1"}, "database is unavailable"),
+        ({"POSTGRES_PASSWORD": "swordfish"}, "password authentication failed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
+)
+async def test_a_wrong_setting_and_an_absent_database_are_told_in_one_line_without_a_password(
+    goqueue: Console, engine: Engine, wrong: dict[str, str], says: str
+) -> None:
+    before = await state(engine)
+    answer = await goqueue("enqueue", "greet", ADA, **wrong)
+    refused(answer, says)
+    assert "swordfish" not in answer.err
+    assert goqueue.environment["POSTGRES_PASSWORD"] not in answer.err
+    assert await state(engine) == before
+
+
+def refused(answer: Answer, says: str) -> None:
+    """Exit code 1, one line on standard error, nothing else."""
+    assert (answer.code, answer.out) == (1, ""), answer
+    assert answer.err.startswith("goqueue: "), answer
+    assert says in answer.err
+    assert answer.err.count("\n") == 1, answer
+
+
+async def test_an_old_schema_is_refused_with_the_command_that_helps(
+    goqueue: Console, bare_database: FreshDatabase
+) -> None:
+    migrate.upgrade(bare_database.dsn, "0001")
+    refused(await goqueue("jobs", "list", **bare_database.environment), "run `goqueue migrate`")
+
+
+async def test_jobs_can_be_steered_where_their_modules_are_not_installed(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("greet")
+    assert (await goqueue("jobs", "cancel", "1", GOQUEUE_JOBS="no_such_module")).code == 0
+
+
+async def test_without_redis_jobs_are_accepted_and_steered_and_a_warning_says_so(
+    goqueue: Console, engine: Engine
+) -> None:
+    away = {"GOQUEUE_REDIS_URL": "redis://:swordfish@127.0.0.1:1"}
+    answers = [
+        await goqueue("enqueue", "greet", ADA, **away),
+        await goqueue("jobs", "cancel", "1", **away),
+        await goqueue("queues", "pause", "default", **away),
+        await goqueue("queues", "list", **away),
+    ]
+    for answer in answers:
+        assert answer.code == 0
+        assert answer.err.startswith("goqueue: ")
+        assert answer.err.count("\n") == 1
+        assert "redis" in answer.err
+        assert "swordfish" not in answer.err
+    assert (await engine.service.get(1)).status == "cancelled"
+
+
+WRONG_USAGE = """
+enqueue
+enqueue greet {} --priority high
+enqueue greet {} --wait soon
+enqueue greet {} --wait 0
+enqueue greet {} --timeout nan
+enqueue greet {} --colour red
+jobs get
+jobs get one
+jobs get 0
+jobs get 99999999999999999999
+jobs list --status gone
+jobs list --limit 0
+jobs list -o yaml
+jobs dance
+queues pause
+schedules put daily --type greet
+settings --yaml
+"""
+
+
+async def test_wrong_usage_is_2(tmp_path: Path) -> None:
+    for answer in await Console(tmp_path).each(line.split() for line in WRONG_USAGE.strip().splitlines()):
+        assert (answer.code, answer.out) == (2, ""), answer
+        assert answer.err.startswith("Usage: goqueue "), answer
+
+
+# --- settings, and what processes load -------------------------------------------------------------------------------
+
+
+async def test_settings_are_listed_and_none_of_their_values_shown(goqueue: Console) -> None:
+    answer = await goqueue("settings", GOQUEUE_SMTP_PASSWORD="swordfish")
+    assert answer.code == 0
+    assert "GOQUEUE_SMTP_PASSWORD" in answer.out
+    assert "swordfish" not in answer.out
+    assert goqueue.environment["POSTGRES_PASSWORD"] not in answer.out
+
+
+async def test_a_worker_loads_none_of_the_operating_commands(goqueue: Console) -> None:
+    with goqueue.worker(PYTHONPROFILEIMPORTTIME="1") as worker:
+        assert (await goqueue("enqueue", "greet", ADA, "--wait", "20")).code == 0
+        loaded = worker.log.read_text()
+    assert "goqueue_cli.processes" in loaded
+    assert "goqueue_cli.commands" not in loaded
