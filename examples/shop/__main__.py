@@ -1,10 +1,12 @@
 """The shop's counter: `python -m examples.shop --help`."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.orm import Session
 
 from examples.shop.jobs import OfOrder, ship_order
@@ -20,7 +22,10 @@ def stock(session: Session, item: str, quantity: int) -> str:
 
 
 def order(session: Session, email: str, item: str, quantity: int) -> str:
-    """Take an order. It and the job that ships it are committed together, or neither is."""
+    """Take an order. It and the job that ships it are committed together, or neither is.
+
+    Whether there is such an item is checked at the commit: an order that fails there takes its job along.
+    """
     new = Order(email=email, item=item, quantity=quantity)
     session.add(new)
     session.flush()  # gives the order its id
@@ -67,15 +72,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.shop", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, arguments in COMMANDS:
-        one = commands.add_parser(command.__name__, help=command.__doc__)
+        one = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
         one.set_defaults(command=command)
         for name, kind in arguments.items():
             one.add_argument(name, type=kind)
     chosen = vars(parser.parse_args())
     engine = create_engine(url())
     Base.metadata.create_all(engine)
-    with Session(engine) as session, session.begin():
-        print(chosen.pop("command")(session, **chosen))
+    try:
+        with Session(engine) as session, session.begin():
+            said = chosen.pop("command")(session, **chosen)
+    except (IntegrityError, NoResultFound, TimeoutError) as error:
+        sys.exit(f"refused: {error}")
+    print(said)
 
 
 if __name__ == "__main__":

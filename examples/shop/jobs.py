@@ -66,7 +66,7 @@ def write_receipt(payload: OfOrder, job: JobContext) -> dict[str, str]:
     with Session(engine()) as session:
         order = session.get_one(Order, payload.order_id)
     lines = ["RECEIPT", f"order {order.id}", f"{order.quantity} x {order.item}", f"for {order.email}"]
-    folder = Path(os.environ.get("SHOP_RECEIPTS", "receipts"))
+    folder = Path(os.environ.get("SHOP_RECEIPTS", ".goqueue/receipts"))
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{order.id}-{job.attempt}"
     with partial.open("w") as file:

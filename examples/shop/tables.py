@@ -29,7 +29,7 @@ class Order(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]
-    item: Mapped[str] = mapped_column(ForeignKey(Item.name))
+    item: Mapped[str] = mapped_column(ForeignKey(Item.name, deferrable=True, initially="DEFERRED"))
     quantity: Mapped[int]
     cancelled: Mapped[bool] = mapped_column(server_default=text("false"))
     shipped_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
