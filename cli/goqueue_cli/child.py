@@ -27,6 +27,10 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
+class ChildError(Exception):
+    """A process did not do what it was started for. The message has the end of its output."""
+
+
 class Child:
     """One process, with its output in a file.
 
@@ -103,14 +107,14 @@ class Child:
         """Wait until the process accepts connections on a port of the loopback address.
 
         Raises:
-            AssertionError: it ended, or did not listen within that many seconds; the message has its output.
+            ChildError: it ended, or did not listen within that many seconds; the message has its output.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.returncode is None:
             with contextlib.suppress(ConnectionError), socket.create_connection((LOOPBACK, port), timeout=1):
                 return
             time.sleep(0.01)  # a refused connection answers at once: do not spin
-        raise AssertionError(f"nothing listens on port {port}:\n{self.log.read_text(errors='replace')[-4000:]}")
+        raise ChildError(f"nothing listens on port {port}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def __enter__(self) -> Self:
         return self

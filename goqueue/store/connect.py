@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 
 import orjson
 import psycopg
+import structlog
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
@@ -14,6 +15,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
 from goqueue.settings import DatabaseSettings, PostgresSettings
+
+log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -43,6 +46,8 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
         sslrootcert=str(postgres.sslrootcert) if postgres.sslrootcert else None,
         connect_timeout=database.connect_timeout if database else None,
         application_name="goqueue",
+        # Where POSTGRES_HOST names several, or a failover turned one into a standby: only one that takes writes will do.
+        target_session_attrs="read-write",
         # A database host that vanished must not hold a process for the kernel's two hours.
         keepalives_idle=10,
         keepalives_interval=5,
@@ -69,6 +74,7 @@ class Database:
         wait: float | None = None,
     ) -> None:
         """`statement_timeout` in seconds bounds every statement, 0: no bound; `wait` the wait for a connection."""
+        self._conninfo = conninfo
         self._statement_timeout = int(statement_timeout * 1000)
         self._pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
@@ -97,18 +103,22 @@ class Database:
         """Connect, trying again as `DB_MAX_RETRIES` and `DB_RETRY_DELAY` say.
 
         Raises:
-            StoreUnavailable: PostgreSQL did not answer within all attempts.
+            StoreUnavailable: PostgreSQL did not answer within all attempts; the message has its last word.
         """
-        await self._pool.open()
+        # A connection of its own, since a pool says only that it has none, not why.
         for left in range(settings.max_retries, -1, -1):
             try:
-                await self._pool.wait(timeout=settings.connect_timeout)
-                return
-            except PoolTimeout as error:
+                async with asyncio.timeout(settings.connect_timeout):
+                    probe = await psycopg.AsyncConnection.connect(self._conninfo)
+                await probe.close()
+                break
+            except (psycopg.OperationalError, TimeoutError) as error:
+                reason = " ".join(str(error).split()) or f"no answer within {settings.connect_timeout} s"
                 if not left:
-                    await self._pool.close()
-                    raise StoreUnavailable("database is unavailable") from error
+                    raise StoreUnavailable(f"database is unavailable: {reason}") from error
+                log.warning("database is unavailable", reason=reason, attempts_left=left)
                 await asyncio.sleep(settings.retry_delay)
+        await self._pool.open()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -128,7 +138,12 @@ class Database:
         """
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction as error:
+                    # The server became a standby under us: the next connection looks for one that takes writes.
+                    await connection.close()
+                    raise psycopg.OperationalError("the server takes no writes") from error
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             if isinstance(error, psycopg.errors.DeadlockDetected):
                 raise

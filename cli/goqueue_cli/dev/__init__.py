@@ -1,0 +1,1 @@
+"""`goqueue dev`: all of GoQueue on one machine, on an embedded PostgreSQL and Valkey."""

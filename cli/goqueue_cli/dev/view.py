@@ -1,0 +1,76 @@
+"""What `goqueue dev` shows while it stays up: the queues, live on a terminal, as lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+LIVE_SECONDS = 0.5
+LINES_SECONDS = 5.0
+
+
+def table(queues: list[dict[str, Any]]) -> Table:
+    """The answer of GET /queues as a table."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("queue")
+    for column in ("waiting", "oldest", "running", "in/s", "done/s"):
+        shown.add_column(column, justify="right")
+    for queue in queues:
+        name = f"{queue['name']} (paused)" if queue["paused"] else queue["name"]
+        oldest = "" if queue["oldest_seconds"] is None else f"{queue['oldest_seconds']:.1f} s"
+        rates = ["" if rate is None else f"{rate:.1f}" for rate in _rates(queue)]
+        shown.add_row(name, str(queue["depth"]), oldest, str(queue["in_flight"]), *rates)
+    return shown
+
+
+def line(queues: list[dict[str, Any]]) -> str:
+    """The same in one line: only queues in which something waits or runs."""
+    busy = [
+        f"{queue['name']}: {queue['depth']} waiting, {queue['in_flight']} running"
+        for queue in queues
+        if queue["depth"] or queue["in_flight"]
+    ]
+    return "; ".join(busy) or "all queues are empty"
+
+
+def _rates(queue: dict[str, Any]) -> tuple[float | None, float | None]:
+    return queue["arrived_per_second"], queue["finished_per_second"]
+
+
+def watch(console: Console, api: httpx.Client, check: Callable[[], None]) -> None:
+    """Show the queues until somebody interrupts; `check` raises when a part has ended."""
+    if not console.is_terminal:
+        _watch_lines(console, api, check)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            check()
+            queues = _queues(api)
+            if queues is not None:
+                live.update(table(queues), refresh=True)
+            time.sleep(LIVE_SECONDS)
+
+
+def _watch_lines(console: Console, api: httpx.Client, check: Callable[[], None]) -> None:
+    before = ""
+    while True:
+        check()
+        queues = _queues(api)
+        if queues is not None and (now := line(queues)) != before:
+            console.print(now)
+            before = now
+        time.sleep(LINES_SECONDS)
+
+
+def _queues(api: httpx.Client) -> list[dict[str, Any]] | None:
+    """None while the API does not answer, which `check` explains if it lasts."""
+    try:
+        answer = api.get("/queues")
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        return None
+    queues: list[dict[str, Any]] = answer.json()["queues"]
+    return queues
