@@ -46,7 +46,7 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
         sslrootcert=str(postgres.sslrootcert) if postgres.sslrootcert else None,
         connect_timeout=database.connect_timeout if database else None,
         application_name="goqueue",
-        # Where POSTGRES_HOST names several, or a failover turned one into a standby: only one that takes writes will do.
+        # Of the hosts that POSTGRES_HOST names, and after a failover: only one that takes writes will do.
         target_session_attrs="read-write",
         # A database host that vanished must not hold a process for the kernel's two hours.
         keepalives_idle=10,

@@ -1,38 +1,19 @@
 """The schema's version: bring the database to it, or refuse to work on another one."""
 
-import functools
 from typing import Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from goqueue.errors import StaleSchema
+from goqueue_migrations import REVISIONS
 
 _LOCK = 0x60_0E_0E
 """Advisory lock under which one process at a time migrates; the number only has to be ours."""
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "goqueue_migrations:")
-    return config
-
-
-@functools.cache  # reads files, and readiness asks every few seconds
 def head() -> str:
     """The newest revision that this code knows."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # noqa: S101 - the package ships its migrations
-    return revision
-
-
-@functools.cache
-def _known() -> frozenset[str]:
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    return REVISIONS[-1]
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
@@ -41,23 +22,30 @@ def upgrade(dsn: str, revision: str = "head") -> None:
     Raises:
         psycopg.Error: the database cannot be reached or refuses.
     """
-    _run(dsn, lambda config: command.upgrade(config, revision))
+    _run(dsn, "upgrade", revision)
 
 
 def downgrade(dsn: str, revision: str = "base") -> None:
     """Take the database back to `revision`."""
-    _run(dsn, lambda config: command.downgrade(config, revision))
+    _run(dsn, "downgrade", revision)
 
 
-def _run(dsn: str, action: Any) -> None:
+def _run(dsn: str, direction: str, revision: str) -> None:
+    # Imported here: the processes that only check the schema shall not carry Alembic and SQLAlchemy.
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
         connection.commit()
         try:
-            config = _config()
+            config = Config()
+            config.set_main_option("script_location", "goqueue_migrations:")
             config.attributes["connection"] = connection
-            action(config)
+            getattr(command, direction)(config, revision)
             connection.commit()
         finally:
             connection.rollback()
@@ -77,5 +65,5 @@ async def check(connection: psycopg.AsyncConnection[Any]) -> None:
     except psycopg.errors.UndefinedTable:
         row = None
     current = row[0] if row else None
-    if current is None or (current != head() and current in _known()):
+    if current is None or current in REVISIONS[:-1]:
         raise StaleSchema(f"database schema is at {current or 'nothing'}, needs {head()}: run `goqueue migrate`")

@@ -2,9 +2,12 @@
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from goqueue.errors import StaleSchema
 from goqueue.store import migrate
+from goqueue_migrations import REVISIONS
 from tests.servers.stores import FreshDatabase
 
 SHAPE = """
@@ -41,6 +44,13 @@ def shape(
     connection: psycopg.Connection[tuple[object, ...]],
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
     return connection.execute(SHAPE).fetchall(), connection.execute(INDEXES).fetchall()
+
+
+def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
+    config = Config()
+    config.set_main_option("script_location", "goqueue_migrations:")
+    scripts = ScriptDirectory.from_config(config).walk_revisions()
+    assert tuple(script.revision for script in scripts)[::-1] == REVISIONS
 
 
 def test_up_down_and_up_again_gives_the_same_schema(bare_database: FreshDatabase) -> None:
