@@ -49,6 +49,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "Redis cluster": merged(OWN_STORES, {"settings": {"redis": {"cluster": True, "url": "rediss://r"}}}),
     "node port": {"api": {"service": {"type": "NodePort", "nodePort": 30080, "annotations": {"a": "b"}}}},
     "ingress without paths": {"ingress": {"enabled": True, "hosts": [{"host": "a.example.com"}]}},
+    "ingress for every host": {"ingress": {"enabled": True, "hosts": [{"host": ""}]}},
     "route with matches": {
         "httpRoute": {
             "enabled": True,

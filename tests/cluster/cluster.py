@@ -1,6 +1,7 @@
 """The cluster that tests and people use: one control plane and two workers."""
 
 import calendar
+import contextlib
 import json
 import os
 import re
@@ -126,7 +127,8 @@ class Cluster:
         if self._made_with():
             # At once: else each node in turn is given its time to shut down in order.
             for node in self.node_names(running=True):
-                self.stop_node(node)
+                with contextlib.suppress(ClusterError):  # it died with the machine, and podman did not notice
+                    self.stop_node(node)
             delete = ("delete", "cluster", "--name", self.name, "--kubeconfig", str(self.kubeconfig))
             self._kind(*delete, what="delete the kind cluster", timeout=180)
         self.engine.clean_up()
