@@ -301,6 +301,7 @@ def test_ctrl_c_interrupts_a_wait_and_closes_the_client(database: FreshDatabase,
     code = (
         "import os, signal, threading\n"
         "from goqueue import Client\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may ignore it
         "with Client() as client:\n"
         "    mail = {'to': 'ada@example.org', 'subject': 'Hi', 'body': 'Hello'}\n"
         "    job_id = client.enqueue('send_email', mail)\n"
