@@ -3,4 +3,4 @@
 from typing import Final
 
 REVISIONS: Final = ("0001", "0002")
-"""All revisions, oldest first; a test compares them with the scripts. So a process checks the schema without Alembic."""
+"""All revisions, oldest first, so that a process checks the schema without Alembic. A test compares them."""

@@ -82,7 +82,7 @@ async def test_a_server_that_became_read_only_is_left_until_one_takes_writes(own
         admin.execute("SET default_transaction_read_only = off")
 
         def read_only(value: str) -> None:
-            admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")  # type: ignore[arg-type]
+            admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
             admin.execute("SELECT pg_reload_conf()")
 
         settings = DatabaseSettings(max_retries=0, connect_timeout=1)
