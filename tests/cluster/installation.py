@@ -83,7 +83,7 @@ class Installation:
 
 def releases(cluster: Cluster) -> Iterator[Installation]:
     """All releases of the chart that the cluster has."""
-    listed = Installation(cluster).run_helm("list", "--all-namespaces", "--all", "--output", "json")
+    listed = Installation(cluster).run_helm("list", "--all-namespaces", "--output", "json")
     for one in json.loads(listed):
         if one["chart"].startswith("goqueue-"):
             yield Installation(cluster, one["namespace"], one["name"])

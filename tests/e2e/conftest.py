@@ -1,0 +1,52 @@
+"""One cluster and one installation for the whole tier; its files run in the order of their names.
+
+`GOQUEUE_E2E`: what becomes of a cluster and an installation that are there.
+
+    (unset)  a cluster that runs is used, and left running; releases of GoQueue in it are removed first
+    new      the cluster is made anew, and removed at the end
+    keep     the installation of an earlier run is used as well, and everything is left as it is at the end
+"""
+
+import os
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.installation import Installation, releases, remove_everything
+from tests.e2e import preparation
+from tests.e2e.system import NAMESPACE, RELEASE, System, values
+
+MODE = os.environ.get("GOQUEUE_E2E", "")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster, up."""
+    found = Cluster()
+    stays = MODE == "keep" or (MODE != "new" and found.is_up())
+    found.up(reuse=MODE != "new")
+    yield found
+    if not stays:
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster) -> Installation:
+    """The release, installed with Helm, and all pods of the chart ready."""
+    made = Installation(cluster, NAMESPACE, RELEASE, values())
+    if MODE == "keep" and any(one.release == RELEASE for one in releases(cluster)):
+        return made
+    remove_everything(cluster)
+    made.prepare()
+    preparation.prepare(cluster)
+    made.install()
+    return made
+
+
+@pytest.fixture(scope="session")
+def system(installation: Installation) -> Iterator[System]:
+    """The installation, and the ways to it."""
+    with httpx.Client(base_url=installation.url, timeout=15) as client:
+        yield System(installation, client)
