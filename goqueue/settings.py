@@ -213,6 +213,11 @@ class OperatorSettings(_Group):
     worker_env_from: Names = Field(
         [], description="`configmap/NAME` and `secret/NAME`: environment of all workers, in the pool's namespace."
     )
+    worker_certificates: str = Field(
+        "",
+        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$",
+        description="Secret in the pool's namespace, mounted as /etc/goqueue/certificates in all workers if it is there.",
+    )
     worker_service_accounts: Names = Field(
         [], description="Service accounts that worker pools may name beside `default`; empty: any but the operator's."
     )

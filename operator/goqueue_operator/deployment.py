@@ -18,6 +18,7 @@ MANAGED: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "goqueue-operator"
 HEALTH_PORT: Final = 8081
 TMP: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the pod
+CERTIFICATES: Final = {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True}
 SPARE_SECONDS: Final = 10
 """How much longer than the worker's own grace period a pod gets to end."""
 
@@ -33,6 +34,8 @@ class Defaults:
     image: str = ""
     env_from: Sequence[str] = ()
     """`configmap/NAME` and `secret/NAME`."""
+    certificates: str = ""
+    """Secret with CA certificates: the environment may name files of it."""
     accounts: Sequence[str] = ()
     forbidden_account: str = ""
     grace: float = 25.0
@@ -115,7 +118,7 @@ def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> O
             given.get("terminationGracePeriodSeconds") or 0,
         ),
         "containers": [worker, *(_beside(container) for container in named if container.get("name") != WORKER)],
-        "volumes": by_key("name", [{"name": "tmp", "emptyDir": {}}], given.get("volumes") or []),
+        "volumes": by_key("name", _volumes(defaults), given.get("volumes") or []),
     }
     if given.get("initContainers"):
         pod["initContainers"] = [_beside(container) for container in given["initContainers"]]
@@ -129,6 +132,17 @@ def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> O
             }
         ]
     return pod
+
+
+def _volumes(defaults: Defaults) -> list[Object]:
+    made: list[Object] = [{"name": "tmp", "emptyDir": {}}]
+    if defaults.certificates:
+        made.append({"name": "certificates", "secret": {"secretName": defaults.certificates, "optional": True}})
+    return made
+
+
+def _mounts(defaults: Defaults) -> list[Object]:
+    return [TMP, CERTIFICATES] if defaults.certificates else [TMP]
 
 
 def grace(env: Iterable[Object], default: float) -> float:
@@ -164,7 +178,7 @@ def _worker(spec: Object, given: Object, defaults: Defaults) -> Object:
         "ports": ports,
         "resources": given.get("resources") or spec.get("resources") or {},
         "securityContext": tightened(given.get("securityContext") or {}, container=True, read_only=True),
-        "volumeMounts": by_key("mountPath", [TMP], given.get("volumeMounts") or []),
+        "volumeMounts": by_key("mountPath", _mounts(defaults), given.get("volumeMounts") or []),
         **_probes(),
     }
     policy = given.get("imagePullPolicy") or spec.get("imagePullPolicy")

@@ -89,6 +89,7 @@ class Operator:
         defaults = Defaults(
             settings.image,
             settings.worker_env_from,
+            settings.worker_certificates,
             settings.worker_service_accounts,
             self._access.account,
             load(WorkerSettings).grace_seconds,

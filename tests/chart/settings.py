@@ -31,6 +31,7 @@ COMPUTED = (
     "redis.url",
     "operator.image",
     "operator.leaseName",
+    "operator.workerCertificates",
     "operator.workerEnvFrom",
 )
 """What the templates fill in, or add to, from other values."""
@@ -44,6 +45,7 @@ NOTES = {
     "operator.clusterWide": "Needs ClusterRoles, which the chart then makes.",
     "operator.image": "Empty: `image`.",
     "operator.leaseName": "Empty: made from the release's name.",
+    "operator.workerCertificates": "Empty: `certificates.secretName`.",
     "operator.workerEnvFrom": "Beside those of the chart, which pools in the release's namespace always get.",
     "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
 }
@@ -67,6 +69,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "api.port": {"minimum": 1},
     "operator.healthPort": {"minimum": 1},
     "operator.leaseName": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "minLength": 0},
+    "operator.workerCertificates": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"},
     "operator.workerEnvFrom": {
         "items": {"type": "string", "pattern": "^(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
     },

@@ -92,6 +92,7 @@ def other_value(setting: settings.Setting) -> Any:
         "webhook.allowNetworks": ["10.1.0.0/16"],
         "email.tlsCa": "/etc/goqueue/certificates/ca.crt",
         "operator.leaseName": "other",
+        "operator.workerCertificates": "other",
         "operator.workerEnvFrom": ["secret/mine", "configmap/yours"],
         "payment.stripeUrl": "http://stripe.test",
     }

@@ -28,6 +28,8 @@
 {{- $fullname }}-operator
 {{- else if and (eq .variable "GOQUEUE_OPERATOR_IMAGE") (not .text) -}}
 {{- include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) -}}
+{{- else if and (eq .variable "GOQUEUE_OPERATOR_WORKER_CERTIFICATES") (not .text) -}}
+{{- .root.Values.certificates.secretName -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_ENV_FROM" -}}
 {{- $sources := list (printf "configmap/%s-settings" $fullname) -}}
 {{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-secrets" $fullname) }}{{ end -}}

@@ -65,6 +65,13 @@ def test_a_pool_without_an_image_is_refused_where_the_operator_has_none() -> Non
         build(PLAIN, 1, Defaults())
 
 
+def test_workers_get_the_certificates_that_their_environment_may_name() -> None:
+    template = build(PLAIN, 1, Defaults(image="x", certificates="store-ca"))["spec"]["template"]["spec"]
+    assert {"name": "certificates", "secret": {"secretName": "store-ca", "optional": True}} in template["volumes"]
+    mounts = template["containers"][0]["volumeMounts"]
+    assert {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True} in mounts
+
+
 def test_no_account_is_named_so_any_but_the_operators_own_may_be_used() -> None:
     defaults = Defaults(image="x", forbidden_account="goqueue-operator")
     assert build(with_pod({"serviceAccountName": "mine"}), 1, defaults)
