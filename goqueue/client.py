@@ -59,12 +59,48 @@ def build(
     return accept(raw, registry, _known_queues() if queues is None else queues, source=Source.LIBRARY)
 
 
+def build_many(
+    kind: str | Handler, payloads: Sequence[Payload], options: Options, registry: Registry, queues: Sequence[str] | None
+) -> list[NewJob]:
+    """An order for each payload, as `build` makes it.
+
+    Raises:
+        InvalidInput: as `build`, with the `index` of the first wrong payload among the fields.
+    """
+    orders: list[NewJob] = []
+    if len(payloads) > 1 and (alike := _build_alike(kind, payloads, options, registry, queues)):
+        return alike
+    for index, payload in enumerate(payloads):
+        try:
+            orders.append(build(kind, payload, options, registry, queues))
+        except InvalidInput as error:
+            raise InvalidInput(error.message, {**(error.fields or {}), "index": index}) from None
+    return orders
+
+
+def _build_alike(
+    kind: str | Handler, payloads: Sequence[Payload], options: Options, registry: Registry, queues: Sequence[str] | None
+) -> list[NewJob] | None:
+    """The same in a tenth of the time, or None where anything is wrong: all payloads are looked at as one text."""
+    try:
+        first = build(kind, payloads[0], options, registry, queues)
+        values = decode(b"[" + b",".join(map(_encoded, payloads)) + b"]")
+    except InvalidInput:
+        return None
+    found = registry.get(first.type)
+    return first.for_each(values) if found and found.accepts_all(values) else None
+
+
 def _as_json(payload: Payload) -> Any:
     """The payload as the worker will see it, so that what is checked here is what runs there."""
+    return decode(_encoded(payload))
+
+
+def _encoded(payload: Payload) -> bytes:
     if isinstance(payload, BaseModel):
-        return decode(payload.model_dump_json(by_alias=True, round_trip=True))
+        return payload.model_dump_json(by_alias=True, round_trip=True).encode()
     try:
-        return decode(orjson.dumps(payload))
+        return orjson.dumps(payload)
     except orjson.JSONEncodeError as error:
         raise InvalidInput("invalid payload format", {"payload": str(error)}) from None
 
@@ -135,8 +171,12 @@ class AsyncClient:
         return made.id
 
     async def enqueue_many(self, kind: str | Handler, payloads: list[Payload], **options: Unpack[Options]) -> list[int]:
-        """Enqueue a job for each payload, all or none; their ids in order."""
-        orders = [build(kind, payload, options, self._registry, self._queues) for payload in payloads]
+        """Enqueue a job for each payload, all or none; their ids in order.
+
+        Raises:
+            InvalidInput: as for `enqueue`; its fields name the `index` of the first wrong payload.
+        """
+        orders = build_many(kind, payloads, options, self._registry, self._queues)
         return [made.id for made in await self.service.enqueue_many(orders)]
 
     async def get(self, job_id: int) -> Job:

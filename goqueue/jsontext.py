@@ -9,7 +9,10 @@ import orjson
 from goqueue.errors import InvalidInput
 
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_LONG: Final = re.compile(r"\d{19}")
+_DIGITS: Final = bytes(ord("0") if chr(byte) in "-0123456789" else ord(" ") for byte in range(256))
+_LONG: Final = b"0" * 20
+"""Every whole number of more than 64 bits has as many digits, or one less and a sign; a pattern is ten times slower."""
+
 MAX_DEPTH: Final = 64
 """Nesting that is accepted; deeper JSON is an attack or a mistake."""
 
@@ -27,14 +30,14 @@ def decode(body: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(body)
-        text = body.decode() if isinstance(body, bytes) else body
+        raw, text = (body, body.decode()) if isinstance(body, bytes) else (body.encode(), body)
     except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"invalid json: {error}".splitlines()[0]) from None
     if holds_nul(text):
         raise InvalidInput("invalid json: NUL characters cannot be stored")
     if text.count("[") + text.count("{") > MAX_DEPTH and _deeper_than([value], MAX_DEPTH):
         raise InvalidInput(f"invalid json: nested deeper than {MAX_DEPTH} levels")
-    if _LONG.search(text):
+    if _LONG in raw.translate(_DIGITS):
         json.loads(text, parse_int=_whole)
     return value
 

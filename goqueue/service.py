@@ -77,8 +77,8 @@ class JobService:
         return await future
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
-        """Insert all orders or none, in one transaction."""
-        async with self.database.connection() as connection, connection.transaction():
+        """Insert all orders or none."""
+        async with self.database.connection() as connection:
             enqueued, ready = await enqueue.insert(connection, orders)
         self._push_soon(ready)
         return enqueued

@@ -1,4 +1,4 @@
-"""Jobs enter: many orders share one INSERT."""
+"""Jobs enter: many orders share one INSERT, very many a COPY."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from goqueue.errors import Conflict
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
-from goqueue.store import sql
+from goqueue.store import copy, sql
 from goqueue.store.connect import Connection, fetch_all
 
 
@@ -52,6 +52,8 @@ async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[E
 
 
 async def _insert_plain(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+    if len(jobs) >= copy.WORTH and connection.info.encoding == "utf-8":
+        return await copy.insert(connection, jobs)
     cursor = connection.cursor(binary=True)
     await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
     rows = sorted(await cursor.fetchall())

@@ -38,6 +38,18 @@ INSERT_KEYED: Final[LiteralString] = (
     " RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready, active_key, source_key"
 )
 
+LOCK_JOBS: Final[LiteralString] = "LOCK TABLE jobs IN ROW EXCLUSIVE MODE"
+"""The lock that an INSERT has before it draws its first id; COPY comes after the ids were drawn."""
+
+DRAW_IDS: Final[LiteralString] = """
+SELECT ARRAY(SELECT nextval('jobs_id_seq') FROM generate_series(1, %s)), now()
+"""
+
+COPY_JOBS: Final[LiteralString] = """
+COPY jobs (id, queue, type, max_retries, priority, available_at, dispatch_at, timeout, source, trace_context, payload)
+FROM STDIN (FORMAT binary)
+"""
+
 FIND_KEYED: Final[LiteralString] = """
 SELECT id, active_key, source_key FROM jobs WHERE active_key = ANY(%s)
 UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
