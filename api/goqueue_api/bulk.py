@@ -9,7 +9,7 @@ from starlette.responses import Response
 from goqueue.errors import InvalidInput
 from goqueue.job import NewJob
 from goqueue.jsontext import decode
-from goqueue.orders import Order, accept
+from goqueue.orders import Order, accept, accept_all
 from goqueue_api.bodies import body_of, json_response
 from goqueue_api.context import Context, context
 from goqueue_api.errors import documented
@@ -81,15 +81,19 @@ def _lines(body: bytes) -> list[Any]:
 async def _accept_all(raw: list[Any], parts: Context, trace_context: str | None) -> list[NewJob]:
     orders: list[NewJob] = []
     wrong: dict[str, Any] = {}
-    for index, one in enumerate(raw):
-        if index % TURN == TURN - 1:
-            await asyncio.sleep(0)
-        try:
-            orders.append(accept(one, parts.registry, parts.queues, trace_context=trace_context))
-        except InvalidInput as error:
-            wrong[str(index)] = error.as_dict()
-            if len(wrong) == MAX_NAMED:
-                break
+    for first in range(0, len(raw), TURN):
+        await asyncio.sleep(0)
+        turn = raw[first : first + TURN]
+        if accepted := accept_all(turn, parts.registry, parts.queues, trace_context=trace_context):
+            orders += accepted
+            continue
+        for index, one in enumerate(turn, start=first):
+            try:
+                orders.append(accept(one, parts.registry, parts.queues, trace_context=trace_context))
+            except InvalidInput as error:
+                wrong[str(index)] = error.as_dict()
+                if len(wrong) == MAX_NAMED:
+                    raise InvalidInput("validation failed", wrong) from None
     if wrong:
         raise InvalidInput("validation failed", wrong)
     return orders

@@ -17,6 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import RedisError
 
 from goqueue.errors import BrokerUnavailable
@@ -28,6 +29,19 @@ BLOCK_SECONDS: Final = 1.0
 
 _SOCKET_TIMEOUT: Final = BLOCK_SECONDS + 3.0
 """Longer than a blocking fetch, short enough that a connection into the void is given up soon."""
+
+
+_pack: Final = HiredisRespSerializer().pack
+_LONG: Final = 20
+"""Arguments of a command from which it counts as long."""
+
+
+class _Packing:
+    """Long commands are put into bytes by hiredis; redis-py's async connections do it in Python, five times slower."""
+
+    def pack_command(self, *arguments: Any) -> Any:
+        """The command as it is sent."""
+        return _pack(*arguments) if len(arguments) > _LONG else super().pack_command(*arguments)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +72,14 @@ def connect(settings: RedisSettings) -> Any:
         hosts = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in settings.sentinel_hosts)]
         parsed = aioredis.ConnectionPool.from_url(url).connection_kwargs
         login = {key: parsed[key] for key in ("username", "password", "db") if key in parsed}
-        return Sentinel(hosts, **options).master_for(  # type: ignore[no-untyped-call]
+        client = Sentinel(hosts, **options).master_for(  # type: ignore[no-untyped-call]
             settings.sentinel_master, **options, **login
         )
-    return aioredis.Redis.from_url(url, **options)
+    else:
+        client = aioredis.Redis.from_url(url, **options)
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
+    return client
 
 
 @contextlib.asynccontextmanager

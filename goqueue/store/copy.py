@@ -15,6 +15,7 @@ from struct import Struct, pack
 from typing import Any, Final
 
 import orjson
+import psycopg
 
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
 from goqueue.store import sql
@@ -99,12 +100,19 @@ def _encode(
         pack(">h", priority),
         _time(due),
         _time(due) if later else None,
-        None if timeout is None else pack(">f", timeout),
+        None if timeout is None else _real(timeout),
         source.encode(),
         None if trace_context is None else trace_context.encode(),
     )
     encoded = b"".join(_NULL if field is None else pack(">i", len(field)) + field for field in fields)
     return encoded, due, None if later else ready_score(priority, int(due.timestamp() * 1000))
+
+
+def _real(value: float) -> bytes:
+    field = pack(">f", value)
+    if value and field == bytes(4):
+        raise psycopg.errors.NumericValueOutOfRange("underflow")  # as PostgreSQL says to an INSERT
+    return field
 
 
 def _time(moment: datetime) -> bytes:

@@ -102,9 +102,42 @@ async def test_many_jobs_are_enqueued_together_in_order_or_none_of_them(engine: 
     ids = await client.enqueue_many("resize", [*payloads])
     rows = await engine.rows("""SELECT id, payload->>'fileName' FROM jobs ORDER BY id""")
     assert rows == [(id, f"{n}.png") for n, id in enumerate(ids)]
-    with pytest.raises(InvalidInput):
-        await client.enqueue_many("resize", [*payloads, {}])
     assert len(await engine.rows("SELECT 1 FROM jobs")) == 50
+
+
+async def test_one_wrong_payload_among_many_refuses_all_and_is_named_by_its_index(
+    engine: Engine, client: AsyncClient
+) -> None:
+    wrongs: list[Any] = [{}, {**PICTURE, "fileName": "\0"}, [PICTURE], None, {**PICTURE, "n": object()}, [2**70]]
+    for wrong in wrongs:
+        with pytest.raises(InvalidInput) as alone:
+            await client.enqueue("resize", wrong)
+        with pytest.raises(InvalidInput) as caught:
+            await client.enqueue_many("resize", [PICTURE, PICTURE, wrong, PICTURE])
+        assert (caught.value.message, caught.value.fields) == (alone.value.message, {**alone.value.fields, "index": 2})
+    with pytest.raises(InvalidInput, match="invalid queue"):
+        await client.enqueue_many("resize", [PICTURE] * 3, queue="nowhere")
+    assert await engine.rows("SELECT 1 FROM jobs") == []
+    assert await client.enqueue_many("resize", []) == []
+
+
+async def test_many_jobs_at_once_are_what_they_would_be_one_by_one(engine: Engine, client: AsyncClient) -> None:
+    model = Picture(name="é\\u0000✓\t", taken=datetime(2026, 1, 31, 8, tzinfo=UTC), sizes={1, 2})
+    deepest = {**PICTURE, "sizes": [1], "fileName": "[" * 100}
+    options: dict[str, Any] = {"priority": 7, "available_at": datetime(2100, 1, 1, tzinfo=UTC), "timeout": 3}
+    payloads: list[Any] = [model, PICTURE, deepest]
+    together = await client.enqueue_many("resize", payloads, **options)
+    singly = [await client.enqueue("resize", payload, **options) for payload in payloads]
+    columns = "queue, type, payload, priority, available_at, timeout, max_retries, source"
+    rows = {row[0]: row[1:] for row in await engine.rows(f"SELECT id, {columns} FROM jobs")}  # noqa: S608
+    assert [rows[id] for id in together] == [rows[id] for id in singly]
+
+
+async def test_no_bulk_is_emptied_by_a_closing_client(engine: Engine) -> None:
+    async with made(engine) as client:
+        ids = await client.enqueue_many("resize", [PICTURE] * 5000)
+    ready = await engine.broker._redis.zrange(engine.broker._ready("other"), 0, -1)
+    assert sorted(map(int, ready)) == ids
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import goqueue.builtin  # noqa: F401 - registers the built-in types
 from goqueue.errors import InvalidInput
-from goqueue.orders import accept
+from goqueue.orders import accept, accept_all
 from goqueue.registry import REGISTRY
 
 QUEUES = ["default", "email", "webhooks", "payment", "images"]
@@ -166,3 +168,29 @@ def test_a_wrong_webhook_is_refused(change: dict[str, Any], field: str) -> None:
 def test_the_bodys_own_key_goes_before_the_headers() -> None:
     assert accept(body(unique_key="mine"), REGISTRY, QUEUES, unique_key="header").unique_key == "mine"
     assert accept(body(), REGISTRY, QUEUES, unique_key="header").unique_key == "header"
+
+
+ONE_OF_EACH: list[Any] = [
+    body(),
+    body(priority=7, available_at="2030-01-01T00:00:00Z", timeout=2, unique_key="k", max_retries=0),
+    body(type="process_payment", payload={"payment_id": "p", "user_id": "u", "amount": 1, "currency": "USD"}),
+    body(type="send_webhook", queue="images", payload={"url": "https://example.org", "method": "POST", "body": {}}),
+    body(queue="nope"),
+    body(type="nope"),
+    body(queue="images"),
+    body(payload=[]),
+    body(payload={}),
+    body(priority=101),
+    body(surprise=1),
+    None,
+]
+
+
+@given(st.lists(st.sampled_from(ONE_OF_EACH[:4]) | st.sampled_from(ONE_OF_EACH), min_size=1, max_size=6))
+def test_many_orders_are_accepted_as_each_would_be_or_none_of_them(raw: list[Any]) -> None:
+    try:
+        expected = [accept(one, REGISTRY, QUEUES, trace_context="t") for one in raw]
+    except InvalidInput:
+        assert accept_all(raw, REGISTRY, QUEUES, trace_context="t") is None
+    else:
+        assert accept_all(raw, REGISTRY, QUEUES, trace_context="t") == expected
