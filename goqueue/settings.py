@@ -216,8 +216,9 @@ class OperatorSettings(_Group):
     worker_certificates: str = Field(
         "",
         pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$",
-        description="Secret in the pool's namespace, mounted as /etc/goqueue/certificates in all workers if it is there.",
+        description="Secret in the pool's namespace that all workers mount as /etc/goqueue/certificates.",
     )
+    worker_labels: Names = Field([], description="`KEY=VALUE`: labels of worker pods whose pools do not set them.")
     worker_service_accounts: Names = Field(
         [], description="Service accounts that worker pools may name beside `default`; empty: any but the operator's."
     )
@@ -234,6 +235,14 @@ class OperatorSettings(_Group):
         for item in value:
             if not re.fullmatch(r"(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?", item):
                 raise ValueError("each must be configmap/NAME or secret/NAME")
+        return value
+
+    @field_validator("worker_labels")
+    @classmethod
+    def _labels(cls, value: list[str]) -> list[str]:
+        for item in value:
+            if not re.fullmatch(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*)=[A-Za-z0-9_.-]*", item):
+                raise ValueError("each must be KEY=VALUE")
         return value
 
 

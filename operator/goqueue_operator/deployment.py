@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from goqueue_operator.crds.schema import API_VERSION
@@ -36,6 +36,8 @@ class Defaults:
     """`configmap/NAME` and `secret/NAME`."""
     certificates: str = ""
     """Secret with CA certificates: the environment may name files of it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of pods whose pools do not set them; by the chart's, its NetworkPolicies let workers through to the stores."""
     accounts: Sequence[str] = ()
     forbidden_account: str = ""
     grace: float = 25.0
@@ -80,9 +82,8 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
     name = pool["metadata"]["name"]
     selector = {POOL_LABEL: name}
     labels = (template.get("metadata") or {}).get("labels") or {}
-    metadata: Object = {
-        "labels": {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/component": "worker"} | labels | selector
-    }
+    common = {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/component": "worker", **defaults.labels}
+    metadata: Object = {"labels": common | labels | selector}
     if annotations := (template.get("metadata") or {}).get("annotations"):
         metadata["annotations"] = annotations
     return {

@@ -90,6 +90,7 @@ class Operator:
             settings.image,
             settings.worker_env_from,
             settings.worker_certificates,
+            dict(label.split("=", 1) for label in settings.worker_labels),
             settings.worker_service_accounts,
             self._access.account,
             load(WorkerSettings).grace_seconds,

@@ -32,6 +32,7 @@ COMPUTED = (
     "operator.image",
     "operator.leaseName",
     "operator.workerCertificates",
+    "operator.workerLabels",
     "operator.workerEnvFrom",
 )
 """What the templates fill in, or add to, from other values."""
@@ -46,6 +47,7 @@ NOTES = {
     "operator.image": "Empty: `image`.",
     "operator.leaseName": "Empty: made from the release's name.",
     "operator.workerCertificates": "Empty: `certificates.secretName`.",
+    "operator.workerLabels": "Beside those by which NetworkPolicies know the pods of the release.",
     "operator.workerEnvFrom": "Beside those of the chart, which pools in the release's namespace always get.",
     "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
 }
@@ -70,6 +72,9 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "operator.healthPort": {"minimum": 1},
     "operator.leaseName": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "minLength": 0},
     "operator.workerCertificates": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"},
+    "operator.workerLabels": {
+        "items": {"type": "string", "pattern": "^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9_.-]*=[A-Za-z0-9_.-]*$"}
+    },
     "operator.workerEnvFrom": {
         "items": {"type": "string", "pattern": "^(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
     },

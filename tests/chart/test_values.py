@@ -93,6 +93,7 @@ def other_value(setting: settings.Setting) -> Any:
         "email.tlsCa": "/etc/goqueue/certificates/ca.crt",
         "operator.leaseName": "other",
         "operator.workerCertificates": "other",
+        "operator.workerLabels": ["team=north"],
         "operator.workerEnvFrom": ["secret/mine", "configmap/yours"],
         "payment.stripeUrl": "http://stripe.test",
     }
@@ -123,6 +124,8 @@ def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
             assert setting.variable not in seen, f"{pod} has a secret that only workers need"
         elif setting.path == "operator.workerEnvFrom":
             assert seen[setting.variable] == f"configmap/goqueue-settings,secret/goqueue-secrets,{text}"
+        elif setting.path == "operator.workerLabels":
+            assert seen[setting.variable] == f"app.kubernetes.io/instance=goqueue,app.kubernetes.io/name=goqueue,{text}"
         else:
             assert seen[setting.variable] == text
 

@@ -30,6 +30,12 @@
 {{- include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) -}}
 {{- else if and (eq .variable "GOQUEUE_OPERATOR_WORKER_CERTIFICATES") (not .text) -}}
 {{- .root.Values.certificates.secretName -}}
+{{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_LABELS" -}}
+{{- $labels := list -}}
+{{- range $key, $value := include "goqueue.releaseLabels" .root | fromYaml -}}
+{{- $labels = append $labels (printf "%s=%s" $key $value) -}}
+{{- end -}}
+{{- join "," (concat $labels .root.Values.settings.operator.workerLabels) -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_ENV_FROM" -}}
 {{- $sources := list (printf "configmap/%s-settings" $fullname) -}}
 {{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-secrets" $fullname) }}{{ end -}}

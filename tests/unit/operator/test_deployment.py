@@ -72,6 +72,14 @@ def test_workers_get_the_certificates_that_their_environment_may_name() -> None:
     assert {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True} in mounts
 
 
+def test_a_pools_own_labels_win_over_those_of_all_pools() -> None:
+    defaults = Defaults(image="x", labels={"app.kubernetes.io/instance": "jobs", "team": "north"})
+    pool = copy.deepcopy(PLAIN)
+    pool["spec"]["podTemplate"] = {"metadata": {"labels": {"team": "south"}}}
+    labels = build(pool, 1, defaults)["spec"]["template"]["metadata"]["labels"]
+    assert (labels["app.kubernetes.io/instance"], labels["team"]) == ("jobs", "south")
+
+
 def test_no_account_is_named_so_any_but_the_operators_own_may_be_used() -> None:
     defaults = Defaults(image="x", forbidden_account="goqueue-operator")
     assert build(with_pod({"serviceAccountName": "mine"}), 1, defaults)
