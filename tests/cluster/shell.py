@@ -43,6 +43,7 @@ def run(
     Raises:
         ClusterError: not found, failed or timed out.
     """
+    __tracebackhide__ = True  # in a test's report the message says it all
     given, source = (stdin, None) if isinstance(stdin, bytes) else (None, stdin)
     try:
         process = subprocess.Popen(

@@ -8,7 +8,8 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.installation import Installation, releases, remove_everything
 from tests.e2e import preparation
-from tests.e2e.system import NAMESPACE, RELEASE, System, values
+from tests.e2e.system import FIGURES, NAMESPACE, RELEASE, System, values
 
+_SYSTEM: list[System] = []
 MODE = os.environ.get("GOQUEUE_E2E", "")
 
 
@@ -49,4 +51,16 @@ def installation(cluster: Cluster) -> Installation:
 def system(installation: Installation) -> Iterator[System]:
     """The installation, and the ways to it."""
     with httpx.Client(base_url=installation.url, timeout=15) as client:
-        yield System(installation, client)
+        _SYSTEM.append(System(installation, client))
+        yield _SYSTEM[0]
+        _SYSTEM.clear()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """After a failure, keep what the cluster shows in .build/e2e."""
+    outcome = yield
+    if outcome.get_result().failed and _SYSTEM:
+        folder = FIGURES / item.name.replace("/", "_")
+        _SYSTEM[0].describe(folder)
+        outcome.get_result().sections.append(("cluster", f"what it showed then is in {folder}"))

@@ -1,6 +1,7 @@
 """GoQueue as it is installed for these tests, and the ways to it: REST through the ingress, kubectl, SQL."""
 
 import base64
+import contextlib
 import json
 import subprocess
 import time
@@ -13,6 +14,7 @@ import httpx
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.installation import VALUES, Installation
+from tests.cluster.shell import ClusterError
 from tests.cluster.versions import CHECKOUT
 
 NAMESPACE = "e2e"
@@ -145,7 +147,7 @@ class System:
 
     def worker_of(self, id: int) -> str | None:
         """The pod that runs a job now."""
-        rows = self.sql(f"SELECT name FROM workers JOIN jobs ON worker_id = workers.id WHERE jobs.id = {id:d}")
+        rows = self.sql(f"SELECT name FROM workers WHERE id = (SELECT worker_id FROM jobs WHERE id = {id:d})")  # noqa: S608
         return rows[0][0].rpartition("-")[0] if rows else None
 
     # --- Kubernetes ---------------------------------------------------------------------------------------------------
@@ -246,6 +248,21 @@ class System:
         FIGURES.mkdir(parents=True, exist_ok=True)
         (FIGURES / "figures.json").write_text(json.dumps(self.figures, indent=1) + "\n")
         print(f"{name}: {json.dumps(figure)}")
+
+    def describe(self, folder: Path) -> None:
+        """Keep what there is now: resources, events, and the end of each container's output."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def keep(name: str, *arguments: str) -> None:
+            with contextlib.suppress(ClusterError, OSError):
+                (folder / f"{name}.txt").write_text(self.kubectl(*arguments, timeout=20))
+
+        keep("resources", "get", "all,gqj,gqs,gqp", "-o", "wide")
+        keep("resources-in-full", "get", "pods,deployments,gqj,gqs,gqp", "-o", "yaml")
+        keep("events", "get", "events", "-A", "--sort-by=.lastTimestamp")
+        labels = f"app.kubernetes.io/name=goqueue,app.kubernetes.io/instance={RELEASE}"
+        logs = ("logs", "-l", labels, "--all-containers", "--prefix", "--tail=1000", "--max-log-requests=60")
+        keep("logs", *logs, "--timestamps", "--ignore-errors")
 
 
 def gqj(name: str, payload: Mapping[str, Any] | None = None, **spec: Any) -> Object:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,15 +22,14 @@ class Watching:
         """(`time.time()`, object), oldest first; a deleted object has `deleted` set."""
         self._more = threading.Condition()
 
-    def add(self, line: bytes) -> None:
-        """Take in one line of the API's stream."""
-        event = json.loads(line)
-        if event["type"] == "BOOKMARK":
-            return
-        found = event["object"] | ({"deleted": True} if event["type"] == "DELETED" else {})
-        with self._more:
-            self.seen.append((time.time(), found))
-            self._more.notify_all()
+    def follow(self, lines: Iterable[bytes]) -> None:
+        """Take in the API's stream, to its end."""
+        for line in lines:
+            event = json.loads(line)
+            found = event["object"] | ({"deleted": True} if event["type"] == "DELETED" else {})
+            with self._more:
+                self.seen.append((time.time(), found))
+                self._more.notify_all()
 
     def first(self, what: str, wanted: Callable[[Object], bool], *, since: float = 0.0, timeout: float) -> float:
         """When an object was first seen as wanted, not before `since`; waits until it is.
@@ -57,13 +56,14 @@ class Watching:
 
 @contextmanager
 def watch(cluster: Cluster, path: str) -> Iterator[Watching]:
-    """Watch a list of the API, e.g. `/apis/apps/v1/namespaces/jobs/deployments?fieldSelector=…`; begins with what is."""
+    """Watch a list of the API, e.g. `/apis/apps/v1/namespaces/jobs/deployments`; begins with what is."""
     joint = "&" if "?" in path else "?"
     command = [cluster.tools.kubectl, "--kubeconfig", cluster.kubeconfig, "get", "--raw", f"{path}{joint}watch=true"]
     watching = Watching(path)
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        reader = threading.Thread(target=lambda: [watching.add(line) for line in process.stdout or ()], daemon=True)
+        lines = iter(process.stdout.readline, b"")
+        reader = threading.Thread(target=watching.follow, args=(lines,), daemon=True)
         reader.start()
         try:
             yield watching
