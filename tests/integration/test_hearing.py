@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-import goqueue_worker.worker as module
+import goqueue_worker.hearing as module
 from goqueue import JobContext
 from goqueue.broker import Broker
 from goqueue.probes import Probes
@@ -87,7 +87,7 @@ async def test_a_redis_that_answers_nobody_is_no_reason_to_restart_workers(
 
         await eventually(heard)
         proxy.silence(lambda _: True)
-        seen = worker.fetched_at
+        seen = worker.hearing.fetched_at
 
         async def silent_for_long() -> bool:
             return time.monotonic() - seen > 6

@@ -337,14 +337,14 @@ async def test_a_paused_queue_is_not_served_until_it_is_resumed(engine: Engine) 
         await engine.service.pause("other")
 
         async def knows() -> bool:
-            return worker._paused == {"other"}
+            return bool(worker._requests.paused == {"other"})
 
         await eventually(knows)
         # One fetch that began before the pause may still be out; let it come back empty.
-        seen = worker.fetched_at
+        seen = worker.hearing.fetched_at
 
         async def came_round() -> bool:
-            return worker.fetched_at > seen
+            return worker.hearing.fetched_at > seen
 
         await eventually(came_round)
         waiting = await engine.enqueue("quick", queue="other")

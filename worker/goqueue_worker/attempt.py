@@ -169,14 +169,24 @@ async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy
         return failed(job, describe(error), None, policy)
 
 
+def cancelled(job: ClaimedJob) -> AttemptEnd:
+    """The end of an attempt that somebody asked to cancel."""
+    return AttemptEnd(job.id, job.lease, Outcome.CANCELLED, error="cancelled on request")
+
+
+def handed_back(job: ClaimedJob) -> AttemptEnd:
+    """The end of an attempt that costs the job nothing: another worker takes it at once."""
+    return AttemptEnd(job.id, job.lease, Outcome.HANDED_BACK, error="handed back by its worker")
+
+
 def interrupted(running: RunningAttempt, policy: RetryPolicy) -> AttemptEnd:
     """The end of an attempt that the worker broke off, or whose handler cancelled itself."""
     job = running.job
     match running.stop:
         case Stop.CANCEL:
-            return AttemptEnd(job.id, job.lease, Outcome.CANCELLED, error="cancelled on request")
+            return cancelled(job)
         case Stop.HAND_BACK:
-            return AttemptEnd(job.id, job.lease, Outcome.HANDED_BACK, error="handed back by its worker")
+            return handed_back(job)
         case Stop.TIMEOUT:
             return failed(job, f"timed out after {running.timeout:g} s", None, policy)
         case None:

@@ -4,8 +4,8 @@
       ▲                                                     │
       └───────────────── a slot is free ◀───────────────────┘
 
-Everything is sized by free slots: one fetch asks for as many ids as there are free slots, one UPDATE claims them all,
-and ends are written together. A worker holds no job that it does not run.
+Everything is sized by free slots: one fetch asks for as many ids as there are slots free, or about to be free before
+the claim is back (`Lookahead`); one UPDATE claims them all, and ends are written together.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -22,26 +22,32 @@ from typing import Any, Final
 import structlog
 
 from goqueue.broker import Broker
-from goqueue.broker.redis import BLOCK_SECONDS, weighted_order
+from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
 from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
-from goqueue.store import attempts, queues
+from goqueue.store import attempts
 from goqueue.store.connect import Database
-from goqueue_worker.attempt import Reports, RunningAttempt, Stop, run
+from goqueue_worker.attempt import Reports, RunningAttempt, Stop, cancelled, handed_back, run
 from goqueue_worker.completer import BACKLOG, Completer
+from goqueue_worker.hearing import Hearing
+from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.requests import Requests
 
 TICK: Final = 0.1
-"""Seconds between two looks at deadlines and reports."""
+"""Seconds between two looks at deadlines, and the longest that a claimed job waits for its slot."""
+
+AHEAD: Final = 4
+"""Jobs claimed beyond the free slots at most, in multiples of all slots."""
+
+FETCH_LOOPS: Final = 2
+"""Claims under way at the same time."""
 
 BLOCKED_AFTER: Final = 60.0
 """Seconds without a turn of the event loop after which the process counts as stuck."""
-
-DEAF_AFTER: Final = 20.0
-"""Seconds without a fetch that came back after which the worker asks whether it is deaf."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +72,14 @@ class Worker:
         self._registry = registry
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._weights = settings.weights(engine.queues)
-        self._paused: set[str] = set()
         self._policy = RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds)
         self._running: dict[int, RunningAttempt] = {}
+        self._turn = asyncio.Lock()
+        self._reserved = 0  # fetched, not yet claimed
+        self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
+        self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
+        self._ended = 0
+        self._starting = False
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._joined = asyncio.Event()
@@ -78,6 +89,14 @@ class Worker:
         self._finished: Counter[str] = Counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._completer = Completer(database)
+        self._requests = Requests(
+            database,
+            broker,
+            engine.heartbeat_seconds,
+            jobs=lambda: [*self._running, *(job.id for _, job in self._held)],
+            cancel=self._cancel,
+            resumed=self._freed.set,
+        )
         self._loop = asyncio.get_running_loop()
         self._membership = Membership(
             dsn,
@@ -89,32 +108,49 @@ class Worker:
             self._from_thread(self._on_joined),
             self._from_thread(self.hand_back_all),
         )
-        self.fetched_at = time.monotonic()
-        """When the fetch loop last came round (`time.monotonic()`)."""
-        self._deaf = False
+        self.hearing = Hearing(broker)
         self.ticked_at = time.monotonic()
         """When the event loop last ran our timer."""
 
     # --- the hot path ------------------------------------------------------------------------------------------------
 
     async def _fetch_loop(self) -> None:
+        """Two of these take turns: PostgreSQL claims for one while Redis or the handlers work for the other."""
         while not self._stopping.is_set():
-            free = self._settings.concurrency - len(self._running)
-            open_queues = {name: weight for name, weight in self._weights.items() if name not in self._paused}
-            if free <= 0 or self._membership.fenced or self._completer.backlog > BACKLOG or not open_queues:
-                self.fetched_at = time.monotonic()
-                await self._wait_for_slot()
+            async with self._turn:
+                ready = await self._fetch()
+                self._reserved += len(ready)
+            if not ready:
                 continue
-            try:
-                ready = await self._broker.fetch(weighted_order(open_queues), free)
-            except BrokerUnavailable as error:
-                log.warning("fetch failed, trying again", error=error.message)
-                await self._pause(0.5)
-                continue
-            self.fetched_at = time.monotonic()
-            if ready:
-                for job in await self._claim(ready):
-                    self._start(job)
+            fetched = time.monotonic()
+            claimed = await self._claim(ready)
+            self._reserved -= len(ready)
+            now = time.monotonic()
+            self._lookahead.claimed(now - fetched, self._ended, now)
+            self._held.extend((now, job) for job in claimed)
+            self._start_held()
+            self._freed.set()
+
+    async def _fetch(self) -> list[ReadyJob]:
+        """Ready jobs for the free slots and for those about to be free; none when stopping or after an error."""
+        while not self._stopping.is_set():
+            most = self._settings.concurrency
+            room = most + self._lookahead.jobs - len(self._running) - len(self._held) - self._reserved
+            open_queues = {name: weight for name, weight in self._weights.items() if name not in self._requests.paused}
+            may = self._membership.worker_id is not None and not self._membership.fenced
+            if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
+                try:
+                    ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
+                except BrokerUnavailable as error:
+                    log.warning("fetch failed, trying again", error=error.message)
+                    await self._pause(0.5)
+                else:
+                    self.hearing.heard()
+                    return ready
+            else:
+                self.hearing.heard()
+                await self._pause_until_freed(0.2)
+        return []
 
     async def _claim(self, ready: list[ReadyJob]) -> list[ClaimedJob]:
         """Claim what was fetched; what cannot be claimed now goes back to Redis, since it is gone from there."""
@@ -135,11 +171,17 @@ class Worker:
             log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids))
         return []
 
+    def _start_held(self) -> None:
+        while self._held and len(self._running) < self._settings.concurrency:
+            self._start(self._held.popleft()[1])
+
     def _start(self, job: ClaimedJob) -> None:
         kind = self._registry.get(job.type)
         timeout = job.timeout or (kind.timeout if kind else 60.0)
         running = RunningAttempt(job, timeout, self._reports)
         if (former := self._running.get(job.id)) is not None:
+            if former.job.lease > job.lease:
+                return
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
         self._busy[job.queue] += 1
@@ -161,10 +203,19 @@ class Worker:
         self._busy[job.queue] -= 1
         self._finished[job.queue] += 1
         self._spent[job.queue] += time.perf_counter() - started
+        self._ended += 1
         self._completer.put(end)
         self._freed.set()
+        if self._held and not self._starting:
+            # Not from here: a handler that never waits would start the next one from within the end of the last.
+            self._starting = True
+            self._loop.call_soon(self._start_next)
         if end.outcome is not Outcome.COMPLETED:
             self._tell(job, end)
+
+    def _start_next(self) -> None:
+        self._starting = False
+        self._start_held()
 
     # --- around it ---------------------------------------------------------------------------------------------------
 
@@ -191,21 +242,21 @@ class Worker:
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
             asyncio.create_task(self._report_loop(), name="reports"),
-            asyncio.create_task(self._control_loop(), name="control"),
-            asyncio.create_task(self._look_loop(), name="look"),
-            asyncio.create_task(self._hearing_loop(), name="hearing"),
+            asyncio.create_task(self._requests.hear(), name="hear"),
+            asyncio.create_task(self._requests.look(), name="look"),
+            asyncio.create_task(self.hearing.watch(), name="hearing"),
         ]
         self._membership.start()
         log.info("worker started", worker=self.name, queues=list(self._weights), concurrency=self._settings.concurrency)
-        fetching = asyncio.create_task(self._fetch_loop(), name="fetch")
+        fetching = [asyncio.create_task(self._fetch_loop(), name=f"fetch-{number}") for number in range(FETCH_LOOPS)]
         try:
-            await self._until_stopped([fetching, completing, *duties])
+            await self._until_stopped([*fetching, completing, *duties])
             await self._end_fetch(fetching)
             await self._drain()
         finally:
-            for task in (fetching, completing, *duties):
+            for task in (*fetching, completing, *duties):
                 task.cancel()
-            await asyncio.gather(fetching, completing, *duties, return_exceptions=True)
+            await asyncio.gather(*fetching, completing, *duties, return_exceptions=True)
             await asyncio.to_thread(self._membership.leave)
             self._threads.shutdown(wait=False, cancel_futures=True)
             log.info("worker stopped", worker=self.name)
@@ -226,20 +277,21 @@ class Worker:
         self._stopping.set()
         self._freed.set()
 
-    async def _end_fetch(self, fetching: asyncio.Task[None]) -> None:
+    async def _end_fetch(self, fetching: list[asyncio.Task[None]]) -> None:
         """Wake the fetch that may be blocked; never cancel it, since what it has just popped would be lost to Redis."""
-        while not fetching.done():
+        while not all(task.done() for task in fetching):
             with contextlib.suppress(BrokerUnavailable):
                 await self._broker.wake_fetch()
-            await asyncio.wait({fetching}, timeout=0.1)
-        fetching.result()
+            await asyncio.wait(fetching, timeout=0.1)
+        for task in fetching:
+            task.result()
 
     async def _drain(self) -> None:
         """Let running jobs finish within the grace period, hand back the rest uncharged, write every end."""
         deadline = time.monotonic() + self._settings.grace_seconds
+        self._hand_back_held()
         log.info("draining", running=len(self._running), grace_seconds=self._settings.grace_seconds)
         while self._running and time.monotonic() < deadline:
-            self._freed.clear()
             await self._pause_until_freed(deadline - time.monotonic())
         if self._running:
             log.warning("grace period over, handing back", jobs=list(self._running)[:20])
@@ -253,8 +305,22 @@ class Worker:
 
     def hand_back_all(self) -> None:
         """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
+        self._hand_back_held()
         for running in list(self._running.values()):
             running.interrupt(Stop.HAND_BACK)
+
+    def _hand_back_held(self) -> None:
+        for _, job in self._held:
+            self._completer.put(handed_back(job))
+        self._held.clear()
+
+    def _cancel(self, job_id: int) -> None:
+        """Somebody asked for it: now if the job waits for its slot, else as soon as its handler lets go."""
+        if running := self._running.get(job_id):
+            running.interrupt(Stop.CANCEL)
+        for entry in [entry for entry in self._held if entry[1].id == job_id]:
+            self._held.remove(entry)
+            self._completer.put(cancelled(entry[1]))
 
     def _from_thread(self, call: Any) -> Any:
         return lambda *arguments: self._loop.call_soon_threadsafe(call, *arguments)
@@ -275,11 +341,8 @@ class Worker:
         }
         return Standing(len(self._running), self._stopping.is_set(), stats)
 
-    async def _wait_for_slot(self) -> None:
-        self._freed.clear()
-        await self._pause_until_freed(0.2)
-
     async def _pause_until_freed(self, seconds: float) -> None:
+        self._freed.clear()
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._freed.wait()
@@ -302,6 +365,9 @@ class Worker:
             for running in list(self._running.values()):
                 if running.deadline < now:
                     running.interrupt(Stop.TIMEOUT)
+            if self._held and now - self._held[0][0] > TICK:
+                self._lookahead.missed()
+                self._hand_back_held()
 
     async def _report_loop(self) -> None:
         while True:
@@ -321,57 +387,11 @@ class Worker:
         except StoreUnavailable:
             log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
 
-    async def _control_loop(self) -> None:
-        """Cancel requests and pauses as they are made; what is missed is found by `_look_loop`."""
-        while True:
-            try:
-                async for message in self._broker.listen(self._broker.control_channel):
-                    verb, _, argument = message.partition(" ")
-                    if verb == "cancel" and (running := self._running.get(int(argument))):
-                        running.interrupt(Stop.CANCEL)
-                    elif verb in ("pause", "resume", ""):
-                        await self._look_at_pauses()
-            except (BrokerUnavailable, StoreUnavailable):
-                await self._pause(1.0)
-
-    async def _look_loop(self) -> None:
-        """PostgreSQL's word on cancel requests and pauses, once a heartbeat."""
-        while True:
-            try:
-                await self._look_at_pauses()
-                if self._running:
-                    async with self._database.connection() as connection:
-                        for job_id in await attempts.cancel_requests(connection, list(self._running)):
-                            if running := self._running.get(job_id):
-                                running.interrupt(Stop.CANCEL)
-            except StoreUnavailable:
-                pass
-            await asyncio.sleep(self._engine.heartbeat_seconds)
-
-    async def _look_at_pauses(self) -> None:
-        async with self._database.connection() as connection:
-            self._paused = await queues.paused(connection)
-        self._freed.set()
-
-    async def _hearing_loop(self) -> None:
-        """A worker is deaf where fetches do not come back although Redis answers others: only a restart helps."""
-        while True:
-            await asyncio.sleep(DEAF_AFTER / 4)
-            if time.monotonic() - self.fetched_at < DEAF_AFTER:
-                self._deaf = False
-                continue
-            try:
-                async with asyncio.timeout(5 * BLOCK_SECONDS):
-                    await self._broker.ping()
-                self._deaf = True
-            except (BrokerUnavailable, TimeoutError):
-                self._deaf = False  # nobody hears Redis; a restart would change nothing
-
     def unwell(self) -> dict[str, str]:
         """Why the process should be restarted, for its liveness probe; empty where it should not."""
         wrong = {}
-        if self._deaf:
-            wrong["fetch"] = f"no fetch came back for {time.monotonic() - self.fetched_at:.0f} s"
+        if self.hearing.deaf:
+            wrong["fetch"] = f"no fetch came back for {time.monotonic() - self.hearing.fetched_at:.0f} s"
         if time.monotonic() - self.ticked_at > BLOCKED_AFTER:
             wrong["loop"] = f"a handler blocks the event loop since {time.monotonic() - self.ticked_at:.0f} s"
         return wrong
