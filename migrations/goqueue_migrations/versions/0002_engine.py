@@ -49,7 +49,7 @@ ALTER TABLE jobs
         CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'cancelled')),
     ADD CONSTRAINT jobs_final_is_finished
         CHECK ((finished_at IS NOT NULL) = (status IN ('completed', 'failed', 'cancelled'))),
-    SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 10000,
+    SET (fillfactor = 33, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 10000,
          autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
 CREATE INDEX jobs_queue_id ON jobs (queue, id);
 CREATE INDEX jobs_dispatch ON jobs (dispatch_at) WHERE dispatch_at IS NOT NULL;
