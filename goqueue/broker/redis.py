@@ -6,6 +6,7 @@ of all of it the dispatcher pushes every waiting job anew.
 """
 
 import contextlib
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -42,6 +43,10 @@ class _Packing:
     def pack_command(self, *arguments: Any) -> Any:
         """The command as it is sent."""
         return _pack(*arguments) if len(arguments) > _LONG else super().pack_command(*arguments)  # type: ignore[misc]
+
+
+NOTED: Final = 100
+"""A run of ids longer than this is worth a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Broker:
         self._prefix = settings.prefix
         self._fetcher: Any = None
         self._fetcher_id: int | None = None
+        self._noted = f"{settings.prefix}:pushed"
         self.control_channel = f"{settings.prefix}:control"
         self.arrivals_channel = f"{settings.prefix}:arrivals"
 
@@ -133,6 +139,27 @@ class Broker:
                     pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
                 pipe.publish(self.arrivals_channel, queue)
             await pipe.execute()
+        if arrived:
+            await self._note(sorted(id for scores in by_queue.values() for id in scores))
+
+    async def _note(self, ids: Sequence[int]) -> None:
+        """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
+
+        After the push and not with it: a push without its note is harmless, a note without its push is not.
+        """
+        runs = {f"{first}-{last}": last for first, last in runs_of(ids) if last - first >= NOTED}
+        if runs:
+            async with _speaking():
+                await self._redis.zadd(self._noted, runs)
+
+    async def noted(self, start: int) -> list[tuple[int, int]]:
+        """Runs of ids (first, last) that their enqueuers pushed; those that end before `start` are forgotten."""
+        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
+            pipe.zrange(self._noted, 0, -1)
+            _, runs = await pipe.execute()
+        pairs = (run.decode().partition("-") for run in runs)
+        return [(int(first), int(last)) for first, _, last in pairs]
 
     async def fetch(self, queues: Sequence[str], count: int, block: float = BLOCK_SECONDS) -> list[ReadyJob]:
         """Wait up to `block` seconds for ready jobs of the first of `queues` that has some; at most `count`.
@@ -214,6 +241,14 @@ class Broker:
         """Leave the mark, after all waiting jobs have been pushed."""
         async with _speaking():
             await self._redis.set(f"{self._prefix}:epoch", mark)
+
+
+def runs_of(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending ids as runs (first, last) without a gap."""
+    if not ids:
+        return []
+    breaks = [at for at in range(1, len(ids)) if ids[at] != ids[at - 1] + 1]
+    return [(ids[start], ids[stop - 1]) for start, stop in itertools.pairwise([0, *breaks, len(ids)])]
 
 
 def weighted_order(weights: dict[str, int]) -> list[str]:

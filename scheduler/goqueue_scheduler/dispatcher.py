@@ -4,7 +4,8 @@ Three sweeps, from cheap to thorough:
 - due       each tick: jobs whose `dispatch_at` came (scheduled, retried, handed back, rescued).
 - strays    each second: jobs younger than the last look whose enqueuer may have died between commit and push, or
             whose transaction (a library user's own) took longer than the due sweep looks back.
-            Each id is looked at once, so the cost is one row read a job, at any depth.
+            Each id is looked at once, so the cost is one row read a job, at any depth; none for long runs of ids
+            that their enqueuer noted in Redis after its push (a bulk).
 - reconcile every minute, and at once when the lead changes, Redis lost its contents or a worker died: all open jobs.
 Pushing a job that stands there already changes nothing.
 """
@@ -12,6 +13,7 @@ Pushing a job that stands there already changes nothing.
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -50,6 +52,16 @@ class Sweeps:
     waiting: dispatch.Boundary | None = None
     waiting_since: float = 0.0
     reconciled_at: float = 0.0
+
+
+def gaps(start: int, stop: int, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts (from, up to but without) of start..stop that lie in none of the runs (first, last)."""
+    for first, last in sorted(runs):
+        if start < min(first, stop):
+            yield start, min(first, stop)
+        start = max(start, last + 1)
+    if start < stop:
+        yield start, stop
 
 
 class Dispatcher:
@@ -126,14 +138,15 @@ class Dispatcher:
         ):
             return
         stop = sweeps.waiting.next_id
-        while True:
-            strays = await dispatch.recent(connection, sweeps.swept, stop)
-            missed = [job for job in strays if job.id not in sweeps.due_pushed]
-            await self._broker.push(missed, arrived=False)
-            self.repaired += len(missed)
-            sweeps.swept = strays[-1].id + 1 if len(strays) == dispatch.CHUNK else stop
-            if sweeps.swept == stop:
-                break
+        for start, end in gaps(sweeps.swept, stop, await self._broker.noted(sweeps.swept)):
+            sweeps.swept = start
+            while sweeps.swept < end:
+                strays = await dispatch.recent(connection, sweeps.swept, end)
+                missed = [job for job in strays if job.id not in sweeps.due_pushed]
+                await self._broker.push(missed, arrived=False)
+                self.repaired += len(missed)
+                sweeps.swept = strays[-1].id + 1 if len(strays) == dispatch.CHUNK else end
+        sweeps.swept = stop
         sweeps.waiting = None
 
     async def reconcile(self, connection: Connection, sweeps: Sweeps) -> None:
