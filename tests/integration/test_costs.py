@@ -31,6 +31,32 @@ async def spent(engine: Engine) -> Spent:
     return Spent(int(rows[0][0]), sum(command["calls"] for command in statistics.values()), int(rows[0][1]))
 
 
+def since(before: Spent, after: Spent) -> Spent:
+    return Spent(
+        after.transactions - before.transactions,
+        after.commands - before.commands,
+        (after.wal_bytes - before.wal_bytes) // JOBS,
+    )
+
+
+async def test_a_job_of_a_bulk_costs_a_two_hundredth_of_a_statement_and_five_hundred_bytes_of_log(
+    engine: Engine,
+) -> None:
+    order = NewJob("default", "nothing", {"pad": "x" * 200})
+    await engine.service.enqueue_many([order] * 1000)  # connects, and extends the table
+    await engine.service.close()
+    await engine.execute("CHECKPOINT")
+    before = await spent(engine)
+    for _ in range(JOBS // 1000):
+        await engine.service.enqueue_many([order] * 1000)
+    await engine.service.close()
+    per_job = since(before, await spent(engine))
+    print(f"{JOBS} jobs: {per_job}")
+    assert per_job.transactions < JOBS / 200
+    assert per_job.commands < JOBS / 200
+    assert per_job.wal_bytes < 900
+
+
 async def test_a_drained_job_costs_a_hundredth_of_a_statement_and_eight_hundred_bytes_of_log(engine: Engine) -> None:
     async def nothing(payload: Any, job: JobContext) -> None: ...
 
@@ -50,11 +76,7 @@ async def test_a_drained_job_costs_a_hundredth_of_a_statement_and_eight_hundred_
 
         await eventually(done, 30)
         after = await spent(engine)
-    per_job = Spent(
-        after.transactions - before.transactions,
-        after.commands - before.commands,
-        (after.wal_bytes - before.wal_bytes) // JOBS,
-    )
+    per_job = since(before, after)
     print(f"{JOBS} jobs: {per_job}")
     assert per_job.transactions < JOBS / 100
     assert per_job.commands < JOBS / 100
