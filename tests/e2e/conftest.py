@@ -7,6 +7,7 @@
     keep     the installation of an earlier run is used as well, and everything is left as it is at the end
 """
 
+import json
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.installation import Installation, releases, remove_everything
 from tests.e2e import preparation
-from tests.e2e.system import FIGURES, NAMESPACE, RELEASE, System, values
+from tests.e2e.system import FIGURES, NAMESPACE, RELEASE, System, each_minute, values
 
 _SYSTEM: list[System] = []
 MODE = os.environ.get("GOQUEUE_E2E", "")
@@ -44,6 +45,8 @@ def installation(cluster: Cluster) -> Installation:
     made.prepare()
     preparation.prepare(cluster)
     made.install()
+    made.kubectl("apply", "-f", "-", stdin=json.dumps(each_minute()).encode())
+    cluster.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s", timeout=70)
     return made
 
 

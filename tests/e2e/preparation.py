@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from tests.cluster.cluster import Cluster
 from tests.e2e.system import NAMES, NAMESPACE, OTHER, PODS, Object, config_map
 
-_RECEIVER = f"receiver.{NAMESPACE}.svc.cluster.local"
+_RECEIVER_ADDRESS = "10.96.0.77"
+"""As in receiver.yaml."""
 
 
 def namespace(name: str) -> Object:
@@ -29,7 +30,7 @@ def certificate(folder: Path) -> None:
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
 
-    names = ",".join(f"DNS:{name}" for name in ("receiver", _RECEIVER, *NAMES))
+    names = ",".join(f"DNS:{name}" for name in ("receiver", *NAMES))
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=e2e")
     openssl("req", *key, "-keyout", "tls.key", "-out", "tls.csr", "-subj", "/CN=receiver")
@@ -42,12 +43,10 @@ def point_names(cluster: Cluster) -> None:
     """Let the cluster's DNS lead the samples' webhook names to the receiver."""
     system = ("-n", "kube-system")
     corefile = cluster.kubectl(*system, "get", "configmap", "coredns", "-o", "jsonpath={.data.Corefile}")
-    rules = [f"rewrite name exact {name} {_RECEIVER}" for name in NAMES]
-    if rules[0] in corefile:
+    hosts = f"    hosts {{\n       {_RECEIVER_ADDRESS} {' '.join(NAMES)}\n       fallthrough\n    }}\n"
+    if hosts in corefile:
         return
-    wanted = corefile.replace("    errors\n", "    errors\n" + "".join(f"    {rule}\n" for rule in rules), 1)
-    body = config_map("coredns", Corefile=wanted)
-
+    body = config_map("coredns", Corefile=corefile.replace("    errors\n", f"    errors\n{hosts}", 1))
     cluster.kubectl(*system, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(body).encode())
     cluster.kubectl(*system, "rollout", "restart", "deployment/coredns")
 

@@ -29,22 +29,26 @@ SECRET = "whsec_" + base64.b64encode(b"the secret of the test's webhooks").decod
 NAMES = ("hooks.example.org", "reports.example.org")
 """Names of the samples' webhooks; in this cluster they lead to the receiver."""
 
-QUEUES = ("default", "email", "webhooks", "payment", "work")
+BUILT_IN = ("default", "email", "webhooks", "payment")
+QUEUES = (*BUILT_IN, "work", "scale")
+EACH_MINUTE = "each-minute"
 Object = dict[str, Any]
 Found = TypeVar("Found")
 
 
 def pools() -> Mapping[str, Any]:
-    """`default` for the built-in queues; `work`, whose pods do one thing at a time."""
+    """`default` for the built-in queues; `work` and `scale`, whose pods do one thing at a time."""
     quick = {"scaling": {"scaleDownWindowSeconds": 5}}
+    single = {"concurrency": 1, "minReplicas": 0, "maxReplicas": 4}
     return {
         "default": {
-            "queues": [queue for queue in QUEUES if queue != "work"],
+            "queues": list(BUILT_IN),
             "minReplicas": 0,
             "maxReplicas": 3,
             "spec": quick,
         },
-        "work": {"queues": ["work"], "concurrency": 1, "minReplicas": 0, "maxReplicas": 4, "spec": quick},
+        "work": {"queues": ["work"], "spec": quick, **single},
+        "scale": {"queues": ["scale"], "spec": {"scaling": quick["scaling"] | {"targetWaitSeconds": 5}}, **single},
     }
 
 
@@ -273,6 +277,13 @@ def gqj(name: str, payload: Mapping[str, Any] | None = None, **spec: Any) -> Obj
         "metadata": {"name": name, "labels": {"app": "e2e"}},
         "spec": {"queue": "work", "type": "work", "payload": payload or {}, **spec},
     }
+
+
+def each_minute() -> Object:
+    """The GoQueueSchedule that the test of schedules looks at; its jobs are none of the other tests' business."""
+    template = {"spec": {"queue": "default", "type": "work", "payload": {}}}
+    body = gqj(EACH_MINUTE) | {"kind": "GoQueueSchedule"}
+    return body | {"spec": {"cron": "* * * * *", "jobTemplate": template}}
 
 
 def config_map(name: str, files: Iterable[Path] = (), **data: str) -> Object:
