@@ -1,7 +1,7 @@
 """Workers come when jobs do, as many as are needed, and go when nothing is left; with the times of each step."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -37,9 +37,9 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def running(pods: Watching, number: int) -> Any:
-    """A check whether so many different pods run; to be asked of each state in turn."""
-    names: set[str] = set()
+def running(number: int, known: Iterable[str] = ()) -> Callable[[dict[str, Any]], bool]:
+    """A check whether so many different pods run, those of `known` included; to be asked of each state in turn."""
+    names = set(known)
 
     def there(pod: dict[str, Any]) -> bool:
         statuses = pod["status"].get("containerStatuses", [])
@@ -71,7 +71,7 @@ def test_from_none_to_one_and_back(system: System, deployment: Watching, pods: W
     for _ in range(3):
         began, ids = enqueue(system)
         decided = deployment.first("a replica", lambda one: one["spec"]["replicas"] == 1, since=began, timeout=20)
-        runs = pods.first("a pod to run", running(pods, 1), since=began, timeout=30)
+        runs = pods.first("a pod to run", running(1), since=began, timeout=30)
         job = system.status(ids[0], "completed", timeout=40)
         rounds.append(
             {
@@ -89,9 +89,10 @@ def test_from_none_to_one_and_back(system: System, deployment: Watching, pods: W
 def test_from_one_to_many_and_back_to_none(system: System, deployment: Watching, pods: Watching) -> None:
     _, first = enqueue(system)
     system.status(first[0], "processing", "completed", timeout=40)
+    known = pods.latest()
     began, ids = enqueue(system, 12)
     decided = deployment.first("4 replicas", lambda one: one["spec"]["replicas"] == 4, since=began, timeout=30)
-    runs = pods.first("4 pods to run", running(pods, 4), timeout=40)
+    runs = pods.first("4 pods to run", running(4, known), since=decided, timeout=40)
     back = gone(system, deployment, pods, ids)
     starts = sorted(moment(system.job(id)["started_at"]) for id in ids)
     system.note(
