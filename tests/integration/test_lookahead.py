@@ -112,3 +112,24 @@ async def test_a_drain_hands_back_what_was_claimed_ahead_and_finishes_what_runs(
         let_go.set()
     [ran] = runs
     assert (await engine.service.get(ran)).status == "completed"
+
+
+async def test_jobs_claimed_ahead_start_in_the_order_of_their_queue(engine: Engine) -> None:
+    started: list[int] = []
+
+    async def notes(payload: Any, job: JobContext) -> None:
+        started.append(job.job_id)
+        await asyncio.sleep(0)
+
+    engine.handle("notes", notes)
+    low = [await engine.enqueue("notes") for _ in range(40)]
+    high = [await engine.enqueue("notes", priority=9) for _ in range(40)]
+    await engine.service.close()  # all are pushed
+    async with engine.worker(concurrency=1) as worker:
+        worker._lookahead = Eager(4, 0.0)
+
+        async def all_started() -> bool:
+            return len(started) == 80
+
+        await eventually(all_started)
+    assert started == high + low

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import orjson
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from goqueue.errors import NeverRetry, RetryIn, Snooze
@@ -18,6 +19,8 @@ from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul
 from goqueue.registry import JobType, field_errors
 from goqueue.retry import RetryPolicy
+
+log = structlog.get_logger(__name__)
 
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
@@ -191,6 +194,21 @@ def interrupted(running: RunningAttempt, policy: RetryPolicy) -> AttemptEnd:
             return failed(job, f"timed out after {running.timeout:g} s", None, policy)
         case None:
             return failed(job, "CancelledError: the handler cancelled itself", None, policy)
+
+
+def tell(job: ClaimedJob, end: AttemptEnd, worker: str) -> None:
+    """One log line about an attempt that did not complete its job."""
+    log.info(
+        "attempt ended",
+        job_id=job.id,
+        type=job.type,
+        queue=job.queue,
+        attempt=job.attempt,
+        outcome=end.outcome.value,
+        error=end.error,
+        retry_in=round(end.delay, 3),
+        worker=worker,
+    )
 
 
 async def _in_thread(threads: Executor, handler: Callable[..., Any], *arguments: Any) -> Any:

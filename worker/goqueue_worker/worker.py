@@ -24,13 +24,13 @@ import structlog
 from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
+from goqueue.job import ClaimedJob, Outcome, ReadyJob
 from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
 from goqueue.store.connect import Database
-from goqueue_worker.attempt import Reports, RunningAttempt, Stop, cancelled, handed_back, run
+from goqueue_worker.attempt import Reports, RunningAttempt, Stop, cancelled, handed_back, run, tell
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
@@ -74,7 +74,8 @@ class Worker:
         self._weights = settings.weights(engine.queues)
         self._policy = RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds)
         self._running: dict[int, RunningAttempt] = {}
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # to fetch
+        self._order = asyncio.Lock()  # to start: what was fetched first starts first, although claims overlap
         self._reserved = 0  # fetched, not yet claimed
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
@@ -123,12 +124,15 @@ class Worker:
             if not ready:
                 continue
             fetched = time.monotonic()
-            claimed = await self._claim(ready)
-            self._reserved -= len(ready)
-            now = time.monotonic()
-            self._lookahead.claimed(now - fetched, self._ended, now)
-            self._held.extend((now, job) for job in claimed)
-            self._start_held()
+            claiming = asyncio.create_task(self._claim(ready))
+            async with self._order:
+                claimed = await claiming
+                self._reserved -= len(ready)
+                now = time.monotonic()
+                self._lookahead.claimed(now - fetched, self._ended, now)
+                place = {job.id: at for at, job in enumerate(ready)}
+                self._held.extend((now, job) for job in sorted(claimed, key=lambda job: place[job.id]))
+                self._start_held()
             self._freed.set()
 
     async def _fetch(self) -> list[ReadyJob]:
@@ -211,26 +215,13 @@ class Worker:
             self._starting = True
             self._loop.call_soon(self._start_next)
         if end.outcome is not Outcome.COMPLETED:
-            self._tell(job, end)
+            tell(job, end, self.name)
 
     def _start_next(self) -> None:
         self._starting = False
         self._start_held()
 
     # --- around it ---------------------------------------------------------------------------------------------------
-
-    def _tell(self, job: ClaimedJob, end: AttemptEnd) -> None:
-        log.info(
-            "attempt ended",
-            job_id=job.id,
-            type=job.type,
-            queue=job.queue,
-            attempt=job.attempt,
-            outcome=end.outcome.value,
-            error=end.error,
-            retry_in=round(end.delay, 3),
-            worker=self.name,
-        )
 
     async def run(self) -> None:
         """Work until `stop()`, then drain.
