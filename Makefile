@@ -44,7 +44,7 @@ bench: setup ## Measure throughput and latency beside River
 	@$(BIN)/python -m benchmarks
 
 cluster: setup ## Start a real Kubernetes on this machine with GoQueue in it
-	@$(BIN)/python -m tests.cluster up
+	@$(BIN)/python -m tests.cluster install
 
 cluster-down: setup ## Remove that Kubernetes
 	@$(BIN)/python -m tests.cluster down

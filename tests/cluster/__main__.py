@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|status|load|kubeconfig|build|image`."""
+"""`python -m tests.cluster up|down|status|load|kubeconfig|build|image|install`."""
 
 import argparse
 import sys
@@ -24,6 +24,7 @@ def _arguments() -> argparse.Namespace:
     commands.add_parser("build", help="build what `up` needs, without starting anything")
     image = commands.add_parser("image", help="build images and print the paths of their archives")
     image.add_argument("names", nargs="+", choices=["goqueue", "postgres", "valkey", "traefik"])
+    commands.add_parser("install", help="bring it up with GoQueue of this checkout, and say how to reach it")
     return parser.parse_args()
 
 
@@ -47,6 +48,8 @@ def main() -> int:
                     cluster.load(archive)
             case "kubeconfig":
                 print(cluster.kubeconfig)
+            case "install":
+                _install(cluster)
             case "build":
                 _build(cluster)
             case "image":
@@ -68,6 +71,30 @@ def _status(cluster: Cluster) -> int:
     print(cluster.kubectl("get", "nodes", "-o", "wide"))
     print(cluster.kubectl("get", "pods", "-A", "-o", "wide"))
     return 0
+
+
+def _install(cluster: Cluster) -> None:
+    from tests.cluster.installation import Installation
+
+    cluster.up()
+    goqueue = Installation(cluster)
+    goqueue.prepare()
+    goqueue.install()
+    goqueue.kubectl("wait", "--for=condition=Available", "gqp", "--all", "--timeout=120s", timeout=130)
+    print(_REACH.format(url=goqueue.url, namespace=goqueue.namespace, config=cluster.kubeconfig, tools=cluster.tools))
+
+
+_REACH = """
+GoQueue runs in namespace {namespace}.
+
+  REST         {url} (reference: {url}/docs)
+  kubectl      export KUBECONFIG={config}
+               alias kubectl={tools.kubectl} helm={tools.helm4}
+               kubectl --namespace {namespace} get pods,gqj,gqs,gqp
+  a job        kubectl --namespace {namespace} apply --filename manifests/samples/process-payment.yaml
+               kubectl --namespace {namespace} get gqj --watch
+  remove all   make cluster-down
+"""
 
 
 def _build(cluster: Cluster) -> None:

@@ -1,6 +1,7 @@
 """GoQueue on the test cluster: its images on the nodes, Traefik before it, and the chart as a release of Helm."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 from tests.cluster import images
 from tests.cluster.cluster import Cluster
+from tests.cluster.loading import CTR
 from tests.cluster.shell import run, say
 from tests.cluster.versions import CHECKOUT, HERE
 
@@ -15,10 +17,10 @@ CHART = CHECKOUT / "charts" / "goqueue"
 NODE_PORT = 30080
 """Where traefik.yaml answers on each node."""
 
+_IMAGE = images.IMAGES["goqueue"]
 Values = Mapping[str, Any]
 
 VALUES: Values = {
-    "image": {"tag": "test"},
     "ingress": {"enabled": True, "className": "traefik", "hosts": [{"host": ""}]},
 }
 """What the chart needs to know of this cluster; all else stays as it is for anybody."""
@@ -40,7 +42,10 @@ class Installation:
         return f"http://{self.cluster.node_address(self.cluster.node_names()[1])}:{NODE_PORT}"
 
     def prepare(self) -> None:
-        """Put the images on the nodes and Traefik into the cluster; quick where they are there."""
+        """Put the images on the nodes and Traefik into the cluster; quick where they are there.
+
+        GoQueue's image gets a tag by its content: what runs is replaced when the code has changed.
+        """
         with ThreadPoolExecutor(1) as one:
             # Traefik starts while the large image is on its way.
             for name in ("traefik", "postgres", "valkey", "goqueue"):
@@ -48,6 +53,16 @@ class Installation:
                 if name == "traefik":
                     applied = one.submit(self._apply_traefik)
             applied.result()
+        listed = self.cluster.node_exec(self.cluster.node_names()[1], [*CTR, "images", "ls", f"name=={_IMAGE}"])
+        (digest,) = re.findall("sha256:([0-9a-f]{12})", listed)
+        self.values = {**self.values, "image": {"tag": self.tag(digest)}}
+
+    def tag(self, name: str) -> str:
+        """Give GoQueue's image another tag, on all nodes that run pods."""
+        repository = _IMAGE.rpartition(":")[0]
+        for node in self.cluster.node_names()[1:]:
+            self.cluster.node_exec(node, [*CTR, "images", "tag", "--force", _IMAGE, f"{repository}:{name}"])
+        return name
 
     def _apply_traefik(self) -> None:
         self.cluster.kubectl("apply", "-f", str(HERE / "traefik.yaml"))
@@ -90,12 +105,10 @@ def releases(cluster: Cluster) -> Iterator[Installation]:
 
 
 def remove_everything(cluster: Cluster) -> None:
-    """Remove all releases with their namespaces, and what they keep in the cluster."""
+    """Remove all releases with their namespaces, and what they keep in the cluster or could not take with them."""
     for found in list(releases(cluster)):
         say(f"removing release {found.release} and namespace {found.namespace}")
         found.uninstall()
         cluster.kubectl("delete", "namespace", found.namespace, "--timeout=120s", timeout=130)
-    definitions = cluster.kubectl("get", "crd", "-o", "name").split()
-    mine = [name for name in definitions if name.endswith(".goqueue.io")]
-    if mine:
-        cluster.kubectl("delete", *mine, "--timeout=60s", timeout=70)
+    kinds = "crd,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
+    cluster.kubectl("delete", kinds, "-l", "app.kubernetes.io/part-of=goqueue", "--timeout=60s", timeout=70)

@@ -4,7 +4,7 @@
 
     (unset)  a cluster that runs is used, and left running; releases of GoQueue in it are removed first
     new      the cluster is made anew, and removed at the end
-    keep     the installation of an earlier run is used as well, and everything is left as it is at the end
+    keep     the installation of an earlier run is upgraded to this checkout, and all is left as it is at the end
 """
 
 import json
@@ -36,18 +36,20 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def installation(cluster: Cluster) -> Installation:
+def installation(cluster: Cluster) -> Iterator[Installation]:
     """The release, installed with Helm, and all pods of the chart ready."""
     made = Installation(cluster, NAMESPACE, RELEASE, values())
-    if MODE == "keep" and any(one.release == RELEASE for one in releases(cluster)):
-        return made
-    remove_everything(cluster)
+    if MODE != "keep" or all(one.release != RELEASE for one in releases(cluster)):
+        remove_everything(cluster)
     made.prepare()
     preparation.prepare(cluster)
     made.install()
     made.kubectl("apply", "-f", "-", stdin=json.dumps(each_minute()).encode())
     cluster.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s", timeout=70)
-    return made
+    yield made
+    if MODE != "keep":
+        remove_everything(cluster)
+        preparation.undo(cluster)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What stands in the cluster before GoQueue does: namespaces, the receiver with its certificate, names, job types."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,8 +9,8 @@ from tempfile import TemporaryDirectory
 from tests.cluster.cluster import Cluster
 from tests.e2e.system import NAMES, NAMESPACE, OTHER, PODS, Object, config_map
 
-_RECEIVER_ADDRESS = "10.96.0.77"
-"""As in receiver.yaml."""
+_RECEIVER_ADDRESS = "10.96.0.77"  # as in receiver.yaml
+_HOSTS = f"    hosts {{\n       {_RECEIVER_ADDRESS} {' '.join(NAMES)}\n       fallthrough\n    }}\n"
 
 
 def namespace(name: str) -> Object:
@@ -39,15 +40,16 @@ def certificate(folder: Path) -> None:
     openssl("x509", "-req", "-in", "tls.csr", "-out", "tls.crt", *sign)
 
 
-def point_names(cluster: Cluster) -> None:
-    """Let the cluster's DNS lead the samples' webhook names to the receiver."""
+def point_names(cluster: Cluster, hosts: str) -> None:
+    """Tell the cluster's DNS some names of its own, instead of those it knows from here."""
     system = ("-n", "kube-system")
     corefile = cluster.kubectl(*system, "get", "configmap", "coredns", "-o", "jsonpath={.data.Corefile}")
-    hosts = f"    hosts {{\n       {_RECEIVER_ADDRESS} {' '.join(NAMES)}\n       fallthrough\n    }}\n"
-    if hosts in corefile:
+    without = re.sub(r"    hosts \{.*?\n    \}\n", "", corefile, flags=re.DOTALL)
+    wanted = without.replace("    errors\n", f"    errors\n{hosts}", 1)
+    if wanted == corefile:
         return
-    body = config_map("coredns", Corefile=corefile.replace("    errors\n", f"    errors\n{hosts}", 1))
-    cluster.kubectl(*system, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(body).encode())
+    body = json.dumps(config_map("coredns", Corefile=wanted)).encode()
+    cluster.kubectl(*system, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=body)
     cluster.kubectl(*system, "rollout", "restart", "deployment/coredns")
 
 
@@ -70,4 +72,10 @@ def prepare(cluster: Cluster) -> None:
             into=NAMESPACE,
         )
     cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(PODS / "receiver.yaml"))
-    point_names(cluster)
+    point_names(cluster, _HOSTS)
+
+
+def undo(cluster: Cluster) -> None:
+    """Remove all of it."""
+    cluster.kubectl("delete", "namespace", NAMESPACE, OTHER, "--ignore-not-found", "--timeout=60s", timeout=70)
+    point_names(cluster, "")

@@ -44,8 +44,8 @@ def test_uninstall_leaves_only_what_is_to_be_kept(system: System) -> None:
         f"customresourcedefinition.apiextensions.k8s.io/goqueue{kind}.goqueue.io"
         for kind in ("jobs", "schedules", "workerpools")
     }
-    assert system.kubectl("get", "pods", "-l", MINE, "-o", "name") == ""
-    assert system.kubectl("get", "pods", "-l", "goqueue.io/pool", "-o", "name") == ""
+    for labels in (MINE, "goqueue.io/pool"):
+        system.wait("delete", "pods", "-l", labels)  # Helm does not wait for those that are about to end
     kept = system.get("gqj", "kept")
     assert "finalizers" not in kept["metadata"]
 
