@@ -34,7 +34,9 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _start_row = Struct(">hiq").pack
+"""Number of columns, length of the id, id."""
 _start_json = Struct(">iB").pack
+"""Length of what follows, version of jsonb's format."""
 _shape_of = attrgetter("queue", "type", "max_retries", "priority", "available_at", "timeout", "source", "trace_context")
 """All that a job says about itself beside its payload (jobs with keys are not copied)."""
 

@@ -192,6 +192,10 @@ async def test_the_statement_timeout_ends_a_copy_and_leaves_nothing(engine: Engi
     async with halfway(engine, service) as (task, _):
         with pytest.raises(StoreTimeout):
             await task
+    async with engine.database.connection() as blocker, blocker.transaction():
+        await blocker.execute("LOCK TABLE jobs IN SHARE MODE")
+        with pytest.raises(StoreTimeout):
+            await service.enqueue_many([NewJob("default", "t", {})] * BATCH)
     assert await engine.rows("SELECT 1 FROM jobs") == []
     assert len(await service.enqueue_many([NewJob("default", "t", {})] * BATCH)) == BATCH
     await service.close()
