@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -13,6 +13,7 @@ from goqueue.scaling import Load, arrival_rate, service_rate
 from goqueue.service import JobService
 from goqueue.store import dispatch, queues
 from goqueue.store.dispatch import WorkerRow
+from goqueue_operator import rows
 
 ARRIVAL_SECONDS: Final = 20.0
 """Seconds over which arrivals are averaged."""
@@ -23,15 +24,44 @@ PACE_SECONDS: Final = 300.0
 log = structlog.get_logger(__name__)
 
 
+Waiting = dict[str, tuple[int, float]]
+"""Queue → (jobs that could run, age of the first in seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What PostgreSQL says of all open jobs. `running`: id of a worker → jobs that it holds."""
+
+    waiting: Waiting
+    running: dict[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One look at the stores. None: not known. `waiting`: queue → (jobs that could run, age of the first in s)."""
+    """One look at the stores. None: not known."""
 
-    waiting: dict[str, tuple[int, float]] | None
+    waiting: Waiting | None
     arrivals: dict[str, float]
     """Jobs a second, by queue."""
     workers: list[WorkerRow] | None
     paused: frozenset[str]
+
+    def checked(self, counted: Counted | None) -> "Facts":
+        """The same, with more work where PostgreSQL knows of more.
+
+        Redis may have lost what it held. And a worker says only with its heartbeat how much it holds: what it fetched
+        since then is missing on both sides.
+        """
+        if counted is None:
+            return replace(self, waiting=None)
+        busy = counted.running
+        workers = self.workers and [replace(one, busy=max(one.busy, busy.get(one.id, 0))) for one in self.workers]
+        return replace(self, waiting=_larger(self.waiting or {}, counted.waiting), workers=workers)
+
+
+def _larger(one: Waiting, other: Waiting) -> Waiting:
+    """For each queue whichever of the two says that more waits."""
+    return {queue: max(one.get(queue, (0, 0.0)), other.get(queue, (0, 0.0))) for queue in {*one, *other}}
 
 
 @dataclass(slots=True)
@@ -74,9 +104,8 @@ class Looker:
         workers, paused = await self._rows()
         waiting = await self._depths()
         self.redis_away = waiting is None
-        if waiting is None:
-            waiting = await self.counted()
-        return Facts(waiting, self._arrivals(), workers, frozenset(paused))
+        facts = Facts(waiting, self._arrivals(), workers, frozenset(paused))
+        return facts.checked(await self.counted()) if waiting is None else facts
 
     async def _rows(self) -> tuple[list[WorkerRow] | None, set[str]]:
         try:
@@ -85,7 +114,7 @@ class Looker:
         except (StoreUnavailable, StoreTimeout):
             return None, set()
 
-    async def _depths(self) -> dict[str, tuple[int, float]] | None:
+    async def _depths(self) -> Waiting | None:
         try:
             depths = await self._service.broker.depths(self._known)
             self._arrived.append((time.monotonic(), await self._service.broker.arrived()))
@@ -99,14 +128,14 @@ class Looker:
             for queue, depth in depths.items()
         }
 
-    async def counted(self) -> dict[str, tuple[int, float]] | None:
-        """The same as PostgreSQL counts it."""
+    async def counted(self) -> Counted | None:
+        """What PostgreSQL counts."""
         try:
             async with self._service.database.connection() as connection:
-                counts = await queues.open_counts(connection)
+                counts, running = await queues.open_counts(connection), await rows.running(connection)
         except (StoreUnavailable, StoreTimeout):
             return None
-        return {count.queue: (count.ready, count.oldest_seconds or 0.0) for count in counts}
+        return Counted({count.queue: (count.ready, count.oldest_seconds or 0.0) for count in counts}, running)
 
     def _arrivals(self) -> dict[str, float]:
         return {

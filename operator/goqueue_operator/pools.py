@@ -166,20 +166,18 @@ class Pools:
 
     async def _look(self, full: bool) -> None:
         facts = await self._looker.look()
-        counted: dict[str, tuple[int, float]] | None = None
+        sure: Facts | None = None
         for pool in list(self.pools.values()):
             try:
                 if full or pool.built is None:
                     await self._see(pool)
                 decision, amount = self._decide(pool, facts)
                 if decision.replicas < self._current(pool) and not self._looker.redis_away:
-                    # Before anything goes: Redis may have lost what it held, and then PostgreSQL knows better; and
-                    # pods that have come since the last full look may be busy.
+                    # Before anything goes: PostgreSQL may know of more work, and pods that have come since the last
+                    # full look may be busy.
                     if not full:
                         await self._see(pool)
-                    counted = counted if counted is not None else await self._looker.counted()
-                    worse = None if counted is None or facts.waiting is None else _larger(counted, facts.waiting)
-                    facts = Facts(worse, facts.arrivals, facts.workers, facts.paused)
+                    facts = sure = sure or facts.checked(await self._looker.counted())
                     decision, amount = self._decide(pool, facts)
                 pool.history = decision.history
                 if pool.found is None and not await self._is_there(pool):
@@ -309,8 +307,3 @@ def _keep_restart(found: Object | None, wanted: Object) -> None:
     if RESTARTED in old:
         metadata = wanted["spec"]["template"]["metadata"]
         metadata["annotations"] = {**metadata.get("annotations", {}), RESTARTED: old[RESTARTED]}
-
-
-def _larger(one: dict[str, tuple[int, float]], other: dict[str, tuple[int, float]]) -> dict[str, tuple[int, float]]:
-    """For each queue whichever of the two says that more waits."""
-    return {queue: max(one.get(queue, (0, 0.0)), other.get(queue, (0, 0.0))) for queue in {*one, *other}}

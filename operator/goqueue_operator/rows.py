@@ -42,6 +42,15 @@ SELECT id, source_key FROM jobs
 WHERE source = %(source)s AND finished_at IS NULL AND dispatch_at IS NOT NULL AND id < {sql.FLOOR}
 """  # noqa: S608 - the floor is a constant
 
+RUNNING: Final[LiteralString] = f"""
+SELECT worker_id, count(*) AS jobs FROM (
+    SELECT worker_id FROM jobs WHERE id >= {sql.FLOOR} AND finished_at IS NULL AND status = 'processing'
+    UNION ALL
+    SELECT worker_id FROM jobs WHERE dispatch_at IS NOT NULL AND id < {sql.FLOOR} AND finished_at IS NULL
+        AND status = 'processing'
+) AS held WHERE worker_id IS NOT NULL GROUP BY worker_id
+"""  # noqa: S608 - the floor is a constant
+
 STATUSES: Final[LiteralString] = "SELECT id, status FROM jobs WHERE id = ANY(%s)"
 
 ENDS: Final[LiteralString] = "SELECT id, status, finished_at FROM jobs WHERE id = ANY(%s)"
@@ -136,6 +145,11 @@ async def open_ours(connection: Connection) -> list[tuple[int, str]]:
     """(id, `source_key`) of the open jobs that some operator made; costs as much as there are open jobs."""
     parameters = {"source": Source.KUBERNETES.value}
     return [(row[0], row[1] or "") for row in await fetch_all(connection, OPEN_OURS, parameters)]
+
+
+async def running(connection: Connection) -> dict[int, int]:
+    """Id of a worker → jobs that it holds now; costs as much as there are open jobs."""
+    return dict(await fetch_all(connection, RUNNING))
 
 
 async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, JobStatus]:

@@ -114,6 +114,30 @@ async def test_busy_pods_cost_more_to_delete(world: World) -> None:
         assert left["annotations"][COST] == "2"
 
 
+async def test_a_job_that_has_just_begun_keeps_its_pod(world: World) -> None:
+    async with world.operator():
+        await pool(world, minReplicas=1)
+        await replicas(world, 1)
+        name = (await eventually(one_pod(world)))["metadata"]["name"]
+        # As between a claim and the worker's next heartbeat.
+        await world.engine.execute(
+            "INSERT INTO workers (name, queues, concurrency, busy) VALUES (%s, '{default}', 2, 0)", f"{name}-1"
+        )
+        await world.engine.execute(
+            "INSERT INTO jobs (queue, type, payload, status, worker_id, lease, attempts) "
+            "SELECT 'default', 'echo', '{}', 'processing', max(id), 1, 1 FROM workers"
+        )
+        await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", '{"spec":{"minReplicas":0}}')
+
+        async def known() -> bool:
+            return bool((await world.get("gqp", "pool"))["status"].get("busy") == 1)
+
+        await eventually(known)
+        assert (await deployment(world))["spec"]["replicas"] == 1
+        await world.engine.execute("UPDATE jobs SET status = 'completed', finished_at = now()")
+        await replicas(world, 0)
+
+
 def one_pod(world: World) -> Any:
     async def there() -> Any:
         names = (await world.kubectl("get", "pods", "-o", "name")).split()
