@@ -4,8 +4,8 @@ BIN := .venv/bin
 TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format test-unit test-integration test-chaos test-e2e bench cluster cluster-down \
-	docs lock clean
+.PHONY: help setup run test lint format test-unit test-integration test-chaos test-chart test-e2e bench cluster \
+	cluster-down docs lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -17,7 +17,7 @@ run: setup ## Run all of GoQueue on this machine: API, worker, scheduler, Postgr
 	@exec $(BIN)/goqueue dev
 
 test: setup ## Run every check and every test
-	@$(TIERS) lint unit integration chaos e2e
+	@$(TIERS) lint unit integration chaos chart e2e
 
 lint: setup ## Check style, types and the dependency rules
 	@failed=; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
@@ -36,6 +36,9 @@ test-integration: setup ## Test on real PostgreSQL, Valkey, SMTP and HTTP
 
 test-chaos: setup ## Kill every part under load and count the jobs
 	@$(TIERS) chaos
+
+test-chart: setup ## Test the Helm chart: what it renders, and what it refuses
+	@$(TIERS) chart
 
 test-e2e: setup ## Test on a real Kubernetes (needs Go, and root or a container engine)
 	@$(TIERS) e2e

@@ -10,6 +10,7 @@
 import json
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +22,15 @@ from tests.e2e import preparation
 from tests.e2e.system import FIGURES, NAMESPACE, RELEASE, System, each_minute, values
 
 _SYSTEM: list[System] = []
+FOLDER = Path(__file__).parent
 MODE = os.environ.get("GOQUEUE_E2E", "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test has time to build everything from source, the last one to take it down."""
+    mine = [item for item in items if FOLDER in item.path.parents]
+    for item, seconds in zip(mine[-1:] + mine[:1], (600, 3300), strict=False):
+        item.add_marker(pytest.mark.timeout(seconds), append=False)
 
 
 @pytest.fixture(scope="session")

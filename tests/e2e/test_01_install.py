@@ -5,7 +5,7 @@ import pytest
 from tests.cluster import images
 from tests.e2e.system import System
 
-pytestmark = pytest.mark.timeout(300)  # the first test brings cluster and installation up
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_a_fresh_installation_has_no_worker_where_there_is_nothing_to_do(system: System) -> None:
