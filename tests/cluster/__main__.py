@@ -74,10 +74,10 @@ def _status(cluster: Cluster) -> int:
 
 
 def _install(cluster: Cluster) -> None:
-    from tests.cluster.installation import Installation
+    from tests.cluster.installation import VALUES, Installation
 
     cluster.up()
-    goqueue = Installation(cluster)
+    goqueue = Installation(cluster, values={**VALUES, "settings": {"payment": {"gateway": "sandbox"}}})
     goqueue.prepare()
     goqueue.install()
     goqueue.kubectl("wait", "--for=condition=Available", "gqp", "--all", "--timeout=120s", timeout=130)

@@ -70,7 +70,9 @@ def test_from_none_to_one_and_back(system: System, deployment: Watching, pods: W
     rounds = []
     for _ in range(3):
         began, ids = enqueue(system)
-        decided = deployment.first("a replica", lambda one: one["spec"]["replicas"] == 1, since=began, timeout=20)
+        changed = deployment.first("a replica", lambda one: one["spec"]["replicas"] == 1, since=began, timeout=20)
+        # A watch may be late; the pod follows from the decision.
+        decided = min(changed, pods.first("a pod", lambda _: True, since=began, timeout=20))
         runs = pods.first("a pod to run", running(1), since=began, timeout=30)
         job = system.status(ids[0], "completed", timeout=40)
         rounds.append(
