@@ -74,12 +74,13 @@ def _status(cluster: Cluster) -> int:
 
 
 def _install(cluster: Cluster) -> None:
-    from tests.cluster.installation import VALUES, Installation
+    from tests.cluster.installation import VALUES, Installation, in_use
 
-    cluster.up()
-    goqueue = Installation(cluster, values={**VALUES, "settings": {"payment": {"gateway": "sandbox"}}})
-    goqueue.prepare()
-    goqueue.install()
+    with in_use(cluster):
+        cluster.up()
+        goqueue = Installation(cluster, values={**VALUES, "settings": {"payment": {"gateway": "sandbox"}}})
+        goqueue.prepare()
+        goqueue.install()
     goqueue.kubectl("wait", "--for=condition=Available", "gqp", "--all", "--timeout=120s", timeout=130)
     print(_REACH.format(url=goqueue.url, namespace=goqueue.namespace, config=cluster.kubeconfig, tools=cluster.tools))
 

@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster import images
+from tests.cluster.cache import locked
 from tests.cluster.cluster import Cluster
 from tests.cluster.loading import CTR
 from tests.cluster.shell import run, say
@@ -94,6 +96,11 @@ class Installation:
     def kubectl(self, *arguments: str, stdin: bytes | None = None, timeout: float = 60) -> str:
         """Run kubectl in the release's namespace."""
         return self.cluster.kubectl("--namespace", self.namespace, *arguments, stdin=stdin, timeout=timeout)
+
+
+def in_use(cluster: Cluster) -> AbstractContextManager[None]:
+    """Keep others from installing and removing what this process installs; a second caller waits."""
+    return locked(f"use-{cluster.name}")
 
 
 def releases(cluster: Cluster) -> Iterator[Installation]:

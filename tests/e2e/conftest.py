@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.installation import Installation, releases, remove_everything
+from tests.cluster.installation import Installation, in_use, releases, remove_everything
 from tests.e2e import preparation
 from tests.e2e.system import FIGURES, NAMESPACE, RELEASE, System, each_minute, values
 
@@ -35,13 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster, up."""
+    """The cluster, up; for one run at a time, from whichever checkout."""
     found = Cluster()
-    stays = MODE == "keep" or (MODE != "new" and found.is_up())
-    found.up(reuse=MODE != "new")
-    yield found
-    if not stays:
-        found.down()
+    with in_use(found):
+        stays = MODE == "keep" or (MODE != "new" and found.is_up())
+        found.up(reuse=MODE != "new")
+        yield found
+        if not stays:
+            found.down()
 
 
 @pytest.fixture(scope="session")
