@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from goqueue_cli.embedded import LOOPBACK
+from goqueue_cli.keeper import LOOPBACK
 
 # Asks the kernel to kill the process when the thread that started it (the parent's main thread) is gone, then becomes
 # the command. A process of its own does this, not a hook between fork and exec: the parent may have threads.

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from goqueue_cli.embedded import LOOPBACK, free_port
+from goqueue_cli.embedded import free_port
+from goqueue_cli.keeper import LOOPBACK
 from tests.servers.process import Process
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from goqueue_cli.embedded import LOOPBACK, free_port
+from goqueue_cli.embedded import free_port
+from goqueue_cli.keeper import LOOPBACK
 
 Note = Callable[[str], None]
 """Gets a line about each thing that arrived."""

@@ -14,7 +14,8 @@ from goqueue.settings import ApiSettings
 from goqueue.store import migrate
 from goqueue_cli.child import Child, ChildError
 from goqueue_cli.dev.receivers import MailCatcher, Note, WebhookReceiver
-from goqueue_cli.embedded import LOOPBACK, EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey, free_port
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey, free_port
+from goqueue_cli.keeper import LOOPBACK
 
 STOP_SECONDS = 30.0
 """Longest wait for one process to end in order: the worker first lets its jobs finish."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from goqueue_cli.embedded import LOOPBACK
+from goqueue_cli.keeper import LOOPBACK
 
 
 @dataclass(frozen=True)

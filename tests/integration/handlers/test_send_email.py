@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from goqueue.builtin import SendEmail
 from goqueue.errors import NeverRetry
 from goqueue.settings import EmailSettings
-from goqueue_cli.embedded import LOOPBACK, free_port
+from goqueue_cli.embedded import free_port
+from goqueue_cli.keeper import LOOPBACK
 from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.send_email import EmailSender
 from tests.integration.handlers.conftest import Certificate

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from goqueue_cli.embedded import LOOPBACK, free_port
+from goqueue_cli.embedded import free_port
+from goqueue_cli.keeper import LOOPBACK
 from tests.cluster import programs
 from tests.servers.process import Process
 
