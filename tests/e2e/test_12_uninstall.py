@@ -1,6 +1,7 @@
 """What `helm uninstall` leaves: the data with their password, and the resources of the users. Nothing hangs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -50,8 +51,8 @@ def test_uninstall_leaves_only_what_is_to_be_kept(system: System) -> None:
     assert "finalizers" not in kept["metadata"]
 
 
-def test_a_release_of_the_same_name_takes_up_the_data(system: System) -> None:
-    system.installation.install()
+def test_a_release_of_the_same_name_takes_up_the_data_also_with_helm_3(system: System) -> None:
+    replace(system.installation, helm="helm3").install()
     assert system.job(system.get("gqj", "kept")["status"]["jobID"])["status"] == "pending"
     assert system.status(system.enqueue(), "completed", timeout=60)
 
