@@ -10,7 +10,9 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
+
+from goqueue.errors import SettingsError
 
 Check = Callable[[], dict[str, str]]
 """Names what is wrong, by part; empty where all is well. Runs in the probe's thread: read flags, wait for nothing."""
@@ -30,10 +32,17 @@ class _Quiet(WSGIRequestHandler):
 class Probes:
     """Serves `/livez`, `/readyz` and `/metrics`; `port` 0 takes any free one, see `self.port` after `start()`."""
 
-    def __init__(self, host: str, port: int, live: Check, ready: Check) -> None:
+    def __init__(self, host: str, port: int, live: Check, ready: Check, registry: CollectorRegistry = REGISTRY) -> None:
+        """
+        Raises:
+            SettingsError: it cannot listen there.
+        """
         self._checks = {"/livez": live, "/readyz": ready}
-        self._metrics = make_wsgi_app()
-        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        self._metrics = make_wsgi_app(registry)
+        try:
+            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        except OSError as error:
+            raise SettingsError(f"cannot serve probes and metrics on {host}:{port}: {error.strerror}") from error
         self.port: int = self._server.server_port
 
     def start(self) -> None:

@@ -6,12 +6,13 @@ dies before it, the dispatcher makes up for it.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
 
+from goqueue import metrics
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
@@ -81,6 +82,7 @@ class JobService:
         async with self.database.connection() as connection:
             enqueued, ready = await enqueue.insert(connection, orders)
         self._push_soon(ready)
+        _count(orders, enqueued)
         return enqueued
 
     async def _insert_waiting(self) -> None:
@@ -105,6 +107,7 @@ class JobService:
                 _resolve(future, error)
         else:
             self._push_soon(ready)
+            _count([job for job, _ in batch], enqueued)
             for (_, future), made in zip(batch, enqueued, strict=True):
                 _resolve(future, made)
 
@@ -125,6 +128,7 @@ class JobService:
                 missed = len(batch) + len(self._to_push)
                 self._to_push.clear()
                 self.unpushed += missed
+                metrics.UNPUSHED.inc(missed)
                 log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, error=error.message)
 
     # --- one job -----------------------------------------------------------------------------------------------------
@@ -182,6 +186,7 @@ class JobService:
                 now = _found(await jobs.status_of(connection, job_id))
                 raise Conflict(f"a {now} job cannot be cancelled", {"status": now.value})
         status, queue = done
+        metrics.CANCELLATIONS.inc(1, "waiting" if status is JobStatus.CANCELLED else "running")
         if status is JobStatus.CANCELLED:
             await self._try(self.broker.remove(queue, job_id))
         else:
@@ -201,6 +206,7 @@ class JobService:
                 now = _found(await jobs.status_of(connection, job_id))
                 raise Conflict(f"a {now} job cannot be retried", {"status": now.value})
         self._push_soon([ready])
+        metrics.RETRIED_BY_HAND.inc()
 
     async def history(self, job_id: int) -> tuple[list[Attempt], list[dict[str, Any]]]:
         """The finished attempts of a job and its handler's log lines; NotFound where there is no such job."""
@@ -219,6 +225,8 @@ class JobService:
         async with self.database.connection() as connection, connection.transaction():
             done = await jobs.cancel(connection, job_id)
             _found(await jobs.soft_delete(connection, job_id) or None)
+        if done is not None:
+            metrics.CANCELLATIONS.inc(1, "waiting" if done[0] is JobStatus.CANCELLED else "running")
         if done is not None and done[0] is JobStatus.CANCELLED:
             await self._try(self.broker.remove(done[1], job_id))
         elif done is not None:
@@ -242,6 +250,19 @@ class JobService:
             await promptly(sending)
         except BrokerUnavailable as error:
             log.warning("redis not told; workers will learn it from the database", error=error.message)
+
+
+def _count(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
+    """Jobs made, a few labels for many jobs."""
+    if not metrics.ENQUEUED.on:
+        return
+    kinds = Counter(
+        (order.queue, order.type, order.source._value_)
+        for order, made in zip(orders, enqueued, strict=True)
+        if made.created
+    )
+    for labels, count in kinds.items():
+        metrics.ENQUEUED.inc(count, *labels)
 
 
 def _resolve(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) -> None:

@@ -152,6 +152,8 @@ class ApiSettings(_Group):
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="A larger body gets 413.")
     max_bulk_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="The same for POST /jobs/bulk.")
     docs: bool = Field(True, description="Serve the OpenAPI page at /docs.")
+    health_host: str = Field("127.0.0.1", description="Address of the metrics.")
+    health_port: int = Field(8084, ge=0, le=65535, description="Port of the metrics; 0: any free one.")
 
 
 class WorkerSettings(_Group):

@@ -9,8 +9,9 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from goqueue import logs, registry, settings
+from goqueue import logs, metrics, registry, settings
 from goqueue.broker import Broker
+from goqueue.gauges import watch_stores
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
@@ -49,13 +50,17 @@ def create_app(
             await migrate.check(connection)
         service = JobService(database, broker)
         rates = Rates()
-        watching = asyncio.create_task(rates.watch(service), name="rates")
+        watching = [
+            asyncio.create_task(rates.watch(service), name="rates"),
+            asyncio.create_task(watch_stores(database, broker), name="stores"),
+        ]
         app.state.context = Context(service, types, engine.queues, rates)
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await service.close()
             await broker.close()
             await database.close()
@@ -93,6 +98,7 @@ def from_environment() -> FastAPI:
     import goqueue.builtin  # noqa: F401 - registers the three built-in types
 
     registry.load(engine.jobs)
+    metrics.begin("api", engine.queues, REGISTRY.names())
     api, connect = settings.load(ApiSettings), settings.load(DatabaseSettings)
     database = Database(
         dsn(settings.load(PostgresSettings), connect),

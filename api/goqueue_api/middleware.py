@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 import uuid
 from typing import Any, Final
 
@@ -9,9 +10,12 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from goqueue import metrics
+from goqueue.instruments import OTHER
 from goqueue_api.bodies import BodyTooLarge
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 log = structlog.get_logger(__name__)
@@ -32,12 +36,13 @@ class Boundary:
             return
         request_id, declared = _look(scope["headers"])
         limit = self._max_bulk_bytes if scope["path"].rstrip("/") == "/jobs/bulk" else self._max_bytes
-        started = False
+        started = 0  # the status of the answer
+        began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
-                started = True
+                started = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
@@ -56,6 +61,17 @@ class Boundary:
                     raise
                 log.exception("request failed", path=scope["path"])
                 await _answer(send_with_id, 500, b'{"error":"internal server error"}')
+            finally:
+                if started:
+                    _count(scope, started, time.perf_counter() - began)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    """The request in the metrics. The router has left its route in the scope, if there is one."""
+    route = getattr(scope.get("route"), "path", OTHER)
+    method = scope["method"] if scope["method"] in _METHODS else OTHER
+    metrics.HTTP_REQUESTS.inc(1, route, method, f"{status // 100}xx")
+    metrics.HTTP_SECONDS.observe(seconds, route, method)
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:

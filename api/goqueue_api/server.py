@@ -1,11 +1,15 @@
 """Serve the API by uvicorn."""
 
 import asyncio
+import contextlib
 import signal
 
 import uvicorn
+from prometheus_client import REGISTRY
 
 from goqueue import settings
+from goqueue.instruments import shared
+from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
@@ -26,6 +30,16 @@ def serve() -> None:
     # process ends as one that did its work.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    with contextlib.ExitStack() as stack:
+        # Several server processes count together, and this one, which watches over them, shows the sum.
+        registry = stack.enter_context(shared()) if api.processes > 1 else REGISTRY
+        probes = Probes(api.health_host, api.health_port, lambda: {}, lambda: {}, registry)
+        probes.start()
+        stack.callback(probes.stop)
+        _run(api)
+
+
+def _run(api: ApiSettings) -> None:
     uvicorn.run(
         "goqueue_api.app:from_environment",
         factory=True,

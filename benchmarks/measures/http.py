@@ -56,7 +56,11 @@ def requests(bench: Bench, system: System) -> dict[str, float]:
     if shutil.which("wrk") is None:
         raise DriverFailed("wrk is not installed")
     base = f"http://127.0.0.1:{(port := _free_port())}"
-    env = {"GOQUEUE_API_PORT": str(port), "GOQUEUE_API_PROCESSES": str(PROCESSES)}
+    env = {
+        "GOQUEUE_API_PORT": str(port),
+        "GOQUEUE_API_HEALTH_PORT": "0",
+        "GOQUEUE_API_PROCESSES": str(PROCESSES),
+    }
     with bench.run(system) as run, run.start("api", **env) as api:
         _await(f"{base}/health/db", api)
         _wrk(f"{base}/jobs/create", "create.lua", 1)

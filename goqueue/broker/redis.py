@@ -7,7 +7,9 @@ of all of it the dispatcher pushes every waiting job anew.
 
 import contextlib
 import itertools
+import math
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,14 +89,6 @@ def connect(settings: RedisSettings) -> Any:
     return client
 
 
-@contextlib.asynccontextmanager
-async def _speaking() -> AsyncIterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
-
-
 class Broker:
     """One process's connection to the ready sets. Every method raises BrokerUnavailable where Redis is away."""
 
@@ -106,6 +100,19 @@ class Broker:
         self._noted = f"{settings.prefix}:pushed"
         self.control_channel = f"{settings.prefix}:control"
         self.arrivals_channel = f"{settings.prefix}:arrivals"
+        self.answered = False
+        """Whether Redis answered the last command."""
+        self.spoke_at = -math.inf
+        """When that was (`time.monotonic()`)."""
+
+    @contextlib.asynccontextmanager
+    async def _speaking(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (RedisError, OSError, TimeoutError) as error:
+            self.answered, self.spoke_at = False, time.monotonic()
+            raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
+        self.answered, self.spoke_at = True, time.monotonic()
 
     def _ready(self, queue: str) -> str:
         return f"{self._prefix}:ready:{queue}"
@@ -119,7 +126,7 @@ class Broker:
 
     async def ping(self) -> None:
         """Ask for a sign of life."""
-        async with _speaking():
+        async with self._speaking():
             await self._redis.ping()
 
     async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
@@ -132,7 +139,7 @@ class Broker:
             by_queue[job.queue][job.id] = job.score
         if not by_queue:
             return
-        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
             for queue, scores in by_queue.items():
                 pipe.zadd(self._ready(queue), scores)
                 if arrived:
@@ -149,12 +156,12 @@ class Broker:
         """
         runs = {f"{first}-{last}": last for first, last in runs_of(ids) if last - first >= NOTED}
         if runs:
-            async with _speaking():
+            async with self._speaking():
                 await self._redis.zadd(self._noted, runs)
 
     async def noted(self, start: int) -> list[tuple[int, int]]:
         """Runs of ids (first, last) that their enqueuers pushed; those that end before `start` are forgotten."""
-        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
             pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
             pipe.zrange(self._noted, 0, -1)
             _, runs = await pipe.execute()
@@ -167,7 +174,7 @@ class Broker:
         What is returned is gone from Redis: claim it, or push it back.
         """
         keys = [self._ready(queue) for queue in queues]
-        async with _speaking():
+        async with self._speaking():
             if self._fetcher is None:
                 self._fetcher, self._fetcher_id = await self._own_connection()
             reply = await self._fetcher.bzmpop(block, len(keys), keys, min=True, count=count)
@@ -187,17 +194,17 @@ class Broker:
     async def wake_fetch(self) -> None:
         """Let a blocked `fetch` return at once, empty-handed; without this it returns when its time is up."""
         if self._fetcher_id is not None:
-            async with _speaking():
+            async with self._speaking():
                 await self._redis.client_unblock(self._fetcher_id)
 
     async def remove(self, queue: str, job_id: int) -> None:
         """Take a job that shall not run out of its ready set."""
-        async with _speaking():
+        async with self._speaking():
             await self._redis.zrem(self._ready(queue), job_id)
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """Depth and head of each queue: O(1) and O(log n)."""
-        async with _speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
             for queue in queues:
                 pipe.zcard(self._ready(queue))
                 pipe.zrange(self._ready(queue), 0, 0, withscores=True)
@@ -209,18 +216,18 @@ class Broker:
 
     async def arrived(self) -> dict[str, int]:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
-        async with _speaking():
+        async with self._speaking():
             counts = await self._redis.hgetall(f"{self._prefix}:arrived")
         return {queue.decode(): int(count) for queue, count in counts.items()}
 
     async def tell(self, message: str) -> None:
         """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
-        async with _speaking():
+        async with self._speaking():
             await self._redis.publish(self.control_channel, message)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
-        async with _speaking(), self._redis.pubsub() as pubsub:
+        async with self._speaking(), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)
             while True:
                 message = await pubsub.get_message(timeout=BLOCK_SECONDS)
@@ -233,13 +240,13 @@ class Broker:
 
     async def epoch(self) -> str | None:
         """The mark that the dispatcher left here; None means that Redis lost its contents."""
-        async with _speaking():
+        async with self._speaking():
             mark = await self._redis.get(f"{self._prefix}:epoch")
         return mark.decode() if mark else None
 
     async def set_epoch(self, mark: str) -> None:
         """Leave the mark, after all waiting jobs have been pushed."""
-        async with _speaking():
+        async with self._speaking():
             await self._redis.set(f"{self._prefix}:epoch", mark)
 
 

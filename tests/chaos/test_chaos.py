@@ -117,7 +117,7 @@ async def test_the_api_dies_between_commit_and_push(cluster: Cluster) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        api = cluster.start("api", GOQUEUE_API_PORT=str(port), CHAOS_DIE_BEFORE_PUSH="1")
+        api = cluster.start("api", GOQUEUE_API_PORT=str(port), GOQUEUE_API_HEALTH_PORT="0", CHAOS_DIE_BEFORE_PUSH="1")
         order = {"queue": "default", "type": "work", "payload": {"seconds": 0}}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             deadline = time.monotonic() + 20

@@ -215,7 +215,7 @@ async def test_json_is_what_the_rest_api_answers(goqueue: Console, engine: Engin
     monthly = ["--cron", "0 0 1 1 *", "--type", "greet", "--payload", ADA]
     put = (await goqueue("schedules", "put", "yearly", *monthly, "-o", "json")).json
     port = free_port()
-    environment = goqueue.full(GOQUEUE_API_PORT=str(port))
+    environment = goqueue.full(GOQUEUE_API_PORT=str(port), GOQUEUE_API_HEALTH_PORT="0")
     with Process([GOQUEUE, "api"], log=goqueue.folder / "api.log", environment=environment, cwd=goqueue.folder) as api:
         api.wait_for_port(port)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

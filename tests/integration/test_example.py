@@ -60,6 +60,7 @@ def environment(
         "GOQUEUE_WORKER_HEALTH_PORT": "0",
         "GOQUEUE_SCHEDULER_HEALTH_PORT": "0",
         "GOQUEUE_API_PORT": str(free_port()),
+        "GOQUEUE_API_HEALTH_PORT": "0",
         "SHOP_RECEIPTS": str(tmp_path_factory.mktemp("receipts")),
         "SHOP_LOOK_AGAIN_SECONDS": "0.3",
     }

@@ -110,7 +110,7 @@ class Stack:
                 raise PartEnded("\n".join([f"the {part} ended with exit code {child.returncode}:", *lines]))
 
 
-_PROBES = {"GOQUEUE_WORKER_HEALTH_PORT": "0", "GOQUEUE_SCHEDULER_HEALTH_PORT": "0"}
+_PROBES = {f"GOQUEUE_{part}_HEALTH_PORT": "0" for part in ("WORKER", "SCHEDULER", "API")}
 
 
 def _receivers(mail_port: int) -> dict[str, str]:

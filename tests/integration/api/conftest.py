@@ -28,6 +28,7 @@ def api_url(
         **database.environment,
         **ready_queues.environment,
         "GOQUEUE_API_PORT": str(port),
+        "GOQUEUE_API_HEALTH_PORT": "0",
         "GOQUEUE_API_PROCESSES": "2",
         "GOQUEUE_QUEUES": "default,email,webhooks,payment,images",
     }

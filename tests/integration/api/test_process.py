@@ -21,7 +21,8 @@ ORDER = {"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hi",
 
 @pytest.fixture
 def environment(database: FreshDatabase, ready_queues: FreshRedis) -> dict[str, str]:
-    return {**database.environment, **ready_queues.environment, "GOQUEUE_API_PORT": str(free_port())}
+    ports = {"GOQUEUE_API_PORT": str(free_port()), "GOQUEUE_API_HEALTH_PORT": "0"}
+    return {**database.environment, **ready_queues.environment, **ports}
 
 
 @contextlib.contextmanager

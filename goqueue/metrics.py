@@ -1,0 +1,196 @@
+"""All metrics there are. docs/metrics.md is made of these declarations.
+
+Labels are bounded: queues and types that are not known become `other` (`goqueue.instruments`), everything else comes
+from lists in the code, but for worker pools, of which there are as many as somebody made resources.
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Final
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from goqueue import instruments
+from goqueue.instruments import ALL, Counter, Gauge, Histogram, Process
+
+_SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG: Final = (*_SHORT, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+
+def begin(
+    process: Process, queues: Iterable[str], types: Iterable[str], registry: CollectorRegistry = REGISTRY
+) -> None:
+    """Count in this process from now on. Once, when all job types are registered."""
+    instruments.begin(process, queues, types, registry)
+    BUILD.set(1, version("goqueue"), process)
+
+
+# --- every process ---------------------------------------------------------------------------------------------------
+
+BUILD: Final = Gauge("goqueue_build_info", "Always 1; the labels say what runs.", ALL, ("version", "process"))
+POOL_SIZE: Final = Gauge("goqueue_database_pool_connections", "Connections to PostgreSQL that are open.", ALL)
+POOL_FREE: Final = Gauge("goqueue_database_pool_free_connections", "Those of them that nobody uses.", ALL)
+POOL_LIMIT: Final = Gauge("goqueue_database_pool_limit", "Connections that may be open.", ALL)
+POOL_WAITING: Final = Gauge("goqueue_database_pool_waiting", "Callers that wait for a connection.", ALL)
+REDIS_UP: Final = Gauge("goqueue_redis_up", "1: Redis answered the last command, 0: it did not.", ALL, mode="livemin")
+
+# --- jobs come in ----------------------------------------------------------------------------------------------------
+
+ENQUEUED: Final = Counter(
+    "goqueue_jobs_enqueued_total",
+    "Jobs made by this process; `source`: api, library, schedule, kubernetes.",
+    ("api", "scheduler", "operator"),
+    ("queue", "type", "source"),
+)
+UNPUSHED: Final = Counter(
+    "goqueue_jobs_unpushed_total",
+    "Jobs accepted whose push to Redis failed; the scheduler pushes them.",
+    ("api", "scheduler", "operator"),
+)
+CANCELLATIONS: Final = Counter(
+    "goqueue_job_cancellations_total",
+    "Jobs cancelled on request; `state`: waiting (ended at once) or running (its worker is asked to stop it).",
+    ("api", "scheduler", "operator"),
+    ("state",),
+)
+RETRIED_BY_HAND: Final = Counter(
+    "goqueue_job_manual_retries_total", "Failed or cancelled jobs that were given a fresh set of attempts.", ("api",)
+)
+
+# --- API -------------------------------------------------------------------------------------------------------------
+
+HTTP_REQUESTS: Final = Counter(
+    "goqueue_http_requests_total",
+    "Requests answered, by template of the route (`other`: no such route) and class of the status (`2xx`).",
+    ("api",),
+    ("route", "method", "status"),
+)
+HTTP_SECONDS: Final = Histogram(
+    "goqueue_http_request_duration_seconds",
+    "From the request's head to the end of the answer.",
+    ("api",),
+    ("route", "method"),
+    unit="seconds",
+    buckets=_SHORT,
+)
+
+# --- worker ----------------------------------------------------------------------------------------------------------
+
+ATTEMPTS: Final = Counter(
+    "goqueue_attempts_total",
+    "Attempts ended; `outcome`: completed, retried, failed, cancelled, snoozed, handed_back.",
+    ("worker",),
+    ("queue", "type", "outcome"),
+    outside=True,
+)
+ATTEMPT_SECONDS: Final = Histogram(
+    "goqueue_attempt_duration_seconds",
+    "How long attempts ran.",
+    ("worker",),
+    ("queue", "type"),
+    unit="seconds",
+    buckets=_LONG,
+    outside=True,
+)
+WAIT_SECONDS: Final = Histogram(
+    "goqueue_queue_wait_seconds",
+    "From the time at which a job could run to its claim by a worker.",
+    ("worker",),
+    ("queue",),
+    unit="seconds",
+    buckets=_LONG,
+    outside=True,
+)
+SLOTS: Final = Gauge("goqueue_worker_slots", "Jobs that the worker runs at the same time at most.", ("worker",))
+SLOTS_BUSY: Final = Gauge("goqueue_worker_slots_busy", "Jobs that it runs.", ("worker",))
+HELD: Final = Gauge("goqueue_worker_held_jobs", "Jobs claimed for slots about to be free.", ("worker",))
+UNWRITTEN: Final = Gauge("goqueue_worker_unwritten_ends", "Ended attempts not yet in PostgreSQL.", ("worker",))
+STALE: Final = Counter(
+    "goqueue_worker_lost_leases_total", "Ends not written: the job had been given to somebody else.", ("worker",)
+)
+HEARTBEAT_AGE: Final = Gauge(
+    "goqueue_worker_heartbeat_age_seconds",
+    "Since the last heartbeat that was written; NaN before the first.",
+    ("worker",),
+    unit="seconds",
+)
+
+# --- scheduler -------------------------------------------------------------------------------------------------------
+
+LEADING: Final = Gauge(
+    "goqueue_leader",
+    "1: this process leads; the metrics below that are gauges show up there alone.",
+    ("scheduler", "operator"),
+)
+DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
+OLDEST: Final = Gauge(
+    "goqueue_queue_oldest_age_seconds",
+    "For how long the first of them could have run; 0: none waits.",
+    ("scheduler",),
+    ("queue",),
+    unit="seconds",
+)
+IN_FLIGHT: Final = Gauge("goqueue_queue_in_flight", "Jobs being processed.", ("scheduler",), ("queue",))
+SCHEDULED: Final = Gauge(
+    "goqueue_queue_scheduled", "Jobs whose time has not come, retries included.", ("scheduler",), ("queue",)
+)
+FAILED: Final = Gauge("goqueue_queue_failed", "Failed jobs (dead letters) that are kept.", ("scheduler",), ("queue",))
+PAUSED: Final = Gauge("goqueue_queue_paused", "1: no worker fetches from it.", ("scheduler",), ("queue",))
+WORKERS: Final = Gauge("goqueue_workers", "Registered workers.", ("scheduler",))
+DISPATCHED: Final = Counter(
+    "goqueue_dispatched_jobs_total",
+    "Jobs pushed by the leader; `sweep`: due (their time came), stray (their enqueuer did not push them), reconcile.",
+    ("scheduler",),
+    ("sweep",),
+)
+RECONCILE_SECONDS: Final = Histogram(
+    "goqueue_dispatch_reconcile_duration_seconds",
+    "How long it took to compare all open jobs with Redis and the workers.",
+    ("scheduler",),
+    unit="seconds",
+    buckets=_LONG,
+)
+REDIS_LOSSES: Final = Counter(
+    "goqueue_redis_losses_total", "Times that Redis had lost its contents and got them anew.", ("scheduler",)
+)
+BURIED: Final = Counter("goqueue_workers_buried_total", "Workers declared dead.", ("scheduler",))
+RESCUED: Final = Counter(
+    "goqueue_jobs_rescued_total",
+    "Jobs taken from dead workers; `fate`: again, or ended (no attempt left, or cancelled).",
+    ("scheduler",),
+    ("fate",),
+)
+FIRED: Final = Counter("goqueue_schedules_fired_total", "Jobs made by schedules.", ("scheduler", "operator"))
+PRUNED: Final = Counter("goqueue_jobs_pruned_total", "Final jobs deleted for their age.", ("scheduler",))
+
+# --- operator --------------------------------------------------------------------------------------------------------
+
+OPERATOR_SECONDS: Final = Histogram(
+    "goqueue_operator_reconcile_duration_seconds",
+    "How long one round took; `work`: accept, read (rows to status), compare, pools, schedules.",
+    ("operator",),
+    ("work",),
+    unit="seconds",
+    buckets=_LONG,
+)
+OPERATOR_BACKLOG: Final = Gauge(
+    "goqueue_operator_backlog", "Resources that wait; `work`: accept, cancel, write.", ("operator",), ("work",)
+)
+OPERATOR_WRITES: Final = Counter(
+    "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
+)
+POOL_DESIRED: Final = Gauge(
+    "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("namespace", "pool")
+)
+POOL_REPLICAS: Final = Gauge(
+    "goqueue_pool_replicas", "Pods that its Deployment has.", ("operator",), ("namespace", "pool")
+)
+POOL_READY: Final = Gauge(
+    "goqueue_pool_ready_replicas", "Those of them that take jobs.", ("operator",), ("namespace", "pool")
+)
+POOL_DECISION: Final = Gauge(
+    "goqueue_pool_decision",
+    "1 for the cause of the last decision: idle, load, minimum, maximum, window, limit, pinned, unknown, refused.",
+    ("operator",),
+    ("namespace", "pool", "cause"),
+)
