@@ -45,5 +45,5 @@ ENV PATH=/opt/goqueue/app/bin:$PATH \
 USER 10001:10001
 WORKDIR /opt/goqueue
 # API; health and metrics of worker and scheduler.
-EXPOSE 8080 8081 8082
+EXPOSE 8080 8081 8082 8083 8084
 ENTRYPOINT ["goqueue"]

@@ -78,6 +78,10 @@ class Instrument:
     def _make(self, registry: CollectorRegistry) -> Any:
         raise NotImplementedError
 
+    def child(self, *labels: str) -> Any:
+        """The metric with these labels, for those who count often; None where this process does not count it."""
+        return self._child(labels) if self._live is not None else None
+
     def _child(self, labels: tuple[str, ...]) -> Any:
         child = self._children.get(labels)
         if child is None:

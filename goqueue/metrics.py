@@ -27,7 +27,9 @@ def begin(
 
 # --- every process ---------------------------------------------------------------------------------------------------
 
-BUILD: Final = Gauge("goqueue_build_info", "Always 1; the labels say what runs.", ALL, ("version", "process"))
+BUILD: Final = Gauge(
+    "goqueue_build_info", "Always 1; the labels say what runs.", ALL, ("version", "process"), mode="livemax"
+)
 POOL_SIZE: Final = Gauge("goqueue_database_pool_connections", "Connections to PostgreSQL that are open.", ALL)
 POOL_FREE: Final = Gauge("goqueue_database_pool_free_connections", "Those of them that nobody uses.", ALL)
 POOL_LIMIT: Final = Gauge("goqueue_database_pool_limit", "Connections that may be open.", ALL)

@@ -6,7 +6,7 @@ dies before it, the dispatcher makes up for it.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -256,11 +256,11 @@ def _count(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
     """Jobs made, a few labels for many jobs."""
     if not metrics.ENQUEUED.on:
         return
-    kinds = Counter(
-        (order.queue, order.type, order.source._value_)
-        for order, made in zip(orders, enqueued, strict=True)
-        if made.created
-    )
+    kinds: dict[tuple[str, str, str], int] = {}
+    for order, made in zip(orders, enqueued, strict=True):
+        if made.created:
+            labels = (order.queue, order.type, order.source.value)
+            kinds[labels] = kinds.get(labels, 0) + 1
     for labels, count in kinds.items():
         metrics.ENQUEUED.inc(count, *labels)
 

@@ -29,6 +29,7 @@ class Boundary:
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._max_bulk_bytes = max_bulk_bytes
+        self._counted: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,15 +64,20 @@ class Boundary:
                 await _answer(send_with_id, 500, b'{"error":"internal server error"}')
             finally:
                 if started:
-                    _count(scope, started, time.perf_counter() - began)
+                    self._count(scope, started, time.perf_counter() - began)
 
-
-def _count(scope: Scope, status: int, seconds: float) -> None:
-    """The request in the metrics. The router has left its route in the scope, if there is one."""
-    route = getattr(scope.get("route"), "path", OTHER)
-    method = scope["method"] if scope["method"] in _METHODS else OTHER
-    metrics.HTTP_REQUESTS.inc(1, route, method, f"{status // 100}xx")
-    metrics.HTTP_SECONDS.observe(seconds, route, method)
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """The request in the metrics. The router has left its route in the scope, if there is one."""
+        route = getattr(scope.get("route"), "path", OTHER)
+        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        pair = self._counted.get((route, method, status))
+        if pair is None:
+            requests = metrics.HTTP_REQUESTS.child(route, method, f"{status // 100}xx")
+            pair = self._counted[route, method, status] = requests, metrics.HTTP_SECONDS.child(route, method)
+        requests, durations = pair
+        if requests is not None:
+            requests.inc()
+            durations.observe(seconds)
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:

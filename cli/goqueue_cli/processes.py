@@ -7,9 +7,12 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from goqueue import logs, registry, settings
+from goqueue import logs, metrics, registry, settings
 from goqueue.broker import Broker
 from goqueue.errors import StaleSchema
+from goqueue.gauges import watch_stores
+from goqueue.instruments import Process
+from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
 from goqueue.store.connect import Database, dsn
@@ -23,6 +26,12 @@ def _begin(process: str) -> EngineSettings:
     import goqueue.builtin  # noqa: F401 - registers the three built-in types
 
     registry.load(engine.jobs)
+    return engine
+
+
+def _begin_counting(process: Process) -> EngineSettings:
+    engine = _begin(process)
+    metrics.begin(process, engine.queues, REGISTRY.names())
     return engine
 
 
@@ -51,6 +60,8 @@ async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Br
         await schema.check(connection)
     broker = Broker(settings.load(RedisSettings))
     stack.push_async_callback(broker.close)
+    watching = asyncio.create_task(watch_stores(database, broker), name="stores")
+    stack.callback(watching.cancel)
     return database, broker, conninfo
 
 
@@ -61,7 +72,7 @@ def worker() -> None:
     from goqueue_worker import handlers
     from goqueue_worker.worker import Worker
 
-    engine = _begin("worker")
+    engine = _begin_counting("worker")
     chosen = settings.load(WorkerSettings)
     installed = handlers.install()
 
@@ -87,7 +98,7 @@ def scheduler() -> None:
     from goqueue.settings import SchedulerSettings
     from goqueue_scheduler.scheduler import Scheduler
 
-    engine = _begin("scheduler")
+    engine = _begin_counting("scheduler")
     chosen = settings.load(SchedulerSettings)
 
     async def main(stop: asyncio.Event) -> None:
@@ -113,7 +124,7 @@ def operator() -> None:
     from goqueue_operator import access
     from goqueue_operator.operator import Operator
 
-    engine = _begin("operator")
+    engine = _begin_counting("operator")
     chosen = settings.load(OperatorSettings)
 
     async def main(stop: asyncio.Event) -> None:

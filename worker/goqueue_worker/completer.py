@@ -9,6 +9,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import StoreUnavailable
 from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
@@ -106,5 +107,6 @@ class Completer:
             return
         if len(ours) < len(ends):
             self.stale += len(ends) - len(ours)
+            metrics.STALE.inc(len(ends) - len(ours))
             lost = [end.id for end in ends if end.id not in ours]
             log.warning("lease lost, end not written", jobs=lost[:20], count=len(lost))

@@ -5,6 +5,7 @@ worker must give up first: once `FENCE_AT` of a lease has passed since the start
 fences itself, i.e. stops what it runs and hands it back. What it then still writes is fenced by the jobs' leases.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -77,6 +78,11 @@ class Membership:
     def fenced(self) -> bool:
         """True while the worker must not run jobs."""
         return self.worker_id is None or time.monotonic() - self.beaten_at > FENCE_AT * self._lease
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last heartbeat that was written; NaN before the first."""
+        return time.monotonic() - self.beaten_at if self.beaten_at else math.nan
 
     def _run(self) -> None:
         was_fenced = True

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import structlog
 
+from goqueue import instruments, metrics
 from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
@@ -36,6 +37,7 @@ from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
 from goqueue_worker.requests import Requests
+from goqueue_worker.tallies import Tallies
 
 TICK: Final = 0.1
 """Seconds between two looks at deadlines, and the longest that a claimed job waits for its slot."""
@@ -90,6 +92,7 @@ class Worker:
         self._finished: Counter[str] = Counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._completer = Completer(database)
+        self._tallies = Tallies()
         self._requests = Requests(
             database,
             broker,
@@ -128,6 +131,7 @@ class Worker:
             async with self._order:
                 claimed = await claiming
                 self._reserved -= len(ready)
+                self._tallies.claimed(claimed)
                 now = time.monotonic()
                 self._lookahead.claimed(now - fetched, self._ended, now)
                 place = {job.id: at for at, job in enumerate(ready)}
@@ -206,7 +210,9 @@ class Worker:
             del self._running[job.id]
         self._busy[job.queue] -= 1
         self._finished[job.queue] += 1
-        self._spent[job.queue] += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._spent[job.queue] += seconds
+        self._tallies.ended(job, end.outcome, seconds)
         self._ended += 1
         self._completer.put(end)
         self._freed.set()
@@ -237,6 +243,7 @@ class Worker:
             asyncio.create_task(self._requests.look(), name="look"),
             asyncio.create_task(self.hearing.watch(), name="hearing"),
         ]
+        self._show()
         self._membership.start()
         log.info("worker started", worker=self.name, queues=list(self._weights), concurrency=self._settings.concurrency)
         fetching = [asyncio.create_task(self._fetch_loop(), name=f"fetch-{number}") for number in range(FETCH_LOOPS)]
@@ -251,6 +258,15 @@ class Worker:
             await asyncio.to_thread(self._membership.leave)
             self._threads.shutdown(wait=False, cancel_futures=True)
             log.info("worker stopped", worker=self.name)
+
+    def _show(self) -> None:
+        """Let the metrics read what stands here already."""
+        instruments.collect(self._tallies)
+        metrics.SLOTS.set(self._settings.concurrency)
+        metrics.SLOTS_BUSY.read(lambda: len(self._running))
+        metrics.HELD.read(lambda: len(self._held))
+        metrics.UNWRITTEN.read(lambda: self._completer.backlog)
+        metrics.HEARTBEAT_AGE.read(lambda: self._membership.age)
 
     async def _until_stopped(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """Wait for `stop()`; a duty that ends before it is a bug, and the process must not live on without it."""
@@ -302,6 +318,7 @@ class Worker:
 
     def _hand_back_held(self) -> None:
         for _, job in self._held:
+            self._tallies.ended(job, Outcome.HANDED_BACK, None)
             self._completer.put(handed_back(job))
         self._held.clear()
 
@@ -311,6 +328,7 @@ class Worker:
             running.interrupt(Stop.CANCEL)
         for entry in [entry for entry in self._held if entry[1].id == job_id]:
             self._held.remove(entry)
+            self._tallies.ended(entry[1], Outcome.CANCELLED, None)
             self._completer.put(cancelled(entry[1]))
 
     def _from_thread(self, call: Any) -> Any:

@@ -23,7 +23,12 @@ ORDER = {"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hi",
 def address(own_database: FreshDatabase, own_ready_queues: FreshRedis, tmp_path: Path) -> Iterator[str]:
     """An API on stores of its own."""
     port = free_port()
-    environment = {**own_database.environment, **own_ready_queues.environment, "GOQUEUE_API_PORT": str(port), "GOQUEUE_API_HEALTH_PORT": "0"}
+    environment = {
+        **own_database.environment,
+        **own_ready_queues.environment,
+        "GOQUEUE_API_PORT": str(port),
+        "GOQUEUE_API_HEALTH_PORT": "0",
+    }
     with Process([GOQUEUE, "api"], log=tmp_path / "log", environment=environment) as process:
         process.wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
