@@ -53,7 +53,9 @@ cluster-down: setup ## Remove that Kubernetes
 	@$(BIN)/python -m tests.cluster down
 
 docs: setup ## Write the generated tables in docs/ anew
-	@$(BIN)/goqueue settings --markdown > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+	@for page in settings metrics; do \
+		$(BIN)/goqueue $$page --markdown > docs/$$page.md.new && mv docs/$$page.md.new docs/$$page.md || exit 1; \
+	done
 
 lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: newest versions)
 	@tools/lock.sh

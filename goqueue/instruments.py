@@ -177,7 +177,7 @@ def begin(
     global _registry
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     _registry = registry
-    _known.update(queue=frozenset(queues), type=frozenset(types))
+    _known.update(queue=frozenset((*queues, OTHER)), type=frozenset((*types, OTHER)))
     for instrument in CATALOGUE:
         if process in instrument.processes and not instrument.outside:
             instrument.start(registry)

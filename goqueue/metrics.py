@@ -40,7 +40,7 @@ REDIS_UP: Final = Gauge("goqueue_redis_up", "1: Redis answered the last command,
 
 ENQUEUED: Final = Counter(
     "goqueue_jobs_enqueued_total",
-    "Jobs made by this process; `source`: api, library, schedule, kubernetes.",
+    "Jobs made by this process; `source`: api, schedule, kubernetes.",
     ("api", "scheduler", "operator"),
     ("queue", "type", "source"),
 )
@@ -121,7 +121,7 @@ HEARTBEAT_AGE: Final = Gauge(
 
 LEADING: Final = Gauge(
     "goqueue_leader",
-    "1: this process leads; the metrics below that are gauges show up there alone.",
+    "1: this process leads. Gauges of queues and worker pools come from the leader alone.",
     ("scheduler", "operator"),
 )
 DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
@@ -138,7 +138,12 @@ SCHEDULED: Final = Gauge(
 )
 FAILED: Final = Gauge("goqueue_queue_failed", "Failed jobs (dead letters) that are kept.", ("scheduler",), ("queue",))
 PAUSED: Final = Gauge("goqueue_queue_paused", "1: no worker fetches from it.", ("scheduler",), ("queue",))
-WORKERS: Final = Gauge("goqueue_workers", "Registered workers.", ("scheduler",))
+WORKERS: Final = Gauge(
+    "goqueue_workers",
+    "Registered workers; `state`: active, or draining (they take no more jobs).",
+    ("scheduler",),
+    ("state",),
+)
 DISPATCHED: Final = Counter(
     "goqueue_dispatched_jobs_total",
     "Jobs pushed by the leader; `sweep`: due (their time came), stray (their enqueuer did not push them), reconcile.",

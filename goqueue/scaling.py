@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 MINUTE: Final = 60.0
 """Seconds for which the limits on change count."""
@@ -95,6 +95,9 @@ class History:
         return sum(abs(change) for at, change in self.changes if at > now - MINUTE and change * sign > 0)
 
 
+Cause = Literal["idle", "load", "minimum", "maximum", "window", "limit", "pinned", "unknown"]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How many there shall be, why, and what to remember for the next time."""
@@ -102,6 +105,8 @@ class Decision:
     replicas: int
     reason: str
     history: History = field(repr=False)
+    cause: Cause = "load"
+    """The reason in one word."""
 
 
 def _replicas(jobs: float, each: float) -> int:
@@ -134,23 +139,29 @@ def decide(now: float, current: int, load: Load, policy: Policy, history: Histor
     asked = demand(load, policy, current)
     known = asked is not None
     wanted, reason = asked or (current, "what waits is not known, nothing changes")
+    cause: Cause = "unknown" if not known else "load" if wanted else "idle"
     bounded = policy.clamp(wanted)
     if known and bounded != wanted:
+        cause = "minimum" if bounded > wanted else "maximum"
         reason += f"; {'minReplicas' if bounded > wanted else 'maxReplicas'}"
     wanted = bounded
     if policy.pinned is not None:
-        chosen, reason = policy.pinned, "set by hand (spec.replicas)"
+        chosen, reason, cause = policy.pinned, "set by hand (spec.replicas)", "pinned"
     elif wanted >= current:
         chosen = _grow(now, current, wanted, policy, history)
         if current < policy.minimum and chosen == policy.minimum:
-            reason = "minReplicas"
+            reason, cause = "minReplicas", "minimum"
+        elif chosen < wanted:
+            cause = "limit"
     elif current > policy.maximum:
-        chosen, reason = policy.maximum, "maxReplicas"
+        chosen, reason, cause = policy.maximum, "maxReplicas", "maximum"
     else:
         chosen, held_by = _shrink(now, current, wanted, policy, history)
+        if chosen > wanted:
+            cause = "window" if held_by else "limit"
         reason = held_by or reason
     remembered = wanted if known else max(wanted, current)
-    return Decision(chosen, reason, history.after(now, remembered, chosen - current, policy.window))
+    return Decision(chosen, reason, history.after(now, remembered, chosen - current, policy.window), cause)
 
 
 def _grow(now: float, current: int, wanted: int, policy: Policy, history: History) -> int:

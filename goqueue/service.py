@@ -256,6 +256,10 @@ def _count(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
     """Jobs made, a few labels for many jobs."""
     if not metrics.ENQUEUED.on:
         return
+    if len(orders) == 1:
+        if enqueued[0].created:
+            metrics.ENQUEUED.inc(1, orders[0].queue, orders[0].type, orders[0].source.value)
+        return
     kinds: dict[tuple[str, str, str], int] = {}
     for order, made in zip(orders, enqueued, strict=True):
         if made.created:

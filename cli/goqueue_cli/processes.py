@@ -103,7 +103,7 @@ def scheduler() -> None:
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, connections=5)
+            database, broker, _ = await _stores(stack, connections=6)
             process = Scheduler(database, broker, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
             probes.start()

@@ -141,7 +141,7 @@ async def bury(connection: Connection, worker: WorkerRow) -> bool:
 async def rescue(connection: Connection, ids: Sequence[int], error: str) -> tuple[list[ReadyJob], int]:
     """Take jobs from workers that are no more: those with attempts left wait again, the others end in `failed`.
 
-    Returns what is to be pushed, and how many were rescued in all. Safe to repeat.
+    Returns what is to be pushed, and how many were rescued in all, those that ended included. Safe to repeat.
     """
     rows = await fetch_all(connection, sql.RESCUE, {"ids": list(ids), "error": error})
     return [_ready(*row[:4]) for row in rows if row[4] == "pending"], len(rows)

@@ -39,3 +39,8 @@ async def open_counts(connection: Connection) -> list[OpenCount]:
     cursor = connection.cursor(row_factory=class_row(OpenCount))
     await cursor.execute(sql.OPEN_COUNTS)
     return await cursor.fetchall()
+
+
+async def failed_counts(connection: Connection) -> dict[str, int]:
+    """How many failed jobs each queue keeps; costs as much as there are."""
+    return {row[0]: row[1] for row in await fetch_all(connection, sql.FAILED_COUNTS)}

@@ -333,6 +333,10 @@ FROM (
 ) AS open GROUP BY queue
 """
 
+FAILED_COUNTS: Final[LiteralString] = """
+SELECT queue, count(*) FROM jobs WHERE failed_at IS NOT NULL AND deleted_at IS NULL GROUP BY queue
+"""
+
 SCHEDULE_COLUMNS: Final[LiteralString] = """id, name, cron, time_zone, job, enabled, last_tick, last_job_id, next_tick,
     created_at, updated_at"""
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import StoreTimeout, StoreUnavailable
 from goqueue.store.connect import Database
 from goqueue_operator import rows
@@ -51,7 +52,9 @@ class Comparison:
         """Compare until cancelled; the first time at once."""
         while True:
             try:
+                began = time.monotonic()
                 await self.compare()
+                metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "compare")
                 seconds = self._seconds
             except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
                 log.warning("not compared", error=str(error))

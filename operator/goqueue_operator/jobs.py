@@ -10,12 +10,14 @@ see while it was away, `goqueue_operator.compare` finds.
 import asyncio
 import contextlib
 import heapq
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreTimeout, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -113,6 +115,12 @@ class Jobs:
         self._to_cancel.update(keys)
         self._cancelling.set()
 
+    def show_backlog(self) -> None:
+        """Say in the metrics what waits."""
+        metrics.OPERATOR_BACKLOG.set(len(self._to_accept), "accept")
+        metrics.OPERATOR_BACKLOG.set(len(self._to_cancel), "cancel")
+        metrics.OPERATOR_BACKLOG.set(len(self._to_write), "write")
+
     # --- the loops ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -147,6 +155,7 @@ class Jobs:
 
     async def _accept_all(self) -> float | None:
         while self._to_accept:
+            began = time.monotonic()
             uids = [self._to_accept.pop() for _ in range(min(TOGETHER, len(self._to_accept)))]
             entries = [entry for uid in uids if (entry := self.entries.get(uid)) and entry.row_id is None]
             done = await asyncio.gather(*(self._accept(entry) for entry in entries))
@@ -154,6 +163,7 @@ class Jobs:
                 if not accepted:
                     self._again(entry)
             self._reading.set()
+            metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "accept")
         return None
 
     def _again(self, entry: Entry) -> None:
@@ -215,6 +225,7 @@ class Jobs:
             except (StoreUnavailable, StoreTimeout) as error:
                 log.warning("rows not read", error=error.message)
             spent = asyncio.get_running_loop().time() - began
+            metrics.OPERATOR_SECONDS.observe(spent, "read")
             await asyncio.sleep(max(self._status_seconds - spent, 4 * spent, 0.05))
             if not self.entries.followers:
                 self._reading.clear()
@@ -306,6 +317,7 @@ class Jobs:
             written = await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
             entry.version = int(written["metadata"]["resourceVersion"])
             self.written += 1
+            metrics.OPERATOR_WRITES.inc()
         status.pop("result", None)
         entry.status = status
         if jobstatus.final(status) and not entry.final:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, load
@@ -61,6 +62,7 @@ class Operator:
     async def run(self) -> None:
         """Lead or wait for it, until cancelled."""
         turning = asyncio.create_task(self._turn(), name="turn")
+        metrics.LEADING.read(lambda: self.lease.leading)
         try:
             await self.lease.run(self._duties)
         finally:
@@ -70,6 +72,8 @@ class Operator:
     async def _turn(self) -> None:
         while True:
             self._turned_at = time.monotonic()
+            if self.jobs is not None and self.lease.leading:
+                self.jobs.show_backlog()
             await asyncio.sleep(1.0)
 
     async def _duties(self) -> None:
@@ -107,6 +111,8 @@ class Operator:
                 group.create_task(comparison.run(), name="compare")
         finally:
             self._comparison = None
+            pools.hide()
+            metrics.OPERATOR_BACKLOG.forget()
 
     async def _watch(self, kinds: Mapping[Kind, Heard]) -> None:
         """Watch as soon as all kinds are served: what is not there when kopf begins, it never sees."""

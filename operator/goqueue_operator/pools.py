@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import BrokerUnavailable
-from goqueue.scaling import Decision, History, Load, Policy, decide
+from goqueue.scaling import Cause, Decision, History, Load, Policy, decide
 from goqueue.service import JobService
 from goqueue.store.dispatch import WorkerRow
 from goqueue_operator import deployment, load, poolstatus
@@ -36,6 +37,9 @@ BREATH: Final = 0.2
 
 STATUS_SECONDS: Final = 5.0
 """Shortest time between two status writes that tell no more than new numbers of busy slots."""
+
+_SHOWN: Final = (metrics.POOL_DESIRED, metrics.POOL_REPLICAS, metrics.POOL_READY)
+_CAUSES: Final = (*get_args(Cause), "refused")
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +127,7 @@ class Pools:
         """A pool was made, changed or deleted; its Deployment goes with it by its owner reference."""
         uid = resource["metadata"]["uid"]
         if kind == "DELETED" or resource["metadata"].get("deletionTimestamp"):
-            self.pools.pop(uid, None)
+            self._forget(uid)
             return
         pool = self.pools.get(uid)
         if pool is None:
@@ -135,6 +139,29 @@ class Pools:
             pool.resource = resource
         pool.built = None
         self._arrival.set()
+
+    def _forget(self, uid: str) -> None:
+        pool = self.pools.pop(uid, None)
+        if pool is not None:
+            for gauge in _SHOWN:
+                gauge.remove(*pool.place)
+            for cause in _CAUSES:
+                metrics.POOL_DECISION.remove(*pool.place, cause)
+
+    def _show(self, pool: Pool, decision: Decision) -> None:
+        """Say in the metrics what there is and why."""
+        seen = (pool.found or {}).get("status") or {}
+        metrics.POOL_DESIRED.set(self._current(pool), *pool.place)
+        metrics.POOL_REPLICAS.set(seen.get("replicas") or 0, *pool.place)
+        metrics.POOL_READY.set(seen.get("readyReplicas") or 0, *pool.place)
+        now = "refused" if pool.refused else decision.cause
+        for cause in _CAUSES:
+            metrics.POOL_DECISION.set(cause == now, *pool.place, cause)
+
+    def hide(self) -> None:
+        """Show no pool any more: another process leads."""
+        for gauge in (*_SHOWN, metrics.POOL_DECISION):
+            gauge.forget()
 
     async def run(self) -> None:
         """Keep and scale until cancelled."""
@@ -157,7 +184,9 @@ class Pools:
             if full:
                 next_full = time.monotonic() + self._seconds
             if self.pools:
+                began = time.monotonic()
                 await self._look(full)
+                metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "pools")
             await asyncio.sleep(BREATH)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_full - time.monotonic())):
@@ -183,6 +212,7 @@ class Pools:
                 if pool.found is None and not await self._is_there(pool):
                     continue
                 await self._keep(pool, decision, facts)
+                self._show(pool, decision)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
                 log.warning("pool not looked after", pool=pool.place, error=str(error))
@@ -209,7 +239,7 @@ class Pools:
         """Whether the pool still exists; one whose deletion the watch did not show is forgotten."""
         resource = await self._kube.find(POOLS, *pool.place)
         if resource is None or resource["metadata"]["uid"] != pool.uid:
-            self.pools.pop(pool.uid, None)
+            self._forget(pool.uid)
             return False
         return True
 

@@ -8,6 +8,7 @@ is deleted.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import cron
+from goqueue import cron, metrics
 from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreTimeout, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -109,13 +110,14 @@ class Schedules:
     async def run(self) -> None:
         """Fire until cancelled."""
         while True:
-            now = datetime.now(UTC)
+            now, began = datetime.now(UTC), time.monotonic()
             for schedule in list(self.schedules.values()):
                 try:
                     await self._look(schedule, now)
                 except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
                     name = schedule.resource["metadata"]["name"]
                     log.warning("schedule not looked after, trying again", schedule=name, error=str(error))
+            metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "schedules")
             await asyncio.sleep(TICK)
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
@@ -179,6 +181,7 @@ class Schedules:
             return {"active": active}
         schedule.wrong = ""
         self.fired += made.created
+        metrics.FIRED.inc(made.created)
         log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=made.id)
         return {"lastJobID": made.id, "active": [*active, made.id][-KEPT:]}
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from goqueue import cron
+from goqueue import cron, metrics
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -66,5 +66,6 @@ class CronDuty:
             log.error("schedule cannot fire", schedule=schedule.name, error=error.message, fields=error.fields)
             return None
         self.fired += made.created
+        metrics.FIRED.inc(made.created)
         log.info("schedule fired", schedule=schedule.name, tick=tick.isoformat(), job_id=made.id)
         return made.id

@@ -20,6 +20,7 @@ from typing import Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.job import ReadyJob
@@ -110,6 +111,7 @@ class Dispatcher:
                 if lost:
                     log.warning("redis had lost its contents, all waiting jobs pushed anew")
                     await self._broker.set_epoch(secrets.token_hex(8))
+                    metrics.REDIS_LOSSES.inc()
             await self._push_due(connection, sweeps)
             await self._push_strays(connection, sweeps)
         return sweeps
@@ -121,6 +123,7 @@ class Dispatcher:
             rows = await dispatch.due(connection, through)
             fresh = {job.id: (job, at) for job, at in rows if sweeps.due_pushed.get(job.id) != at}
             await self._broker.push((job for job, _ in fresh.values()), arrived=False)
+            metrics.DISPATCHED.inc(len(fresh), "due")
             sweeps.due_pushed.update({job: at for job, (_, at) in fresh.items()})
             if len(rows) < dispatch.CHUNK or rows[-1][1] == through:
                 break
@@ -145,6 +148,7 @@ class Dispatcher:
                 missed = [job for job in strays if job.id not in sweeps.due_pushed]
                 await self._broker.push(missed, arrived=False)
                 self.repaired += len(missed)
+                metrics.DISPATCHED.inc(len(missed), "stray")
                 sweeps.swept = strays[-1].id + 1 if len(strays) == dispatch.CHUNK else end
         sweeps.swept = stop
         sweeps.waiting = None
@@ -172,6 +176,7 @@ class Dispatcher:
                 break
         await self._move_floor(connection, edge, open_above)
         sweeps.reconciled_at = time.monotonic()
+        metrics.RECONCILE_SECONDS.observe(sweeps.reconciled_at - started)
         log.debug("reconciled", pushed=pushed, seconds=round(time.monotonic() - started, 3))
 
     async def _heal(self, connection: Connection, chunk: dispatch.OpenJobs, alive: set[int]) -> int:
@@ -181,9 +186,12 @@ class Dispatcher:
         if orphans:
             again, count = await dispatch.rescue(connection, orphans, "its worker died")
             self.rescued += count
+            metrics.RESCUED.inc(len(again), "again")
+            metrics.RESCUED.inc(count - len(again), "ended")
             ready += again
             log.warning("jobs rescued", jobs=[job.id for job in again][:20], count=count)
         await self._broker.push(ready, arrived=False)
+        metrics.DISPATCHED.inc(len(ready), "reconcile")
         return len(ready)
 
     async def _move_floor(self, connection: Connection, edge: dispatch.Boundary, open_above: int) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import StoreUnavailable
 from goqueue.store import dispatch
 from goqueue.store.connect import Database
@@ -46,6 +47,7 @@ class Pruner:
             async with self._database.connection() as connection:
                 count, through, oldest = await dispatch.prune(connection, after, self._completed, self._failed)
             gone += count
+            metrics.PRUNED.inc(count)
             if through is None or oldest is None or oldest > young:
                 return gone
             after = through

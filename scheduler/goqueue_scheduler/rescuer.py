@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from goqueue import metrics
 from goqueue.errors import StoreUnavailable
 from goqueue.store import dispatch
 from goqueue.store.connect import Database
@@ -68,5 +69,6 @@ class Rescuer:
             for worker_id in dead:
                 if await dispatch.bury(connection, workers[worker_id]):
                     self.buried += 1
+                    metrics.BURIED.inc()
                     log.warning("worker is dead", worker=workers[worker_id].name, worker_id=worker_id)
                     self._dispatcher.ask_reconcile()

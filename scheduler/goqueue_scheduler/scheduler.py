@@ -1,13 +1,15 @@
-"""The scheduler process: stands for leadership and, while leading, runs the four duties."""
+"""The scheduler process: stands for leadership and, while leading, runs the five duties."""
 
 import asyncio
 import time
 
+from goqueue import metrics
 from goqueue.broker import Broker
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings
 from goqueue.store.connect import Database
+from goqueue_scheduler.census import Census
 from goqueue_scheduler.cronduty import CronDuty
 from goqueue_scheduler.dispatcher import Dispatcher
 from goqueue_scheduler.leader import Leadership
@@ -32,10 +34,12 @@ class Scheduler:
         self._service = JobService(database, broker)
         self._cron = CronDuty(self._service, registry, engine.queues, settings.cron_catch_up)
         self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed)
+        self._census = Census(database, broker, engine.queues)
         self._patience = 10 * settings.leader_seconds
 
     async def run(self) -> None:
         """Stand for leadership until cancelled."""
+        metrics.LEADING.read(lambda: self.leadership.leading)
         try:
             await self.leadership.run(self._duties)
         finally:
@@ -43,7 +47,7 @@ class Scheduler:
 
     async def _duties(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for duty in (self.dispatcher, self.rescuer, self._cron, self._pruner):
+            for duty in (self.dispatcher, self.rescuer, self._cron, self._pruner, self._census):
                 group.create_task(duty.run(), name=type(duty).__name__)
 
     def unwell(self) -> dict[str, str]:
