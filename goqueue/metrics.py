@@ -187,17 +187,17 @@ OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )
 POOL_DESIRED: Final = Gauge(
-    "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("namespace", "pool")
+    "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("pool_namespace", "pool")
 )
 POOL_REPLICAS: Final = Gauge(
-    "goqueue_pool_replicas", "Pods that its Deployment has.", ("operator",), ("namespace", "pool")
+    "goqueue_pool_replicas", "Pods that its Deployment has.", ("operator",), ("pool_namespace", "pool")
 )
 POOL_READY: Final = Gauge(
-    "goqueue_pool_ready_replicas", "Those of them that take jobs.", ("operator",), ("namespace", "pool")
+    "goqueue_pool_ready_replicas", "Those of them that take jobs.", ("operator",), ("pool_namespace", "pool")
 )
 POOL_DECISION: Final = Gauge(
     "goqueue_pool_decision",
     "1 for the cause of the last decision: idle, load, minimum, maximum, window, limit, pinned, unknown, refused.",
     ("operator",),
-    ("namespace", "pool", "cause"),
+    ("pool_namespace", "pool", "cause"),
 )

@@ -11,6 +11,7 @@ from tests.chart.chart import CHART, Manifest
 from tests.cluster import programs, versions
 
 _GATEWAY = "sigs.k8s.io/gateway-api@v1.4.0"
+_MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 
 class Schemas:
@@ -22,7 +23,9 @@ class Schemas:
         for path in sorted((kubernetes / "api" / "openapi-spec" / "v3").glob("api*_openapi.json")):
             self._add_description(json.loads(path.read_text()))
         gateway = programs.module_folder(_GATEWAY) / "config" / "crd" / "standard"
-        for path in [*gateway.glob("*_httproutes.yaml"), *(CHART / "files" / "crds").glob("*.yaml")]:
+        monitors = programs.module_folder(_MONITORING) / "example" / "prometheus-operator-crd"
+        foreign = [*gateway.glob("*_httproutes.yaml"), *monitors.glob("*_podmonitors.yaml")]
+        for path in [*foreign, *(CHART / "files" / "crds").glob("*.yaml")]:
             content = yaml.safe_load(path.read_text())
             if content["kind"] == "CustomResourceDefinition":
                 self._add_definition(content)

@@ -69,6 +69,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "email.tlsCa": {"pattern": "^(/.+)?$"},
     "webhook.allowNetworks": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
+    "api.healthPort": {"minimum": 1},
     "operator.healthPort": {"minimum": 1},
     "operator.leaseName": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "minLength": 0},
     "operator.workerCertificates": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"},

@@ -28,7 +28,11 @@ GIVEN = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(generate
 
 MATRIX: dict[str, dict[str, Any]] = {
     **GIVEN,
-    "cluster-wide": {"settings": {"operator": {"clusterWide": True}}},
+    "cluster-wide": {"settings": {"operator": {"clusterWide": True}}, "podMonitor": {"enabled": True}},
+    "relabelled": {
+        "podMonitor": {"enabled": True, "relabelings": [{"action": "labeldrop", "regex": "pod"}]},
+        "networkPolicy": {"enabled": False},
+    },
     "no operator": {"operator": {"enabled": False}},
     "no cleanup": {"maintenance": {"cleanup": False}},
     "no migrations": {"migrations": {"mode": "none"}},
