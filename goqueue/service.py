@@ -82,7 +82,7 @@ class JobService:
         async with self.database.connection() as connection:
             enqueued, ready = await enqueue.insert(connection, orders)
         self._push_soon(ready)
-        _count(orders, enqueued)
+        count_enqueued(orders, enqueued)
         return enqueued
 
     async def _insert_waiting(self) -> None:
@@ -107,7 +107,7 @@ class JobService:
                 _resolve(future, error)
         else:
             self._push_soon(ready)
-            _count([job for job, _ in batch], enqueued)
+            count_enqueued([job for job, _ in batch], enqueued)
             for (_, future), made in zip(batch, enqueued, strict=True):
                 _resolve(future, made)
 
@@ -252,7 +252,7 @@ class JobService:
             log.warning("redis not told; workers will learn it from the database", error=error.message)
 
 
-def _count(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
+def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
     """Jobs made, a few labels for many jobs."""
     if not metrics.ENQUEUED.on:
         return

@@ -148,15 +148,15 @@ class Pools:
             for cause in _CAUSES:
                 metrics.POOL_DECISION.remove(*pool.place, cause)
 
-    def _show(self, pool: Pool, decision: Decision) -> None:
+    def _show(self, pool: Pool, cause: str) -> None:
         """Say in the metrics what there is and why."""
         seen = (pool.found or {}).get("status") or {}
         metrics.POOL_DESIRED.set(self._current(pool), *pool.place)
         metrics.POOL_REPLICAS.set(seen.get("replicas") or 0, *pool.place)
         metrics.POOL_READY.set(seen.get("readyReplicas") or 0, *pool.place)
-        now = "refused" if pool.refused else decision.cause
-        for cause in _CAUSES:
-            metrics.POOL_DECISION.set(cause == now, *pool.place, cause)
+        cause = "refused" if pool.refused else cause
+        for each in _CAUSES:
+            metrics.POOL_DECISION.set(each == cause, *pool.place, each)
 
     def hide(self) -> None:
         """Show no pool any more: another process leads."""
@@ -212,7 +212,7 @@ class Pools:
                 if pool.found is None and not await self._is_there(pool):
                     continue
                 await self._keep(pool, decision, facts)
-                self._show(pool, decision)
+                self._show(pool, decision.cause)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
                 log.warning("pool not looked after", pool=pool.place, error=str(error))
@@ -224,6 +224,7 @@ class Pools:
                     continue
                 log.error("pool refused", pool=pool.place, error=str(error))
                 pool.refused = f"Kubernetes refuses the Deployment: {error.message}"
+                self._show(pool, "refused")
 
     async def _see(self, pool: Pool) -> None:
         namespace, name = pool.place
