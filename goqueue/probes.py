@@ -32,12 +32,15 @@ class _Quiet(WSGIRequestHandler):
 class Probes:
     """Serves `/livez`, `/readyz` and `/metrics`; `port` 0 takes any free one, see `self.port` after `start()`."""
 
-    def __init__(self, host: str, port: int, live: Check, ready: Check, registry: CollectorRegistry = REGISTRY) -> None:
-        """
+    def __init__(
+        self, host: str, port: int, live: Check, ready: Check | None, registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        """`ready` None: it is asked elsewhere.
+
         Raises:
             SettingsError: it cannot listen there.
         """
-        self._checks = {"/livez": live, "/readyz": ready}
+        self._checks = {"/livez": live} if ready is None else {"/livez": live, "/readyz": ready}
         self._metrics = make_wsgi_app(registry)
         try:
             self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)

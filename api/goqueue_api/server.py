@@ -33,7 +33,7 @@ def serve() -> None:
     with contextlib.ExitStack() as stack:
         # Several server processes count together, and this one, which watches over them, shows the sum.
         registry = stack.enter_context(shared()) if api.processes > 1 else REGISTRY
-        probes = Probes(api.health_host, api.health_port, lambda: {}, lambda: {}, registry)
+        probes = Probes(api.health_host, api.health_port, lambda: {}, None, registry)
         probes.start()
         stack.callback(probes.stop)
         _run(api)

@@ -13,8 +13,8 @@ COLUMNS: Final = ("metric", "type", "labels", "unit", "process", "meaning")
 
 _HEAD = """# Metrics
 
-Each process serves its metrics for Prometheus at `/metrics` on a port of its own, beside `/livez` and `/readyz`:
-API 8084, worker 8081, scheduler 8082, operator 8083 ([settings](settings.md): `GOQUEUE_…_HEALTH_HOST` and
+Each process serves its metrics for Prometheus at `/metrics` on a port that is not public: API 8084, worker 8081,
+scheduler 8082, operator 8083, the last three beside their probes ([settings](settings.md): `GOQUEUE_…_HEALTH_HOST` and
 `GOQUEUE_…_HEALTH_PORT`). How to scrape them on Kubernetes: [production](production.md#metrics).
 
 - What describes all of GoQueue (depth, age, failed jobs of a queue) is exported once, by the scheduler that leads: do
