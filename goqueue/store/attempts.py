@@ -1,6 +1,6 @@
 """Attempts begin and end: claim, finish, heartbeat. The worker's half of the hot path; every write is fenced."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,11 +21,16 @@ _REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1}
 """Outcomes that give the attempt back, since it was not the job's fault."""
 
 
+def _array(items: Iterable[int | str]) -> str:
+    """PostgreSQL's text form of an array; psycopg's own way looks at every item and takes a dozen times as long."""
+    return "{" + ",".join(map(str, items)) + "}"
+
+
 async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> list[ClaimedJob]:
     """Take the jobs among `ids` that wait and are due, in one statement. PostgreSQL is the arbiter: an id that was
     taken, cancelled or pushed twice yields nothing, and a worker that was buried gets nothing."""
     cursor = connection.cursor(binary=True)
-    await cursor.execute(sql.CLAIM, {"worker": worker_id, "ids": list(ids)})
+    await cursor.execute(sql.CLAIM, {"worker": worker_id, "ids": _array(ids)})
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
 
 
@@ -35,9 +40,9 @@ async def complete(connection: Connection, ends: Sequence[AttemptEnd]) -> set[in
     await cursor.execute(
         sql.COMPLETE,
         (
-            [end.id for end in ends],
-            [end.lease for end in ends],
-            [end.result for end in ends],
+            _array([end.id for end in ends]),
+            _array([end.lease for end in ends]),
+            [end.result for end in ends] if any(end.result for end in ends) else _array(["NULL"] * len(ends)),
         ),
     )
     return {row[0] for row in await cursor.fetchall()}

@@ -63,7 +63,7 @@ CLAIM: Final[LiteralString] = """
 UPDATE jobs
 SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id = %(worker)s, started_at = now(),
     updated_at = now()
-WHERE id = ANY(%(ids)s) AND status = 'pending' AND available_at <= now()
+WHERE id = ANY(%(ids)s::bigint[]) AND status = 'pending' AND available_at <= now()
     AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
 RETURNING id, lease, attempts, queue, type, payload, max_retries, timeout, available_at, started_at, trace_context
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ MAX_ERROR_LENGTH: Final = 4_000
 
 MAX_LOG_LENGTH: Final = 4_000
 """Characters of a log line that are kept."""
+
+_is_async = functools.cache(inspect.iscoroutinefunction)  # asked for each job, and slow
 
 
 class Stop(StrEnum):
@@ -150,7 +153,7 @@ async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy
             # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
             return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
         payload = kind.payload.model_validate(job.payload)
-        if inspect.iscoroutinefunction(kind.handler):
+        if _is_async(kind.handler):
             result = await kind.handler(payload, running)
         else:
             result = await _in_thread(threads, kind.handler, payload, running)
