@@ -20,6 +20,7 @@ from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul
 from goqueue.registry import JobType, field_errors
 from goqueue.retry import RetryPolicy
+from goqueue_worker.reports import Reports
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class RunningAttempt:
 
     __slots__ = ("_reports", "deadline", "job", "stop", "task", "timeout")
 
-    def __init__(self, job: ClaimedJob, timeout: float, reports: "Reports") -> None:
+    def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
         self.job = job
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
@@ -93,20 +94,6 @@ class RunningAttempt:
             raise ValueError("level must be debug, info, warning or error")
         line = message.replace("\0", "\ufffd")[:MAX_LOG_LENGTH]
         self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
-
-
-class Reports:
-    """What handlers reported since the last flush. Appending is safe from any thread."""
-
-    def __init__(self) -> None:
-        self.progress: dict[int, tuple[int, float]] = {}
-        self.logs: list[tuple[int, int, str, str, datetime]] = []
-
-    def take(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int, str, str, datetime]]]:
-        """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
-        progress, self.progress = self.progress, {}
-        logs, self.logs = self.logs, []
-        return [(job, lease, fraction) for job, (lease, fraction) in progress.items()], logs
 
 
 def encode_result(result: Any) -> str | None:

@@ -31,11 +31,12 @@ from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
 from goqueue.store.connect import Database
-from goqueue_worker.attempt import Reports, RunningAttempt, Stop, cancelled, handed_back, run, tell
+from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, handed_back, run, tell
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.tallies import Tallies
 
@@ -238,7 +239,7 @@ class Worker:
         completing = asyncio.create_task(self._completer.run(), name="completer")
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
-            asyncio.create_task(self._report_loop(), name="reports"),
+            asyncio.create_task(self._reports.run(self._database), name="reports"),
             asyncio.create_task(self._requests.hear(), name="hear"),
             asyncio.create_task(self._requests.look(), name="look"),
             asyncio.create_task(self.hearing.watch(), name="hearing"),
@@ -308,7 +309,7 @@ class Worker:
             await asyncio.wait_for(self._completer.drained(), timeout=10)
         except TimeoutError:
             log.error("ends not written before exit; their jobs will be rescued", ends=self._completer.backlog)
-        await self._flush_reports()
+        await self._reports.flush(self._database)
 
     def hand_back_all(self) -> None:
         """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
@@ -377,24 +378,6 @@ class Worker:
             if self._held and now - self._held[0][0] > TICK:
                 self._lookahead.missed()
                 self._hand_back_held()
-
-    async def _report_loop(self) -> None:
-        while True:
-            await asyncio.sleep(5 * TICK)
-            await self._flush_reports()
-
-    async def _flush_reports(self) -> None:
-        progress, lines = self._reports.take()
-        if not progress and not lines:
-            return
-        try:
-            async with self._database.connection() as connection:
-                if progress:
-                    await attempts.save_progress(connection, progress)
-                if lines:
-                    await attempts.save_logs(connection, lines)
-        except StoreUnavailable:
-            log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
 
     def unwell(self) -> dict[str, str]:
         """Why the process should be restarted, for its liveness probe; empty where it should not."""

@@ -1,0 +1,49 @@
+"""What handlers report while they run, progress and log lines, on its way to PostgreSQL."""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from goqueue.errors import StoreUnavailable
+from goqueue.store import attempts
+from goqueue.store.connect import Database
+
+FLUSH_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Reports:
+    """What handlers reported since the last flush. Appending is safe from any thread."""
+
+    def __init__(self) -> None:
+        self.progress: dict[int, tuple[int, float]] = {}
+        self.logs: list[tuple[int, int, str, str, datetime]] = []
+
+    def take(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int, str, str, datetime]]]:
+        """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
+        progress, self.progress = self.progress, {}
+        logs, self.logs = self.logs, []
+        return [(job, lease, fraction) for job, (lease, fraction) in progress.items()], logs
+
+    async def flush(self, database: Database) -> None:
+        """Write what gathered; lost where PostgreSQL is away, since a job must not wait for its reports."""
+        progress, lines = self.take()
+        if not progress and not lines:
+            return
+        try:
+            async with database.connection() as connection:
+                if progress:
+                    await attempts.save_progress(connection, progress)
+                if lines:
+                    await attempts.save_logs(connection, lines)
+        except StoreUnavailable:
+            log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
+
+    async def run(self, database: Database) -> None:
+        """Flush again and again."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.flush(database)
