@@ -15,7 +15,7 @@ from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from goqueue.store.connect import Connection, Database
 
-BATCH: Final = 500
+BATCH: Final = 1_000
 """Ends in one statement."""
 
 BACKLOG: Final = 5_000
@@ -30,8 +30,10 @@ class Completer:
     Never gives up: a failed write is repeated (ends are fenced by their lease, so twice is harmless).
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, written: Callable[[], None]) -> None:
+        """`written` is called after each write: whoever waits for the backlog to shrink looks again."""
         self._database = database
+        self._written = written
         self._waiting: deque[AttemptEnd] = deque()
         self._writing = 0
         self._work = asyncio.Event()
@@ -71,6 +73,7 @@ class Completer:
                 await asyncio.sleep(delay)  # PostgreSQL gives no sign when it is back
                 delay = min(delay * 2, 1.0)
             self._writing = 0
+            self._written()
             if not self._waiting:
                 self._work.clear()
                 self._idle.set()

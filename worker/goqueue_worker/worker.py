@@ -92,7 +92,7 @@ class Worker:
         self._busy: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
-        self._completer = Completer(database)
+        self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
         self._requests = Requests(
             database,
