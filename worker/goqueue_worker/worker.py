@@ -25,7 +25,7 @@ from goqueue import instruments, metrics
 from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
-from goqueue.job import ClaimedJob, Outcome, ReadyJob
+from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
 from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
@@ -319,8 +319,7 @@ class Worker:
 
     def _hand_back_held(self) -> None:
         for _, job in self._held:
-            self._tallies.ended(job, Outcome.HANDED_BACK, None)
-            self._completer.put(handed_back(job))
+            self._end_unstarted(job, handed_back(job))
         self._held.clear()
 
     def _cancel(self, job_id: int) -> None:
@@ -329,8 +328,11 @@ class Worker:
             running.interrupt(Stop.CANCEL)
         for entry in [entry for entry in self._held if entry[1].id == job_id]:
             self._held.remove(entry)
-            self._tallies.ended(entry[1], Outcome.CANCELLED, None)
-            self._completer.put(cancelled(entry[1]))
+            self._end_unstarted(entry[1], cancelled(entry[1]))
+
+    def _end_unstarted(self, job: ClaimedJob, end: AttemptEnd) -> None:
+        self._tallies.ended(job, end.outcome, None)
+        self._completer.put(end)
 
     def _from_thread(self, call: Any) -> Any:
         return lambda *arguments: self._loop.call_soon_threadsafe(call, *arguments)

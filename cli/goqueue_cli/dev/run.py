@@ -13,14 +13,13 @@ from rich.markup import escape
 
 from goqueue import settings
 from goqueue.errors import GoQueueError
+from goqueue.lifecycle import JobStatus
 from goqueue.settings import DevSettings
 from goqueue_cli.dev import view
 from goqueue_cli.dev.stack import Stack
 
 JOB_SECONDS = 30.0
 """Longest wait for the first jobs."""
-
-FINAL = ("completed", "failed", "cancelled")
 
 
 def run(*, once: bool) -> None:
@@ -74,17 +73,17 @@ def _greet(console: Console, stack: Stack, api: httpx.Client) -> None:
 
 def _first_jobs(console: Console, stack: Stack, api: httpx.Client, began: float) -> None:
     """Send one job of each built-in type and see them through."""
-    waiting = {_create(api, order): order["queue"] for order in _orders(stack.webhooks)}
+    waiting = {_create(api, order) for order in _orders(stack.webhooks)}
     failed: list[str] = []
     deadline = time.monotonic() + JOB_SECONDS
     while waiting:
         stack.check()
-        for job_id in list(waiting):
+        for job_id in sorted(waiting):
             job = _get(api, f"/jobs/{job_id}")
-            if job["status"] in FINAL:
-                del waiting[job_id]
+            if JobStatus(job["status"]).final:
+                waiting.remove(job_id)
                 console.print(f"job {job_id} {job['type']}: {job['status']} ({time.monotonic() - began:.1f} s)")
-                if job["status"] != "completed":
+                if job["status"] != JobStatus.COMPLETED:
                     failed.append(f"job {job_id} ({job['type']}) {job['status']}: {job['error']}")
         if time.monotonic() > deadline:
             raise GoQueueError(f"jobs {sorted(waiting)} are not done after {JOB_SECONDS:.0f} s")

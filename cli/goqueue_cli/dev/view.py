@@ -22,9 +22,13 @@ def table(queues: list[dict[str, Any]]) -> Table:
     for queue in queues:
         name = f"{queue['name']} (paused)" if queue["paused"] else queue["name"]
         oldest = "" if queue["oldest_seconds"] is None else f"{queue['oldest_seconds']:.1f} s"
-        rates = ["" if rate is None else f"{rate:.1f}" for rate in _rates(queue)]
+        rates = [_rate(queue["arrived_per_second"]), _rate(queue["finished_per_second"])]
         shown.add_row(name, str(queue["depth"]), oldest, str(queue["in_flight"]), *rates)
     return shown
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def line(queues: list[dict[str, Any]]) -> str:
@@ -37,14 +41,15 @@ def line(queues: list[dict[str, Any]]) -> str:
     return "; ".join(busy) or "all queues are empty"
 
 
-def _rates(queue: dict[str, Any]) -> tuple[float | None, float | None]:
-    return queue["arrived_per_second"], queue["finished_per_second"]
-
-
 def watch(console: Console, api: httpx.Client, check: Callable[[], None]) -> None:
     """Show the queues until somebody interrupts; `check` raises when a part has ended."""
-    if not console.is_terminal:
+    if console.is_terminal:
+        _watch_live(console, api, check)
+    else:
         _watch_lines(console, api, check)
+
+
+def _watch_live(console: Console, api: httpx.Client, check: Callable[[], None]) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             check()
