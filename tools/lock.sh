@@ -11,7 +11,7 @@ compile() {
 }
 
 # What the images are installed from.
-compile ../pyproject.toml --extra api --extra worker --extra operator --extra otlp -o runtime.lock
+compile ../pyproject.toml --extra api --extra worker --extra encryption --extra operator --extra otlp -o runtime.lock
 # What the checkout is installed from: the same versions, and the tools.
 compile ../pyproject.toml --all-extras --group ../pyproject.toml:dev -c runtime.lock -o dev.lock
 # What installs the rest.
