@@ -76,6 +76,14 @@ HTTP_SECONDS: Final = Histogram(
     buckets=_SHORT,
 )
 
+HTTP_CUT: Final = Counter(
+    "goqueue_http_connections_refused_total",
+    "Connections ended by the server; `reason`: connections (too many), head (not HTTP), large_head, slow_head, "
+    "slow_body, slow_reader, silent.",
+    ("api",),
+    ("reason",),
+)
+
 # --- worker ----------------------------------------------------------------------------------------------------------
 
 ATTEMPTS: Final = Counter(

@@ -22,6 +22,8 @@ _ADDRESS = r"[^\s<>@\x00-\x1f]+@[^\s<>@\x00-\x1f]+"
 _SENDER = re.compile(rf"[^<>\x00-\x1f\x7f]*<{_ADDRESS}>|{_ADDRESS}")
 """An address, or a name and an address in angle brackets."""
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -30,6 +32,20 @@ def seconds(value: Any) -> Any:
     """`2s`, `500ms`, `1m`, `1h` (Go's notation) or a plain number, as seconds."""
     match = _DURATION.match(value.strip()) if isinstance(value, str) else None
     return float(match[1]) * _UNITS[match[2]] if match else value
+
+
+def networks(value: list[str]) -> list[str]:
+    """The networks, unchanged.
+
+    Raises:
+        ValueError: one is none.
+    """
+    for network in value:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError("each must be a network in CIDR notation with no host bits set") from None
+    return value
 
 
 def names(value: Any) -> Any:
@@ -152,8 +168,32 @@ class ApiSettings(_Group):
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="A larger body gets 413.")
     max_bulk_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="The same for POST /jobs/bulk.")
     docs: bool = Field(True, description="Serve the OpenAPI page at /docs.")
+    max_head_bytes: int = Field(32_768, ge=1024, description="A request line with headers over this gets 431.")
+    head_timeout: Seconds = Field(10.0, description="A request whose headers take longer to come gets 408.")
+    write_timeout: Seconds = Field(30.0, description="A client that takes longer to read an answer is cut off.")
+    max_connections: int = Field(10_000, ge=1, description="Connections of a server process; one more gets 503.")
+    cors_origins: Names = Field(
+        [], description="Web pages (`https://app.example.org`) whose scripts may call the API; empty: none."
+    )
+    trusted_proxies: Names = Field(
+        [],
+        description="Networks (CIDR) whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's.",
+    )
     health_host: str = Field("127.0.0.1", description="Address of the metrics.")
     health_port: int = Field(8084, ge=0, le=65535, description="Port of the metrics; 0: any free one.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("each must be an origin such as https://app.example.org, in lower case, and not `*`")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: list[str]) -> list[str]:
+        return networks(value)
 
 
 class WorkerSettings(_Group):
@@ -286,12 +326,7 @@ class WebhookSettings(_Group):
     @field_validator("allow_networks")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            try:
-                ipaddress.ip_network(network)
-            except ValueError:
-                raise ValueError("each must be a network in CIDR notation with no host bits set") from None
-        return value
+        return networks(value)
 
 
 class PaymentSettings(_Group):

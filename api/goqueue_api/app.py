@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 
 from goqueue import logs, metrics, registry, settings
 from goqueue.broker import Broker
@@ -25,6 +26,15 @@ from goqueue_api.routing import Methods
 
 PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, health)
 """The modules whose `router` holds routes; the hot one is found early."""
+
+CORS: Final[dict[str, Any]] = {
+    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent"],
+    "expose_headers": ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    "allow_credentials": False,  # callers are known by a header, never by a cookie
+    "max_age": 600,
+}
+"""What scripts of allowed web pages may do."""
 
 
 def create_app(
@@ -85,6 +95,8 @@ def create_app(
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
     )
+    if api.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=api.cors_origins, **CORS)
     for part in parts:
         app.include_router(part.router)
     openapi.install(app)

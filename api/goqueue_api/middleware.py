@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -15,6 +16,17 @@ from goqueue.instruments import OTHER
 from goqueue_api.bodies import BodyTooLarge
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_SECURITY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of every answer."""
+_PRIVATE: Final = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+}
+"""Headers of every answer that has none of its own: what jobs hold is nobody else's, and no JSON is a page."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -44,7 +56,7 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = _headers(message.get("headers", ()), request_id)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
@@ -78,6 +90,13 @@ class Boundary:
         if requests is not None:
             requests.inc()
             durations.observe(seconds)
+
+
+def _headers(own: Sequence[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """An answer's headers with those that every answer has."""
+    headers = [*own, (b"x-request-id", request_id), *_SECURITY]
+    there = {name for name, _ in own}
+    return headers + [(name, value) for name, value in _PRIVATE.items() if name not in there]
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:

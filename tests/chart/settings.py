@@ -68,6 +68,8 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "worker.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}(:[1-9][0-9]{{0,3}})?$"}},
     "email.tlsCa": {"pattern": "^(/.+)?$"},
     "webhook.allowNetworks": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
+    "api.corsOrigins": {"items": {"type": "string", "pattern": "^https?://[a-z0-9.:\\[\\]-]+$"}},
+    "api.trustedProxies": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
     "api.healthPort": {"minimum": 1},
     "operator.healthPort": {"minimum": 1},

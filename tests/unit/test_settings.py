@@ -6,6 +6,7 @@ from goqueue import settings
 from goqueue.errors import SettingsError
 from goqueue.settings import (
     GROUPS,
+    ApiSettings,
     DatabaseSettings,
     EngineSettings,
     PostgresSettings,
@@ -37,6 +38,11 @@ def test_the_go_projects_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> 
         (EngineSettings, "GOQUEUE_QUEUES", "UPPER"),
         (EngineSettings, "GOQUEUE_LEASE_SECONDS", "-1"),
         (WorkerSettings, "GOQUEUE_WORKER_CONCURRENCY", "0"),
+        (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "*"),
+        (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "https://app.example.org/"),
+        (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "https://user@app.example.org"),
+        (ApiSettings, "GOQUEUE_API_TRUSTED_PROXIES", "*"),
+        (ApiSettings, "GOQUEUE_API_TRUSTED_PROXIES", "10.0.0.1/8"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line_and_not_shown(
