@@ -5,7 +5,7 @@ TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format test-unit test-integration test-chaos test-chart test-e2e bench cluster \
-	cluster-down docs lock clean
+	cluster-down docs lock sbom audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -59,6 +59,12 @@ docs: setup ## Write the generated tables in docs/ anew
 
 lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: newest versions)
 	@tools/lock.sh
+
+sbom: setup ## Write the bill of materials of the images (CycloneDX) to .build/sbom/
+	@$(BIN)/python tools/sbom.py
+
+audit: setup ## Look up the locked packages in the database of known vulnerabilities (needs the network)
+	@$(BIN)/python tools/audit.py requirements/*.lock
 
 clean: ## Remove .venv, caches and build products (what `make run` keeps in .goqueue stays)
 	rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

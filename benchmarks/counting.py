@@ -51,7 +51,7 @@ class Rows:
         self._total = 0
 
     def _count(self, stores: Stores, condition: str, *parameters: object) -> int:
-        query = f"SELECT count(*) FROM {self.table} WHERE {condition}"  # noqa: S608  (both are constants of ours)
+        query = f"SELECT count(*) FROM {self.table} WHERE {condition}"  # noqa: S608 - both are constants of ours
         row = stores.postgres.execute(sql.SQL(query), parameters).fetchone()
         assert row is not None
         return row[0]
@@ -62,7 +62,7 @@ class Rows:
     def begin(self, stores: Stores, total: int) -> None:
         # The first keys too: the earliest completions, seen at once however deep the backlog is.
         query = (
-            f"SELECT {self.key} FROM (SELECT {self.key}, row_number() OVER (ORDER BY {self.key}) AS n"  # noqa: S608
+            f"SELECT {self.key} FROM (SELECT {self.key}, row_number() OVER (ORDER BY {self.key}) AS n"  # noqa: S608 - constants of the benchmarks
             f" FROM {self.table}) AS keys WHERE n %% %s = 0 OR n <= 20"
         )
         step = max(1, total // SAMPLE)

@@ -75,7 +75,7 @@ def _left(*commands: str) -> Callable[[], Counter]:
 
 
 def _commit_time(table: str, sent: str, where: str) -> str:
-    return f"SELECT ({sent})::bigint, pg_xact_commit_timestamp(xmin) FROM {table} WHERE {where}"  # noqa: S608
+    return f"SELECT ({sent})::bigint, pg_xact_commit_timestamp(xmin) FROM {table} WHERE {where}"  # noqa: S608 - constants of the benchmarks
 
 
 def _stream_left(redis: Redis) -> int:

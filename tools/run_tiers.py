@@ -103,7 +103,7 @@ def read_report(report: Path) -> dict[str, int]:
     """Passed, failed, errors and skipped of a JUnit report; empty if the run wrote none."""
     if not report.exists():
         return {}
-    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  # pytest wrote it a moment ago
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - pytest wrote it a moment ago
     total = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
     for suite in suites:
         for name in total:

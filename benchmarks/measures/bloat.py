@@ -18,7 +18,7 @@ def _litter(jobs: int) -> Callable[[Run], None]:
             stores.postgres.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             for _ in range(-(-DEAD // jobs)):
                 # A new version of every row, as each change of a job's state makes one.
-                stores.postgres.execute(f"UPDATE {table} SET {key} = {key}")  # noqa: S608
+                stores.postgres.execute(f"UPDATE {table} SET {key} = {key}")  # noqa: S608 - constants of the benchmarks
 
     return prepare
 

@@ -27,7 +27,7 @@ def _await(url: str, api: Child) -> None:
     while time.monotonic() < until:
         api.alive()
         try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (loopback)
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - loopback
                 return
         except OSError:
             time.sleep(0.05)

@@ -133,7 +133,7 @@ def half_load(bench: Bench, system: System) -> dict[str, float]:
 def _committed(run: Run) -> list[float]:
     with run.stores() as stores:
         waits = stores.postgres.execute(
-            "SELECT (extract(epoch FROM ended) * 1e9)::bigint - sent FROM ("  # noqa: S608
+            "SELECT (extract(epoch FROM ended) * 1e9)::bigint - sent FROM ("  # noqa: S608 - constants of the benchmarks
             + run.system.finish_time
             + ") AS ends (sent, ended) ORDER BY sent"
         ).fetchall()

@@ -64,7 +64,7 @@ def become(*command: str) -> None:
     program = os.path.join(os.path.dirname(sys.executable), command[0])
     # The checkout, which is the working directory, has to stay importable for the command too.
     os.environ["PYTHONPATH"] = os.getcwd()
-    os.execv(program, [program, *command[1:]])  # noqa: S606
+    os.execv(program, [program, *command[1:]])  # noqa: S606 - the driver itself
 
 
 def await_go() -> None:

@@ -174,7 +174,7 @@ class _EmbeddedServer:
         started = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, close_fds=True
         )
-        assert started.stdout is not None  # noqa: S101  # a pipe was asked for
+        assert started.stdout is not None  # noqa: S101 - a pipe was asked for
         line = started.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": f"the keeper of {self.kind} ended too early"}
         self._keeper = started

@@ -333,7 +333,7 @@ class _Keeper:
             stderr=subprocess.STDOUT,
             cwd=self.program.data_dir if self.program.account is None else "/",
         )
-        assert server.stdout is not None  # noqa: S101  # a pipe was asked for
+        assert server.stdout is not None  # noqa: S101 - a pipe was asked for
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ, "owner")
             selector.register(server.stdout, selectors.EVENT_READ, "log")
@@ -391,7 +391,7 @@ class _Keeper:
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
-        assert server.stdout is not None  # noqa: S101  # a pipe was asked for
+        assert server.stdout is not None  # noqa: S101 - a pipe was asked for
         os.set_blocking(server.stdout.fileno(), False)
         return server.stdout.read() or b""
 

@@ -262,4 +262,4 @@ def weighted_order(weights: dict[str, int]) -> list[str]:
     """The queues in a random order that puts each first as often as its weight says (Efraimidis-Spirakis keys)."""
     if len(weights) == 1:
         return list(weights)
-    return sorted(weights, key=lambda queue: random.random() ** (1 / weights[queue]), reverse=True)  # noqa: S311
+    return sorted(weights, key=lambda queue: random.random() ** (1 / weights[queue]), reverse=True)  # noqa: S311 - no secret: spreads the queues

@@ -118,7 +118,7 @@ def build_wheel(source: Path, target: Path) -> Path:
 def unpack_wheel(wheel: Path, target: Path) -> None:
     """Install a pure wheel into a folder: its files, and a script for each of its commands."""
     with zipfile.ZipFile(wheel) as content:
-        content.extractall(target)  # noqa: S202  # this checkout built it a moment ago
+        content.extractall(target)  # noqa: S202 - this checkout built it a moment ago
         (entry_points,) = (name for name in content.namelist() if name.endswith(".dist-info/entry_points.txt"))
         commands = ConfigParser()
         commands.read_string(content.read(entry_points).decode())

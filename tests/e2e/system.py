@@ -151,7 +151,7 @@ class System:
 
     def worker_of(self, id: int) -> str | None:
         """The pod that runs a job now."""
-        rows = self.sql(f"SELECT name FROM workers WHERE id = (SELECT worker_id FROM jobs WHERE id = {id:d})")  # noqa: S608
+        rows = self.sql(f"SELECT name FROM workers WHERE id = (SELECT worker_id FROM jobs WHERE id = {id:d})")  # noqa: S608 - numbers and names of the test itself
         return rows[0][0].rpartition("-")[0] if rows else None
 
     # --- Kubernetes ---------------------------------------------------------------------------------------------------

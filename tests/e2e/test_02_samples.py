@@ -75,7 +75,7 @@ def test_a_payment_is_charged_once(system: System) -> None:
     system.wait("condition=Succeeded", "gqj/charge-4711")
     sample(system, "process-payment")  # the same again is no second charge
     uid = system.get("gqj", "charge-4711")["metadata"]["uid"]
-    assert system.sql(f"SELECT attempts FROM jobs WHERE source_key LIKE '%{uid}%'") == [["1"]]  # noqa: S608
+    assert system.sql(f"SELECT attempts FROM jobs WHERE source_key LIKE '%{uid}%'") == [["1"]]  # noqa: S608 - numbers and names of the test itself
 
 
 def test_a_schedule_is_planned_in_its_own_time_zone(system: System) -> None:

@@ -16,7 +16,7 @@ def test_the_job_of_a_killed_worker_completes_elsewhere(system: System) -> None:
     system.status(id, "processing")
     pod = system.worker_of(id)
     assert pod is not None
-    former = system.number(f"SELECT worker_id FROM jobs WHERE id = {id}")  # noqa: S608
+    former = system.number(f"SELECT worker_id FROM jobs WHERE id = {id}")  # noqa: S608 - numbers and names of the test itself
     killed = time.time()
     system.cluster.kill_container(pod, namespace=NAMESPACE, container="worker")
     job = system.status(id, "completed", timeout=60)
@@ -24,5 +24,5 @@ def test_the_job_of_a_killed_worker_completes_elsewhere(system: System) -> None:
     assert job["result"]["attempt"] == 2
     attempts = system.rest.get(f"/jobs/{id}/attempts").json()
     assert [one["outcome"] for one in attempts["attempts"]] == ["rescued", "completed"], attempts
-    assert system.number(f"SELECT count(*) FROM workers WHERE id = {former}") == 0  # noqa: S608
+    assert system.number(f"SELECT count(*) FROM workers WHERE id = {former}") == 0  # noqa: S608 - numbers and names of the test itself
     system.pin("work", None)

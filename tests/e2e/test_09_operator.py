@@ -17,7 +17,7 @@ def test_leaders_killed_while_resources_pour_in(system: System) -> None:
     for body in objects:
         body["metadata"]["labels"]["app"] = POUR
     before = system.number("SELECT coalesce(max(id), 0) FROM jobs")
-    count = f"SELECT count(*) FROM jobs WHERE id > {before} AND source = 'kubernetes'"  # noqa: S608
+    count = f"SELECT count(*) FROM jobs WHERE id > {before} AND source = 'kubernetes'"  # noqa: S608 - numbers and names of the test itself
 
     def pour() -> None:
         for start in range(0, MANY, 10):
@@ -37,7 +37,7 @@ def test_leaders_killed_while_resources_pour_in(system: System) -> None:
     system.wait("condition=Succeeded", "gqj", "-l", f"app={POUR}", seconds=100)
     assert system.lease_holder() not in ("", leader)
     rows = system.sql(
-        f"SELECT count(*), count(DISTINCT source_key), count(*) FILTER (WHERE (status, attempts) = ('completed', 1)) "  # noqa: S608
+        f"SELECT count(*), count(DISTINCT source_key), count(*) FILTER (WHERE (status, attempts) = ('completed', 1)) "  # noqa: S608 - numbers and names of the test itself
         f"FROM jobs WHERE id > {before} AND source = 'kubernetes'"
     )
     assert rows == [[str(MANY)] * 3]

@@ -23,7 +23,7 @@ def posting(system: System) -> Iterator[Load]:
 
 def all_complete(system: System, made: Load, seconds: float) -> None:
     ids = ",".join(map(str, made.accepted))
-    query = f"SELECT count(*), count(*) FILTER (WHERE status = 'completed') FROM jobs WHERE id IN ({ids})"  # noqa: S608
+    query = f"SELECT count(*), count(*) FILTER (WHERE status = 'completed') FROM jobs WHERE id IN ({ids})"  # noqa: S608 - numbers and names of the test itself
 
     def counts() -> list[int]:
         return [int(number) for number in system.sql(query)[0]]

@@ -34,4 +34,4 @@ def test_an_upgrade_under_load_fails_no_request_and_loses_no_job(system: System)
     assert not made.failed, made.failed[:5]
     assert system.status(long, "completed")["attempts"] == 1
     ids = ",".join(map(str, made.accepted))
-    assert system.sql(f"SELECT id FROM jobs WHERE id IN ({ids}) AND attempts > 1") == []  # noqa: S608
+    assert system.sql(f"SELECT id FROM jobs WHERE id IN ({ids}) AND attempts > 1") == []  # noqa: S608 - numbers and names of the test itself

@@ -36,7 +36,7 @@ def letter(**more: str) -> SendEmail:
 
 def ask(mailpit: Mailpit, path: str, method: str = "GET") -> Any:
     request = urllib.request.Request(f"{mailpit.api}{path}", method=method)  # noqa: S310 - http on the loopback
-    with urllib.request.urlopen(request) as response:  # noqa: S310
+    with urllib.request.urlopen(request) as response:  # noqa: S310 - http to a server of the test
         text = response.read()
     return json.loads(text) if text.startswith(b"{") else text.decode()
 
@@ -103,10 +103,10 @@ def chaos(mailpit: Mailpit, **triggers: int) -> Iterator[None]:
     """Mailpit answers a step (`Sender`, `Recipient`, `Authentication`) with an error code."""
 
     def put(body: dict[str, Any]) -> None:
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310 - http to a server of the test
             f"{mailpit.api}/chaos", json.dumps(body).encode(), {"content-type": "application/json"}, method="PUT"
         )
-        urllib.request.urlopen(request).close()  # noqa: S310
+        urllib.request.urlopen(request).close()  # noqa: S310 - http to a server of the test
 
     put({step: {"ErrorCode": code, "Probability": 100} for step, code in triggers.items()})
     try:

@@ -104,7 +104,7 @@ def _write_kubeconfig(folder: Path, url: str, token: str) -> None:
 
 def _wait_ready(url: str, token: str, server: Process) -> None:
     context = ssl._create_unverified_context()  # noqa: S323 - it has made its certificate a moment ago
-    request = urllib.request.Request(f"{url}/readyz", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+    request = urllib.request.Request(f"{url}/readyz", headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - http to a server of the test
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.returncode is None:
         with (
