@@ -101,11 +101,21 @@ class JobType:
         return TypeAdapter(list[self.payload])  # type: ignore[name-defined]
 
 
+MAX_FIELDS: Final = 100
+"""Wrong fields that an error names."""
+
+MAX_NAME: Final = 200
+"""Characters of a wrong field's name that are shown."""
+
+
 def field_errors(error: ValidationError) -> dict[str, str]:
-    """Pydantic's findings as `{"path.to.field": "message"}`, without the rejected values (they may be secret)."""
+    """Pydantic's findings as `{"path.to.field": "message"}`, without the rejected values (they may be secret).
+
+    The first `MAX_FIELDS` of them, and the names cut to `MAX_NAME`: the names may come from outside, too.
+    """
     return {
-        ".".join(str(part) for part in item["loc"]) or "body": item["msg"]
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        ".".join(str(part) for part in item["loc"])[:MAX_NAME] or "body": item["msg"]
+        for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FIELDS]
     }
 
 

@@ -49,7 +49,7 @@ def checked_url(text: str) -> httpx.URL:
     host = url.raw_host.decode("ascii")
     if url.scheme not in ("http", "https"):
         raise Refused("the URL's scheme is neither http nor https")
-    if not host or "%" in host or not 1 <= (url.port or 80) <= 65535:
+    if not host or "%" in host or not 1 <= (80 if url.port is None else url.port) <= 65535:
         raise Refused("the URL has no proper host")
     if url.userinfo:
         raise Refused(f"the URL of {host} holds a user name or password")
