@@ -262,7 +262,8 @@ class OperatorSettings(_Group):
     )
     worker_labels: Names = Field([], description="`KEY=VALUE`: labels of worker pods whose pools do not set them.")
     worker_service_accounts: Names = Field(
-        [], description="Service accounts that worker pools may name beside `default`; empty: any but the operator's."
+        [],
+        description="Service accounts that worker pools may name beside `default`; `*`: any but the operator's own.",
     )
     compare_seconds: Seconds = Field(60.0, description="How often all GoQueueJobs are compared with their rows.")
     status_seconds: Seconds = Field(0.5, description="How often changed rows are written back as status.")

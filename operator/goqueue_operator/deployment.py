@@ -1,13 +1,13 @@
 """From a GoQueueWorkerPool to the Deployment that it owns. Pure; golden files in the tests show the whole of it."""
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from goqueue_operator.crds.schema import API_VERSION
-from goqueue_operator.podrules import WORKER, tightened, wrongs
+from goqueue_operator.podrules import WORKER, tightened, wrong_metadata, wrongs
+from goqueue_operator.podshape import ENV, without_nulls, wrong_shapes
 
 Object = dict[str, Any]
 
@@ -21,6 +21,9 @@ TMP: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the pod
 CERTIFICATES: Final = {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True}
 SPARE_SECONDS: Final = 10
 """How much longer than the worker's own grace period a pod gets to end."""
+
+MAX_GRACE: Final = 7 * 86400.0
+"""Longest grace period in seconds that a pod gets, as in the definition of pools."""
 
 
 class Refused(Exception):
@@ -72,19 +75,21 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
     Raises:
         Refused: the pool's template asks for what no pool may have, or nothing names an image.
     """
-    spec = pool["spec"]
-    template = copy.deepcopy(spec.get("podTemplate") or {})
-    pod = template.get("spec") or {}
-    if bad := list(wrongs(pod, defaults.accounts, defaults.forbidden_account)):
-        raise Refused("podTemplate: " + "; ".join(bad))
-    if not (spec.get("image") or defaults.image):
-        raise Refused("spec.image is not set, and the operator has no default (GOQUEUE_OPERATOR_IMAGE)")
+    spec = without_nulls(pool["spec"])
+    template = spec.get("podTemplate") or {}
+    pod, given = template.get("spec") or {}, template.get("metadata") or {}
     name = pool["metadata"]["name"]
     selector = {POOL_LABEL: name}
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    common = {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/component": "worker", **defaults.labels}
-    metadata: Object = {"labels": common | labels | selector}
-    if annotations := (template.get("metadata") or {}).get("annotations"):
+    common = {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/component": WORKER, **defaults.labels}
+    bad = [*wrongs(pod, defaults.accounts, defaults.forbidden_account), *wrong_metadata(given, common)]
+    if bad:
+        raise Refused("podTemplate: " + "; ".join(bad))
+    if bad := list(wrong_shapes(spec.get("env") or [], ENV, "spec.env")):
+        raise Refused("; ".join(bad))
+    if not (spec.get("image") or defaults.image):
+        raise Refused("spec.image is not set, and the operator has no default (GOQUEUE_OPERATOR_IMAGE)")
+    metadata: Object = {"labels": common | (given.get("labels") or {}) | selector}
+    if annotations := given.get("annotations"):
         metadata["annotations"] = annotations
     return {
         "apiVersion": "apps/v1",
@@ -151,9 +156,10 @@ def grace(env: Iterable[Object], default: float) -> float:
     for variable in env:
         if variable.get("name") == "GOQUEUE_WORKER_GRACE_SECONDS":
             try:
-                return float(str(variable.get("value")).removesuffix("s"))
+                seconds = float(str(variable.get("value")).removesuffix("s"))
             except ValueError:
                 return default
+            return min(seconds, MAX_GRACE) if seconds >= 0 else default  # not a number is not >= 0 either
     return default
 
 
@@ -211,5 +217,5 @@ def by_key(key: str, *lists: Iterable[Object]) -> list[Object]:
     merged: dict[Any, Object] = {}
     for items in lists:
         for item in items:
-            merged[item.get(key)] = item
+            merged[item.get(key, (len(merged),))] = item
     return list(merged.values())

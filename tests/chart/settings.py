@@ -34,6 +34,7 @@ COMPUTED = (
     "operator.workerCertificates",
     "operator.workerLabels",
     "operator.workerEnvFrom",
+    "operator.workerServiceAccounts",
 )
 """What the templates fill in, or add to, from other values."""
 
@@ -48,6 +49,7 @@ NOTES = {
     "operator.leaseName": "Empty: made from the release's name.",
     "operator.workerCertificates": "Empty: `certificates.secretName`.",
     "operator.workerLabels": "Beside those by which NetworkPolicies know the pods of the release.",
+    "operator.workerServiceAccounts": "Beside `worker.serviceAccount`.",
     "operator.workerEnvFrom": "Beside those of the chart, which pools in the release's namespace always get.",
     "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
 }

@@ -126,6 +126,8 @@ def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
             assert seen[setting.variable] == f"configmap/goqueue-settings,secret/goqueue-secrets,{text}"
         elif setting.path == "operator.workerLabels":
             assert seen[setting.variable] == f"app.kubernetes.io/instance=goqueue,app.kubernetes.io/name=goqueue,{text}"
+        elif setting.path == "operator.workerServiceAccounts":
+            assert seen[setting.variable] == f"goqueue-worker,{text}"
         else:
             assert seen[setting.variable] == text
 

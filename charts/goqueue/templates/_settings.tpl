@@ -43,6 +43,9 @@
 {{- $sources = append $sources (printf "secret/%s-handlers" $fullname) -}}
 {{- end -}}
 {{- join "," (concat $sources .root.Values.settings.operator.workerEnvFrom) -}}
+{{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_SERVICE_ACCOUNTS" -}}
+{{- $own := include "goqueue.serviceAccountName" (dict "root" .root "component" "worker") -}}
+{{- join "," (prepend .root.Values.settings.operator.workerServiceAccounts $own | uniq) -}}
 {{- else -}}
 {{- .text -}}
 {{- end -}}

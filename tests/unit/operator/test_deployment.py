@@ -80,11 +80,32 @@ def test_a_pools_own_labels_win_over_those_of_all_pools() -> None:
     assert (labels["app.kubernetes.io/instance"], labels["team"]) == ("jobs", "south")
 
 
-def test_no_account_is_named_so_any_but_the_operators_own_may_be_used() -> None:
-    defaults = Defaults(image="x", forbidden_account="goqueue-operator")
-    assert build(with_pod({"serviceAccountName": "mine"}), 1, defaults)
+def test_only_named_accounts_may_be_used_or_with_a_star_any_but_the_operators_own() -> None:
+    listed = Defaults(image="x", accounts=["mine"], forbidden_account="goqueue-operator")
+    star = Defaults(image="x", accounts=["*"], forbidden_account="goqueue-operator")
+    for account, allowed in (("default", (True, True)), ("mine", (True, True)), ("other", (False, True))):
+        for defaults, fine in zip((listed, star), allowed, strict=True):
+            if fine:
+                assert build(with_pod({"serviceAccountName": account}), 1, defaults)
+            else:
+                with pytest.raises(Refused, match="is not allowed"):
+                    build(with_pod({"serviceAccountName": account}), 1, defaults)
     with pytest.raises(Refused):
-        build(with_pod({"serviceAccountName": "goqueue-operator"}), 1, defaults)
+        build(with_pod({"serviceAccountName": "goqueue-operator"}), 1, star)
+
+
+def test_ports_without_a_name_stay_beside_each_other() -> None:
+    ports = [{"containerPort": 9000}, {"containerPort": 9001}]
+    made = worker_of(build(with_pod({"containers": [{"name": "worker", "ports": ports}]}), 1, golden.DEFAULTS))["ports"]
+    assert [port["containerPort"] for port in made] == [8081, 9000, 9001]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "1e300", "soon"])
+def test_a_grace_period_that_is_no_time_does_not_stop_the_operator(seconds: str) -> None:
+    pool = copy.deepcopy(PLAIN)
+    pool["spec"]["env"] = [{"name": "GOQUEUE_WORKER_GRACE_SECONDS", "value": seconds}]
+    template = build(pool, 1, golden.DEFAULTS)["spec"]["template"]["spec"]
+    assert 0 < template["terminationGracePeriodSeconds"] <= 7 * 86400 + 10
 
 
 def test_what_the_worker_needs_wins_over_what_the_pool_says() -> None:
