@@ -147,6 +147,7 @@ class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
     `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """
 
     id: int
@@ -155,6 +156,7 @@ class AttemptEnd:
     result: str | None = None
     error: str | None = None
     delay: float = 0.0
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,18 @@
 
 import logging
 import sys
-from typing import Any
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final
 
 import structlog
 
+from goqueue import tracing
+from goqueue.registry import JobContext
 from goqueue.settings import EngineSettings
+
+JOB: Final[ContextVar[JobContext | None]] = ContextVar("job", default=None)
+"""The attempt whose handler runs: its lines name it."""
 
 
 def configure(settings: EngineSettings, **always: Any) -> None:
@@ -15,6 +22,7 @@ def configure(settings: EngineSettings, **always: Any) -> None:
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        correlate,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -39,3 +47,14 @@ def configure(settings: EngineSettings, **always: Any) -> None:
     for noisy in ("psycopg.pool", "uvicorn.access", "httpx", "alembic"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(**always)
+
+
+def correlate(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the attempt and the span within which a line was written; what the line says itself stays."""
+    if (job := JOB.get()) is not None:
+        line.setdefault("job_id", job.job_id)
+        line.setdefault("attempt", job.attempt)
+    if tracing.on is not None:
+        for name, value in tracing.on.ids().items():
+            line.setdefault(name, value)
+    return line

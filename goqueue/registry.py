@@ -48,6 +48,10 @@ class JobContext(Protocol):
     def cancelled(self) -> bool:
         """True once somebody asked to cancel the job; for sync handlers, which cannot be interrupted."""
 
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """`traceparent` and `tracestate` for requests to others, so that they are in the job's trace; or empty."""
+
     def progress(self, fraction: float) -> None:
         """Report progress between 0 and 1; stored soon, shown by the API."""
 

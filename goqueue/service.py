@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from goqueue import metrics
+from goqueue import metrics, tracing
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
@@ -71,6 +71,14 @@ class JobService:
         Raises:
             StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
         """
+        if (spans := tracing.sender(job.source)) is None:
+            return await self._enqueue(job)
+        with spans.sending([job]) as span:
+            made = await self._enqueue(job)
+            spans.sent(span, made)
+            return made
+
+    async def _enqueue(self, job: NewJob) -> Enqueued:
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if self._inserting is None or self._inserting.done():
@@ -79,6 +87,12 @@ class JobService:
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         """Insert all orders or none."""
+        if not orders or (spans := tracing.sender(orders[0].source)) is None:
+            return await self._enqueue_many(orders)
+        with spans.sending(orders):
+            return await self._enqueue_many(orders)
+
+    async def _enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         async with self.database.connection() as connection:
             enqueued, ready = await enqueue.insert(connection, orders)
         self._push_soon(ready)

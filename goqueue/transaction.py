@@ -8,6 +8,7 @@ with Session(engine) as session, session.begin():
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Unpack
 
+from goqueue import tracing
 from goqueue.client import Options, Payload, build
 from goqueue.errors import Conflict
 from goqueue.registry import REGISTRY, Handler, Registry
@@ -36,11 +37,13 @@ def enqueue_in(
         InvalidInput: type, payload or an option is wrong; nothing was sent, the transaction can go on.
         Conflict: the unique key changed hands meanwhile.
     """
-    for statement in statements(build(kind, payload, options, registry, queues)):
-        made = transaction.execute(statement).scalar()
-        if made is not None:
-            return int(made)
-    raise Conflict(CONTENDED)
+    order = build(kind, payload, options, registry, queues)
+    with tracing.sending(order):
+        for statement in statements(order):
+            made = transaction.execute(statement).scalar()
+            if made is not None:
+                return int(made)
+        raise Conflict(CONTENDED)
 
 
 async def enqueue_in_async(
@@ -53,8 +56,10 @@ async def enqueue_in_async(
     **options: Unpack[Options],
 ) -> int:
     """As `enqueue_in`, for SQLAlchemy's async sessions and connections."""
-    for statement in statements(build(kind, payload, options, registry, queues)):
-        made = (await transaction.execute(statement)).scalar()
-        if made is not None:
-            return int(made)
-    raise Conflict(CONTENDED)
+    order = build(kind, payload, options, registry, queues)
+    with tracing.sending(order):
+        for statement in statements(order):
+            made = (await transaction.execute(statement)).scalar()
+            if made is not None:
+                return int(made)
+        raise Conflict(CONTENDED)

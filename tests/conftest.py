@@ -14,6 +14,7 @@ import redis
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.servers.gotools import Mailpit, StripeMock, run_mailpit, run_stripe_mock
+from tests.servers.jaeger import Jaeger, run_jaeger
 from tests.servers.stores import FreshDatabase, FreshRedis, fresh_database
 
 _LOGICAL_DATABASES = 1024
@@ -108,4 +109,11 @@ def mailpit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailpit]:
 def stripe_mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeMock]:
     """Stripe's own mock of its API. Built from source at the first use on a machine (seconds)."""
     with run_stripe_mock(tmp_path_factory.mktemp("stripe-mock")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
+    """A real Jaeger that takes OTLP. Built from source at the first use on a machine (six minutes of a core)."""
+    with run_jaeger(tmp_path_factory.mktemp("jaeger")) as server:
         yield server

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from goqueue import logs, metrics, registry, settings
+from goqueue import logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.gauges import watch_stores
 from goqueue.registry import REGISTRY, Registry
@@ -74,6 +74,7 @@ def create_app(
             await service.close()
             await broker.close()
             await database.close()
+            await asyncio.to_thread(tracing.end)
 
     app = FastAPI(
         title="GoQueue",
@@ -95,6 +96,10 @@ def create_app(
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
     )
+    if tracing.on is not None:
+        from goqueue_api.tracing import Traced
+
+        app.add_middleware(Traced, spans=tracing.on)
     if api.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=api.cors_origins, **CORS)
     for part in parts:
@@ -110,6 +115,7 @@ def from_environment() -> FastAPI:
     import goqueue.builtin  # noqa: F401 - registers the three built-in types
 
     registry.load(engine.jobs)
+    tracing.begin("api")
     metrics.begin("api", engine.queues, REGISTRY.names())
     api, connect = settings.load(ApiSettings), settings.load(DatabaseSettings)
     database = Database(

@@ -11,8 +11,9 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from goqueue import metrics
+from goqueue import metrics, tracecontext, tracing
 from goqueue.instruments import OTHER
+from goqueue.tracecontext import TraceContext
 from goqueue_api.bodies import BodyTooLarge
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -27,8 +28,7 @@ _PRIVATE: Final = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
 """Headers of every answer that has none of its own: what jobs hold is nobody else's, and no JSON is a page."""
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Boundary:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """The request in the metrics. The router has left its route in the scope, if there is one."""
         route = getattr(scope.get("route"), "path", OTHER)
-        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        method = scope["method"] if scope["method"] in METHODS else OTHER
         pair = self._counted.get((route, method, status))
         if pair is None:
             requests = metrics.HTTP_REQUESTS.child(route, method, f"{status // 100}xx")
@@ -89,7 +89,8 @@ class Boundary:
         requests, durations = pair
         if requests is not None:
             requests.inc()
-            durations.observe(seconds)
+            trace_id = tracing.on.recorded() if tracing.on is not None else None
+            durations.observe(seconds, None if trace_id is None else {"trace_id": trace_id})
 
 
 def _headers(own: Sequence[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
@@ -134,9 +135,20 @@ def _limited(receive: Receive, limit: int, declared: int) -> Receive:
     return counted
 
 
-def traceparent(scope: Any) -> str | None:
+def trace_context(scope: Any) -> TraceContext | None:
     """The caller's W3C trace context, if it is one."""
+    parents, states = [], []
     for name, value in scope["headers"]:
-        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
-            return str(value.decode())
-    return None
+        if name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            states.append(value)
+    if len(parents) != 1:
+        return None
+    return tracecontext.from_headers(parents[0].decode("latin-1"), b",".join(states).decode("latin-1"))
+
+
+def traceparent(scope: Any) -> str | None:
+    """The same as it stands with a job."""
+    found = trace_context(scope)
+    return found.stored() if found is not None else None

@@ -7,7 +7,7 @@ import signal
 import uvicorn
 from prometheus_client import REGISTRY
 
-from goqueue import settings
+from goqueue import settings, tracing
 from goqueue.instruments import shared
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, PostgresSettings, RedisSettings
@@ -25,6 +25,7 @@ def serve() -> None:
     """
     api = settings.load(ApiSettings)
     settings.load(RedisSettings)
+    tracing.check()
     asyncio.run(_check_database())
     # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
     # process ends as one that did its work.

@@ -7,10 +7,14 @@ from pydantic import BaseModel
 
 from goqueue.job import Enqueued, Job, NewJob
 from goqueue.lifecycle import JobStatus
+from goqueue.tracecontext import trace_id
 
 
 class JobView(BaseModel):
-    """A job. `timeout` in seconds, `progress` from 0 to 1 as its handler reports it."""
+    """A job. `timeout` in seconds, `progress` from 0 to 1 as its handler reports it.
+
+    `trace_id`: of the trace that shows its way, where one is recorded.
+    """
 
     id: int
     queue: str
@@ -32,6 +36,7 @@ class JobView(BaseModel):
     source: str
     progress: float | None
     cancel_requested: bool
+    trace_id: str | None
 
 
 class AttemptView(BaseModel):
@@ -149,6 +154,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "source": job.source,
         "progress": job.progress,
         "cancel_requested": job.cancel_requested_at is not None,
+        "trace_id": trace_id(job.trace_context),
     }
 
 
@@ -175,4 +181,5 @@ def created_view(order: NewJob, made: Enqueued) -> dict[str, Any]:
         "source": order.source.value,
         "progress": None,
         "cancel_requested": False,
+        "trace_id": trace_id(order.trace_context),
     }

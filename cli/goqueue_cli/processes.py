@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from goqueue import logs, metrics, registry, settings
+from goqueue import logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.errors import StaleSchema
 from goqueue.gauges import watch_stores
@@ -31,6 +31,7 @@ def _begin(process: str) -> EngineSettings:
 
 def _begin_counting(process: Process) -> EngineSettings:
     engine = _begin(process)
+    tracing.begin(process)
     metrics.begin(process, engine.queues, REGISTRY.names())
     return engine
 
@@ -46,7 +47,10 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await main(stop)
 
-    uvloop.run(guarded())
+    try:
+        uvloop.run(guarded())
+    finally:
+        tracing.end()
 
 
 async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:

@@ -62,6 +62,7 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd]) -> s
             [end.delay for end in ends],
             [end.result for end in ends],
             [end.outcome.value for end in ends],
+            [end.trace_context for end in ends],
         ),
     )
     return {row[0] for row in rows}

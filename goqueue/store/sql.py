@@ -87,9 +87,10 @@ WITH ended AS (
         dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,
         finished_at = CASE WHEN decided.final THEN now() END,
         failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END
-    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[])
-            AS ended (id, lease, status, error, refund, delay, result, outcome)
+        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
+        trace_context = coalesce(ended.trace_context, jobs.trace_context)
+    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[],
+            %s::text[]) AS ended (id, lease, status, error, refund, delay, result, outcome, trace_context)
         CROSS JOIN LATERAL (SELECT cancel_requested_at IS NOT NULL AS cancel FROM jobs AS asked
             WHERE asked.id = ended.id) AS asked
         CROSS JOIN LATERAL (SELECT CASE WHEN asked.cancel AND ended.status = 'pending' THEN 'cancelled'

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from goqueue import cron, metrics
+from goqueue import cron, metrics, tracing
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -56,6 +56,11 @@ class CronDuty:
             await schedules.advance(connection, schedule, tick or schedule.next_tick, job_id, following)
 
     async def _enqueue(self, schedule: Schedule, tick: datetime) -> int | None:
+        about = {"goqueue.schedule.name": schedule.name, "goqueue.schedule.tick": tick.isoformat()}
+        with tracing.doing("fire schedule", about):
+            return await self._make(schedule, tick)
+
+    async def _make(self, schedule: Schedule, tick: datetime) -> int | None:
         key = f"schedule:{schedule.id}:{tick.isoformat()}"
         try:
             order = accept(schedule.job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)

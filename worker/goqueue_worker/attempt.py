@@ -15,6 +15,7 @@ import orjson
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from goqueue import tracing
 from goqueue.errors import NeverRetry, RetryIn, Snooze
 from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul
@@ -44,10 +45,10 @@ class Stop(StrEnum):
 class RunningAttempt:
     """An attempt while it runs; also the `JobContext` that its handler sees.
 
-    `deadline` is a `time.monotonic()` value in seconds.
+    `deadline` is a `time.monotonic()` value in seconds; `failure` is what the handler raised, where that ended it.
     """
 
-    __slots__ = ("_reports", "deadline", "job", "stop", "task", "timeout")
+    __slots__ = ("_reports", "deadline", "failure", "job", "stop", "task", "timeout")
 
     def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
         self.job = job
@@ -55,6 +56,7 @@ class RunningAttempt:
         self.deadline = time.monotonic() + timeout
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
+        self.failure: BaseException | None = None
         self._reports = reports
 
     def interrupt(self, reason: Stop) -> None:
@@ -83,6 +85,10 @@ class RunningAttempt:
     @property
     def cancelled(self) -> bool:
         return self.stop is not None
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        return tracing.headers(self.job.trace_context)
 
     def progress(self, fraction: float) -> None:
         if not 0 <= fraction <= 1:
@@ -146,19 +152,23 @@ async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy
             result = await _in_thread(threads, kind.handler, payload, running)
         return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, result=encode_result(result))
     except ValidationError as error:
+        running.failure = error
         text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
         return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=text)
     except Snooze as signal:
         return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=describe(signal), delay=signal.seconds)
     except RetryIn as signal:
+        running.failure = signal
         return failed(job, describe(signal), signal.seconds, policy)
     except NeverRetry as signal:
+        running.failure = signal
         return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=describe(signal))
     except asyncio.CancelledError:
         return interrupted(running, policy)
     except BaseException as error:  # a handler that calls sys.exit() must not take the worker with it
         if running.stop is not None:
             return interrupted(running, policy)
+        running.failure = error
         return failed(job, describe(error), None, policy)
 
 
@@ -186,8 +196,12 @@ def interrupted(running: RunningAttempt, policy: RetryPolicy) -> AttemptEnd:
             return failed(job, "CancelledError: the handler cancelled itself", None, policy)
 
 
-def tell(job: ClaimedJob, end: AttemptEnd, worker: str) -> None:
-    """One log line about an attempt that did not complete its job."""
+def tell(running: RunningAttempt, end: AttemptEnd, worker: str) -> None:
+    """One log line about an attempt that did not complete its job.
+
+    Of what the handler raised it names the class: the words, which may quote the payload, stand with the job.
+    """
+    job = running.job
     log.info(
         "attempt ended",
         job_id=job.id,
@@ -195,7 +209,7 @@ def tell(job: ClaimedJob, end: AttemptEnd, worker: str) -> None:
         queue=job.queue,
         attempt=job.attempt,
         outcome=end.outcome.value,
-        error=end.error,
+        error=end.error if running.failure is None else type(running.failure).__name__,
         retry_in=round(end.delay, 3),
         worker=worker,
     )

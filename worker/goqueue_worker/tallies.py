@@ -3,17 +3,19 @@
 An `observe()` of prometheus_client costs more than a microsecond; here a whole attempt costs less.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from goqueue import metrics
+from goqueue import metrics, tracecontext, tracing
 from goqueue.instruments import Histogram, bound
 from goqueue.job import ClaimedJob, Outcome
 
@@ -21,24 +23,32 @@ _LABELS: Final = ("queue", "type")
 
 
 class Sizes:
-    """A histogram."""
+    """A histogram. Of each bucket it remembers the last value that was observed in a recorded trace."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_examples", "_sum")
 
     def __init__(self, declared: Histogram) -> None:
         self._bounds = declared.buckets
         self._counts = [0] * (len(declared.buckets) + 1)
         self._sum = 0.0
+        self._examples: dict[int, Exemplar] = {}
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, trace_id: str | None = None) -> None:
         """Take in one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
+        place = bisect_left(self._bounds, value)
+        self._counts[place] += 1
         self._sum += value
+        if trace_id is not None:
+            self._examples[place] = Exemplar({"trace_id": trace_id}, value, time.time())
 
     def show(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write it into the family."""
-        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
-        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+        buckets: list[Any] = []
+        for place, count in enumerate(accumulate(self._counts)):
+            end = self._bounds[place] if place < len(self._bounds) else float("inf")
+            name = floatToGoString(end)  # type: ignore[no-untyped-call]
+            buckets.append((name, count, self._examples.get(place)))
+        family.add_metric(labels, buckets, self._sum)
 
 
 class _Tally:
@@ -62,15 +72,17 @@ class Tallies(Collector):
 
     def claimed(self, jobs: Iterable[ClaimedJob]) -> None:
         """These jobs wait no more."""
+        traced = tracing.on is not None
         for job in jobs:
             waits = self._waits.get(job.queue)
             if waits is None:
                 (queue,) = bound(("queue",), (job.queue,))
                 waits = self._waits.setdefault(queue, Sizes(metrics.WAIT_SECONDS))
-            waits.add((job.claimed_at - job.available_at).total_seconds())
+            seconds = (job.claimed_at - job.available_at).total_seconds()
+            waits.add(seconds, tracecontext.trace_id(job.trace_context) if traced else None)
 
-    def ended(self, job: ClaimedJob, outcome: Outcome, seconds: float | None) -> None:
-        """An attempt is over; `seconds` None: its handler was never called."""
+    def ended(self, job: ClaimedJob, outcome: Outcome, seconds: float | None, trace_id: str | None = None) -> None:
+        """An attempt is over; `seconds` None: its handler was never called. `trace_id`: where it is recorded."""
         tally = self._tallies.get((job.queue, job.type))
         if tally is None:
             labels = bound(_LABELS, (job.queue, job.type))
@@ -80,7 +92,7 @@ class Tallies(Collector):
         else:
             tally.otherwise[outcome.value] = tally.otherwise.get(outcome.value, 0) + 1
         if seconds is not None:
-            tally.seconds.add(seconds)
+            tally.seconds.add(seconds, trace_id)
 
     def collect(self) -> Iterable[Metric]:
         """The metrics, in the probes' thread."""

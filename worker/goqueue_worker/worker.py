@@ -10,6 +10,7 @@ the claim is back (`Lookahead`); one UPDATE claims them all, and ends are writte
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import socket
 import sys
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import instruments, metrics
+from goqueue import instruments, logs, metrics, tracing
 from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
@@ -103,6 +104,7 @@ class Worker:
             resumed=self._freed.set,
         )
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
         self._membership = Membership(
             dsn,
             engine,
@@ -203,6 +205,9 @@ class Worker:
 
     async def _run(self, running: RunningAttempt) -> None:
         job = running.job
+        logs.JOB.set(running)
+        spans = tracing.on
+        span = spans.begin_attempt(job, self.name) if spans is not None else None
         started = time.perf_counter()
         kind = self._registry.get(job.type)
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
@@ -213,16 +218,20 @@ class Worker:
         self._finished[job.queue] += 1
         seconds = time.perf_counter() - started
         self._spent[job.queue] += seconds
-        self._tallies.ended(job, end.outcome, seconds)
+        if spans is None or span is None:
+            self._tallies.ended(job, end.outcome, seconds)
+        else:
+            spans.end_attempt(span, job, end, running.failure)
+            self._tallies.ended(job, end.outcome, seconds, spans.recorded())
         self._ended += 1
         self._completer.put(end)
         self._freed.set()
         if self._held and not self._starting:
             # Not from here: a handler that never waits would start the next one from within the end of the last.
             self._starting = True
-            self._loop.call_soon(self._start_next)
+            self._loop.call_soon(self._start_next, context=self._context)
         if end.outcome is not Outcome.COMPLETED:
-            tell(job, end, self.name)
+            tell(running, end, self.name)
 
     def _start_next(self) -> None:
         self._starting = False

@@ -14,6 +14,7 @@ class Context:
     cancelled: bool = False
     reported: list[float] = field(default_factory=list)
     lines: list[tuple[str, str]] = field(default_factory=list)
+    trace_headers: dict[str, str] = field(default_factory=dict)
 
     def progress(self, fraction: float) -> None:
         self.reported.append(fraction)

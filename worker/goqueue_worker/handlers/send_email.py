@@ -16,6 +16,7 @@ from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime, parseaddr
 from typing import TYPE_CHECKING, Any, Final
 
+from goqueue import tracing
 from goqueue.builtin import SendEmail
 from goqueue.errors import NeverRetry
 from goqueue.registry import JobContext
@@ -52,7 +53,8 @@ class EmailSender:
             raise NeverRetry("no SMTP server is configured: set GOQUEUE_SMTP_HOST")
         recipient = ascii_address(payload.to)
         message = compose(payload, recipient, self._name, ascii_address(self._address), job.job_id)
-        answer = await self._deliver(message, recipient)
+        with tracing.calling("smtp send", self._settings.host, self._settings.port, {"network.protocol.name": "smtp"}):
+            answer = await self._deliver(message, recipient)
         return {"message_id": message["Message-ID"], "response": one_line(answer, 500)}
 
     async def _deliver(self, message: EmailMessage, recipient: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from goqueue import tracing
 from goqueue.builtin import SendWebhook
 from goqueue.errors import NeverRetry, RetryIn, SettingsError
 from goqueue.registry import JobContext
@@ -63,7 +64,7 @@ class WebhookSender:
             url = checked_url(payload.url)
             host = url.host
             async with asyncio.timeout(payload.timeout):
-                status, headers, body = await self._follow(url, payload, job.job_id)
+                status, headers, body = await self._follow(url, payload, job)
         except Refused as error:
             raise NeverRetry(str(error)) from None
         except (TimeoutError, httpx.TimeoutException):
@@ -84,20 +85,26 @@ class WebhookSender:
             await self._shared.aclose()
             self._shared = None
 
-    async def _follow(self, url: "httpx.URL", payload: SendWebhook, job_id: int) -> tuple[int, "httpx.Headers", bytes]:
+    async def _follow(
+        self, url: "httpx.URL", payload: SendWebhook, job: JobContext
+    ) -> tuple[int, "httpx.Headers", bytes]:
         """Status, headers and the body as far as it is stored (and one byte more, if there is more)."""
         from goqueue_worker.handlers.guarded import Refused, checked_url
 
         body = orjson.dumps(payload.body)
-        headers = self._headers(body, job_id)
+        headers = self._headers(body, job.job_id)
         own = payload.headers
         for _ in range(MAX_REDIRECTS + 1):
             # The job's own headers are laid over the defaults; those that frame and sign are reserved by the model.
-            named = {**headers, **{name.lower(): value for name, value in own.items()}}
-            request = self._client().build_request(
-                payload.method, url, content=body, headers=named, timeout=payload.timeout
-            )
-            response = await self._client().send(request, stream=True)
+            laid = {name.lower(): value for name, value in own.items()}
+            # The span names the host alone: the rest of the URL may be the receiver's secret.
+            with tracing.calling(payload.method, url.host, url.port, {"http.request.method": payload.method}) as span:
+                named = {**job.trace_headers, **headers, **laid}
+                request = self._client().build_request(
+                    payload.method, url, content=body, headers=named, timeout=payload.timeout
+                )
+                response = await self._client().send(request, stream=True)
+                tracing.answered(span, response.status_code)
             try:
                 if response.status_code not in FOLLOWED or "location" not in response.headers:
                     return response.status_code, response.headers, await self._beginning(response)

@@ -13,8 +13,11 @@ intent left open could be approved later, when nobody expects it. Stripe is told
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
+from goqueue import tracing
 from goqueue.errors import NeverRetry
 from goqueue.settings import PaymentSettings
 from goqueue_worker.handlers.outcome import TryAgain, one_line
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     import stripe
 
     from goqueue_worker.handlers.process_payment import Charge
+
+T = TypeVar("T")
 
 TYPES: Final = {"card": ["card"], "upi": ["upi"], "netbanking": ["netbanking"], "wallet": ["card", "link"]}
 """Our methods as Stripe's payment method types: Apple Pay and Google Pay reach Stripe as cards, Link is its own."""
@@ -37,6 +42,7 @@ class StripeGateway:
         import stripe
 
         stripe.enable_telemetry = False
+        self._address = urlsplit(settings.stripe_url or stripe.DEFAULT_API_BASE)
         self._key = settings.stripe_key.get_secret_value()
         self._http = stripe.HTTPXClient(timeout=settings.timeout_seconds)
         self._client = stripe.StripeClient(
@@ -55,7 +61,7 @@ class StripeGateway:
             if intent is None:
                 intent = await self._create(charge)
             if intent["status"] == "requires_action":
-                await self._client.v1.payment_intents.cancel_async(intent["id"])
+                await self._ask("payment_intents.cancel", self._client.v1.payment_intents.cancel_async(intent["id"]))
                 raise NeverRetry(f"the bank wants the customer to confirm, and no customer is there ({intent['id']})")
         except stripe.StripeError as error:
             raise self._translated(error) from None
@@ -83,8 +89,11 @@ class StripeGateway:
 
         quoted = charge.payment_id.replace("\\", "\\\\").replace('"', '\\"')
         try:
-            found = await self._client.v1.payment_intents.search_async(
-                {"query": f'metadata["payment_id"]:"{quoted}"', "limit": 100}
+            found = await self._ask(
+                "payment_intents.search",
+                self._client.v1.payment_intents.search_async(
+                    {"query": f'metadata["payment_id"]:"{quoted}"', "limit": 100}
+                ),
             )
         except stripe.InvalidRequestError:
             return None  # not every country's accounts can search: the idempotency key alone must do
@@ -110,9 +119,12 @@ class StripeGateway:
         }
         if charge.customer:
             params["customer"] = charge.customer
-        intent = await self._client.v1.payment_intents.create_async(
-            params,  # type: ignore[arg-type] # a TypedDict of a hundred keys
-            {"idempotency_key": idempotency_key(charge.payment_id)},
+        intent = await self._ask(
+            "payment_intents.create",
+            self._client.v1.payment_intents.create_async(
+                params,  # type: ignore[arg-type] # a TypedDict of a hundred keys
+                {"idempotency_key": idempotency_key(charge.payment_id)},
+            ),
         )
         return dict(intent.to_dict())
 
@@ -127,13 +139,20 @@ class StripeGateway:
                 "nothing to charge: the payload needs `payment_method` or `customer` (Stripe's ids), "
                 "or a `user_id` that is a Stripe customer"
             )
-        owner = (await self._client.v1.customers.retrieve_async(customer)).to_dict()
+        customers = self._client.v1.customers
+        owner = (await self._ask("customers.retrieve", customers.retrieve_async(customer))).to_dict()
         default = (owner.get("invoice_settings") or {}).get("default_payment_method")
-        listed = await self._client.v1.customers.payment_methods.list_async(customer, {"limit": 100})
+        listing = customers.payment_methods.list_async(customer, {"limit": 100})
+        listed = await self._ask("customers.payment_methods.list", listing)
         fit = [saved["id"] for saved in listed.to_dict()["data"] if saved["type"] in types]
         if not fit:
             raise NeverRetry(f"the customer has saved nothing to charge by {method}")
         return str(default if default in fit else fit[0])
+
+    async def _ask(self, operation: str, asking: Awaitable[T]) -> T:
+        """One call, in a span of its own."""
+        with tracing.calling(f"stripe {operation}", self._address.hostname or "", self._address.port):
+            return await asking
 
     def _translated(self, error: "stripe.StripeError") -> Exception:
         """Stripe's error as one of ours, without the key."""
