@@ -357,7 +357,7 @@ class PaymentSettings(_Group):
 
 
 class TracingSettings(_Group):
-    """Traces by OpenTelemetry, off by default. Its SDK reads these, and all other `OTEL_*` variables that it knows."""
+    """Traces: OpenTelemetry's own variables, which its SDK reads, as all others that it knows."""
 
     model_config = SettingsConfigDict(env_prefix="OTEL_")
 

@@ -85,6 +85,9 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     },
     "worker.healthPort": {"minimum": 1},
     "scheduler.healthPort": {"minimum": 1},
+    "tracing.exporterOtlpEndpoint": {"pattern": r"^(https?://[^\s/@]+(/[^\s@]*)?)?$"},
+    "tracing.exporterOtlpTracesEndpoint": {"pattern": r"^(https?://[^\s/@]+(/[^\s@]*)?)?$"},
+    "tracing.tracesExporter": {"enum": ["", "otlp", "console", "none"]},
     "payment.stripeUrl": {"pattern": "^(https?://.+)?$"},
 }
 """What the schema knows beyond the field's type, by path."""

@@ -96,6 +96,9 @@ def other_value(setting: settings.Setting) -> Any:
         "operator.workerLabels": ["team=north"],
         "operator.workerEnvFrom": ["secret/mine", "configmap/yours"],
         "payment.stripeUrl": "http://stripe.test",
+        "tracing.exporterOtlpEndpoint": "http://collector.test:4318",
+        "tracing.exporterOtlpTracesEndpoint": "http://collector.test:4318/v1/traces",
+        "tracing.tracesSamplerArg": 0.5,
     }
     if setting.path in given:
         return given[setting.path]
@@ -265,3 +268,18 @@ def test_schema_names_every_value_and_no_other() -> None:
                 compare(part["properties"][key], value, f"{path}.{key}")
 
     compare(schema, values, "values")
+
+
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [
+        ({"exporterOtlpEndpoint": "http://collector:1234"}, 1234),
+        ({"exporterOtlpEndpoint": "http://collector"}, 4318),
+        ({"exporterOtlpEndpoint": "http://collector", "exporterOtlpProtocol": "grpc"}, 4317),
+        ({"exporterOtlpTracesEndpoint": "https://collector/v1/traces"}, 443),
+    ],
+)
+def test_processes_may_reach_the_collector_of_spans(given: dict[str, Any], port: int) -> None:
+    documents = render(merged(OWN_STORES, FITTING, at("settings.tracing", given)))
+    egress = find(documents, "NetworkPolicy", "goqueue-stores")["spec"]["egress"]
+    assert {"ports": [{"protocol": "TCP", "port": port}]} in egress

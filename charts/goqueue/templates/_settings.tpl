@@ -51,6 +51,25 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Says something where anything shall be traced. */}}
+{{- define "goqueue.traces" -}}
+{{- with .Values.settings.tracing }}{{ .exporterOtlpEndpoint }}{{ .exporterOtlpTracesEndpoint }}{{ .tracesExporter }}{{ end -}}
+{{- end -}}
+
+{{/* The port to which spans go. */}}
+{{- define "goqueue.tracesPort" -}}
+{{- $tracing := .Values.settings.tracing -}}
+{{- $address := urlParse ($tracing.exporterOtlpTracesEndpoint | default $tracing.exporterOtlpEndpoint | default "http://") -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $address.host) -}}
+{{- if $port -}}
+{{- $port -}}
+{{- else if eq $address.scheme "https" -}}
+443
+{{- else -}}
+{{- ternary 4317 4318 (eq $tracing.exporterOtlpProtocol "grpc") -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The settings that are no secrets. Empty ones are left to the processes' own defaults. */}}
 {{- define "goqueue.settingsData" -}}
 {{- $root := . -}}
