@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.integration.engine import Engine
 from tests.integration.handlers.receiver import Receiver, receiver
 from tests.integration.scraping import Processes, client_of
-from tests.servers.gotools import Mailpit
 from tests.servers.jaeger import Jaeger, Span
 from tests.servers.stores import FreshDatabase, FreshRedis
 
