@@ -19,6 +19,7 @@ from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import enqueue, jobs, queues
 from goqueue.store.connect import Database
+from goqueue.tasks import at_once
 
 SHARE: Final = 500
 """Orders in one shared INSERT."""
@@ -110,6 +111,7 @@ class JobService:
         try:
             async with self.database.connection() as connection:
                 enqueued, ready = await enqueue.insert(connection, [job for job, _ in batch])
+                self._push_soon(ready)  # before the connection goes back: a worker waits for it
         except (StoreRefused, Conflict) as error:
             if len(batch) == 1:
                 _resolve(batch[0][1], error)
@@ -120,7 +122,6 @@ class JobService:
             for _, future in batch:
                 _resolve(future, error)
         else:
-            self._push_soon(ready)
             count_enqueued([job for job, _ in batch], enqueued)
             for (_, future), made in zip(batch, enqueued, strict=True):
                 _resolve(future, made)
@@ -130,7 +131,7 @@ class JobService:
             return
         self._to_push.extend(ready)
         if self._pushing is None or self._pushing.done():
-            self._pushing = asyncio.create_task(self._push_waiting(), name="push")
+            self._pushing = at_once(self._push_waiting(), name="push")
 
     async def _push_waiting(self) -> None:
         while self._to_push:

@@ -34,17 +34,10 @@ _SOCKET_TIMEOUT: Final = BLOCK_SECONDS + 3.0
 """Longer than a blocking fetch, short enough that a connection into the void is given up soon."""
 
 
-_pack: Final = HiredisRespSerializer().pack
-_LONG: Final = 20
-"""Arguments of a command from which it counts as long."""
-
-
 class _Packing:
-    """Long commands are put into bytes by hiredis; redis-py's async connections do it in Python, five times slower."""
+    """hiredis puts commands into bytes; redis-py's async connections do it in Python, five times slower."""
 
-    def pack_command(self, *arguments: Any) -> Any:
-        """The command as it is sent."""
-        return _pack(*arguments) if len(arguments) > _LONG else super().pack_command(*arguments)  # type: ignore[misc]
+    pack_command = staticmethod(HiredisRespSerializer().pack)
 
 
 NOTED: Final = 100
@@ -95,6 +88,7 @@ class Broker:
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = connect(settings)
         self._prefix = settings.prefix
+        self._pusher: Any = None
         self._fetcher: Any = None
         self._fetcher_id: int | None = None
         self._noted = f"{settings.prefix}:pushed"
@@ -120,8 +114,9 @@ class Broker:
     async def close(self) -> None:
         """Close all connections."""
         with contextlib.suppress(RedisError, OSError):
-            if self._fetcher is not None:
-                await self._fetcher.aclose()
+            for own in (self._pusher, self._fetcher):
+                if own is not None:
+                    await own.aclose()
             await self._redis.aclose()
 
     async def ping(self) -> None:
@@ -132,16 +127,21 @@ class Broker:
     async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
         """Add jobs to their ready sets and tell listeners which queues got some.
 
-        `arrived` counts them as new for the arrival rate; a repetition does not.
+        `arrived` counts them as new for the arrival rate; a repetition does not. The ids go first and alone, on a
+        connection of their own: a worker waits for them, while the news may come a moment later.
         """
         by_queue: dict[str, dict[int, float]] = defaultdict(dict)
         for job in jobs:
             by_queue[job.queue][job.id] = job.score
         if not by_queue:
             return
+        async with self._speaking():
+            if self._pusher is None:
+                self._pusher, _ = await self._own_connection()
+            for queue, scores in by_queue.items():
+                await self._pusher.zadd(self._ready(queue), scores)
         async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
             for queue, scores in by_queue.items():
-                pipe.zadd(self._ready(queue), scores)
                 if arrived:
                     pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
                 pipe.publish(self.arrivals_channel, queue)

@@ -29,6 +29,20 @@ def columns(jobs: Sequence[NewJob], owed: bool) -> list[list[Any]]:
     ]
 
 
+def _row(job: NewJob) -> dict[str, Any]:
+    return {
+        "queue": job.queue,
+        "type": job.type,
+        "payload": orjson.dumps(job.payload).decode(),
+        "max_retries": job.max_retries,
+        "priority": job.priority,
+        "due": job.available_at,
+        "timeout": job.timeout,
+        "source": job.source.value,
+        "trace": job.trace_context,
+    }
+
+
 async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
     """Insert all orders or none; the second list is what the caller now owes Redis.
 
@@ -55,7 +69,10 @@ async def _insert_plain(connection: Connection, jobs: Sequence[NewJob]) -> tuple
     if len(jobs) >= copy.WORTH and connection.info.encoding == "utf-8":
         return await copy.insert(connection, jobs)
     cursor = connection.cursor(binary=True)
-    await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
+    if len(jobs) == 1:
+        await cursor.execute(sql.INSERT_ONE, _row(jobs[0]))
+    else:
+        await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
     rows = sorted(await cursor.fetchall())
     enqueued = [Enqueued(id, True, created_at, available_at) for id, created_at, available_at, _ in rows]
     return enqueued, [_ready(row, job) for row, job in zip(rows, jobs, strict=True) if row[3]]

@@ -33,6 +33,14 @@ INSERT_PLAIN: Final[LiteralString] = (
     INSERT_JOBS + "RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready"
 )
 
+INSERT_ONE: Final[LiteralString] = """
+INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, source, trace_context, dispatch_at)
+VALUES (%(queue)s, %(type)s, %(payload)s, %(max_retries)s, %(priority)s, coalesce(%(due)s::timestamptz, now()),
+    %(timeout)s, %(source)s, %(trace)s, CASE WHEN %(due)s > now() THEN %(due)s END)
+RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready
+"""
+"""The same for a lone job: arrays of one element cost client and server more than the row."""
+
 INSERT_KEYED: Final[LiteralString] = (
     INSERT_JOBS + "ON CONFLICT DO NOTHING"
     " RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready, active_key, source_key"

@@ -13,7 +13,6 @@ import contextlib
 import contextvars
 import os
 import socket
-import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
@@ -32,6 +31,7 @@ from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
 from goqueue.store.connect import Database
+from goqueue.tasks import at_once
 from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, handed_back, run, tell
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.hearing import Hearing
@@ -126,11 +126,12 @@ class Worker:
         while not self._stopping.is_set():
             async with self._turn:
                 ready = await self._fetch()
+                if not ready:
+                    continue
                 self._reserved += len(ready)
-            if not ready:
-                continue
-            fetched = time.monotonic()
-            claiming = asyncio.create_task(self._claim(ready))
+                fetched = time.monotonic()
+                # Within the turn: the claim is sent before the other loop prepares its fetch.
+                claiming = at_once(self._claim(ready))
             async with self._order:
                 claimed = await claiming
                 self._reserved -= len(ready)
@@ -196,12 +197,7 @@ class Worker:
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
         self._busy[job.queue] += 1
-        work = self._run(running)
-        if sys.version_info >= (3, 12):
-            # A handler that never waits ends here, without a turn of the event loop.
-            running.task = asyncio.Task(work, loop=self._loop, eager_start=True)
-        else:
-            running.task = self._loop.create_task(work)
+        running.task = at_once(self._run(running))  # a handler that never waits ends here
 
     async def _run(self, running: RunningAttempt) -> None:
         job = running.job
