@@ -122,10 +122,10 @@ class Gauge(Instrument):
         if self._live is not None:
             self._child(labels).set(value)
 
-    def read(self, function: Callable[[], float]) -> None:
+    def read(self, function: Callable[[], float], *labels: str) -> None:
         """Ask this function at each scrape, in the probes' thread. Not for the API."""
         if self._live is not None:
-            self._live.set_function(function)
+            self._child(labels).set_function(function)
 
     def forget(self) -> None:
         """Show nothing until the next `set`."""

@@ -118,6 +118,17 @@ UNWRITTEN: Final = Gauge("goqueue_worker_unwritten_ends", "Ended attempts not ye
 STALE: Final = Counter(
     "goqueue_worker_lost_leases_total", "Ends not written: the job had been given to somebody else.", ("worker",)
 )
+DEAF: Final = Gauge(
+    "goqueue_worker_deaf",
+    "1: the worker's fetches do not come back although Redis answers; its liveness probe fails.",
+    ("worker",),
+)
+HEARTBEATS: Final = Counter(
+    "goqueue_worker_heartbeats_total",
+    "Heartbeats of the worker; `result`: written, or missed (PostgreSQL did not take it).",
+    ("worker",),
+    ("result",),
+)
 HEARTBEAT_AGE: Final = Gauge(
     "goqueue_worker_heartbeat_age_seconds",
     "Since the last heartbeat that was written; NaN before the first.",
@@ -129,8 +140,9 @@ HEARTBEAT_AGE: Final = Gauge(
 
 LEADING: Final = Gauge(
     "goqueue_leader",
-    "1: this process leads. Gauges of queues and worker pools come from the leader alone.",
+    "1: this process leads the others of its kind. Gauges of queues and worker pools come from the leader alone.",
     ("scheduler", "operator"),
+    ("process",),
 )
 DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
 OLDEST: Final = Gauge(
@@ -146,6 +158,7 @@ SCHEDULED: Final = Gauge(
 )
 FAILED: Final = Gauge("goqueue_queue_failed", "Failed jobs (dead letters) that are kept.", ("scheduler",), ("queue",))
 PAUSED: Final = Gauge("goqueue_queue_paused", "1: no worker fetches from it.", ("scheduler",), ("queue",))
+QUEUE_WORKERS: Final = Gauge("goqueue_queue_workers", "Active workers that fetch from it.", ("scheduler",), ("queue",))
 WORKERS: Final = Gauge(
     "goqueue_workers",
     "Registered workers; `state`: active, or draining (they take no more jobs).",
@@ -202,6 +215,21 @@ POOL_REPLICAS: Final = Gauge(
 )
 POOL_READY: Final = Gauge(
     "goqueue_pool_ready_replicas", "Those of them that take jobs.", ("operator",), ("pool_namespace", "pool")
+)
+POOL_MOST: Final = Gauge(
+    "goqueue_pool_max_replicas", "Pods that it may have.", ("operator",), ("pool_namespace", "pool")
+)
+POOL_ARRIVALS: Final = Gauge(
+    "goqueue_pool_arrival_rate",
+    "Jobs a second that arrive in its queues, as the autoscaler sees it.",
+    ("operator",),
+    ("pool_namespace", "pool"),
+)
+POOL_PACE: Final = Gauge(
+    "goqueue_pool_service_rate",
+    "Jobs a second that one of its pods finishes with all slots busy; NaN: not known yet.",
+    ("operator",),
+    ("pool_namespace", "pool"),
 )
 POOL_DECISION: Final = Gauge(
     "goqueue_pool_decision",

@@ -62,7 +62,7 @@ class Operator:
     async def run(self) -> None:
         """Lead or wait for it, until cancelled."""
         turning = asyncio.create_task(self._turn(), name="turn")
-        metrics.LEADING.read(lambda: self.lease.leading)
+        metrics.LEADING.read(lambda: self.lease.leading, "operator")
         try:
             await self.lease.run(self._duties)
         finally:

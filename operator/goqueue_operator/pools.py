@@ -6,6 +6,7 @@ look that was asked for by an arrival only reads the stores; Kubernetes is asked
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,14 @@ BREATH: Final = 0.2
 STATUS_SECONDS: Final = 5.0
 """Shortest time between two status writes that tell no more than new numbers of busy slots."""
 
-_SHOWN: Final = (metrics.POOL_DESIRED, metrics.POOL_REPLICAS, metrics.POOL_READY)
+_SHOWN: Final = (
+    metrics.POOL_DESIRED,
+    metrics.POOL_REPLICAS,
+    metrics.POOL_READY,
+    metrics.POOL_MOST,
+    metrics.POOL_ARRIVALS,
+    metrics.POOL_PACE,
+)
 _CAUSES: Final = (*get_args(Cause), "refused")
 
 log = structlog.get_logger(__name__)
@@ -148,12 +156,16 @@ class Pools:
             for cause in _CAUSES:
                 metrics.POOL_DECISION.remove(*pool.place, cause)
 
-    def _show(self, pool: Pool, cause: str) -> None:
+    def _show(self, pool: Pool, cause: str, amount: Load | None = None) -> None:
         """Say in the metrics what there is and why."""
         seen = (pool.found or {}).get("status") or {}
         metrics.POOL_DESIRED.set(self._current(pool), *pool.place)
         metrics.POOL_REPLICAS.set(seen.get("replicas") or 0, *pool.place)
         metrics.POOL_READY.set(seen.get("readyReplicas") or 0, *pool.place)
+        metrics.POOL_MOST.set(policy(pool.resource).maximum, *pool.place)
+        if amount is not None:
+            metrics.POOL_ARRIVALS.set(amount.arrivals, *pool.place)
+            metrics.POOL_PACE.set(math.nan if amount.rate is None else amount.rate, *pool.place)
         cause = "refused" if pool.refused else cause
         for each in _CAUSES:
             metrics.POOL_DECISION.set(each == cause, *pool.place, each)
@@ -212,7 +224,7 @@ class Pools:
                 if pool.found is None and not await self._is_there(pool):
                     continue
                 await self._keep(pool, decision, facts)
-                self._show(pool, decision.cause)
+                self._show(pool, decision.cause, amount)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
                 log.warning("pool not looked after", pool=pool.place, error=str(error))

@@ -35,6 +35,7 @@ _SHOWN: Final = (
     metrics.SCHEDULED,
     metrics.FAILED,
     metrics.PAUSED,
+    metrics.QUEUE_WORKERS,
     metrics.WORKERS,
 )
 
@@ -122,3 +123,10 @@ class Census:
         metrics.WORKERS.set(draining, "draining")
         for name in self._names:
             metrics.PAUSED.set(name in paused, name)
+        serving = dict.fromkeys((*self._names, OTHER), 0)
+        for worker in workers:
+            if not worker.draining:
+                for name in {queue if queue in serving else OTHER for queue in worker.queues}:
+                    serving[name] += 1
+        for name, count in serving.items():
+            metrics.QUEUE_WORKERS.set(count, name)

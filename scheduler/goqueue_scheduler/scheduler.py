@@ -39,7 +39,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Stand for leadership until cancelled."""
-        metrics.LEADING.read(lambda: self.leadership.leading)
+        metrics.LEADING.read(lambda: self.leadership.leading, "scheduler")
         try:
             await self.leadership.run(self._duties)
         finally:

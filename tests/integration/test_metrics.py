@@ -78,6 +78,9 @@ async def test_every_end_of_an_attempt_is_counted_exactly(engine: Engine, starte
             assert seen("goqueue_queue_wait_seconds_count") == sum(expected.values())
             assert seen("goqueue_worker_slots") == 50
             assert 0 <= seen("goqueue_worker_heartbeat_age_seconds") < 1.5
+            assert seen("goqueue_worker_heartbeats_total", result="written") >= 1
+            assert seen("goqueue_worker_heartbeats_total", result="missed") == 0
+            assert seen("goqueue_worker_deaf") == 0
 
             told = await api.scrape()
             assert told("goqueue_jobs_enqueued_total", source="api") == 11
@@ -186,6 +189,18 @@ async def test_what_is_not_known_makes_no_new_label_values(engine: Engine, start
         assert counted.labels("goqueue_queue_depth", "queue") == {"default", "slow", OTHER}
 
 
+async def test_each_queue_shows_the_workers_that_fetch_from_it(started: Processes) -> None:
+    name = "goqueue_queue_workers"
+    with started.start("scheduler") as scheduler:
+        none = await scheduler.until(lambda scraped: name in scraped.kinds)
+        assert none(name) == 0
+        with started.start("worker", GOQUEUE_WORKER_QUEUES="slow"), started.start("worker"):
+            seen = await scheduler.until(lambda scraped: scraped(name, queue="slow") == 2)
+            assert seen(name, queue="default") == 1
+            assert seen(name, queue=OTHER) == 0
+        await scheduler.until(lambda scraped: scraped(name) == 0)
+
+
 async def test_only_the_leader_shows_what_the_queues_hold(engine: Engine, started: Processes) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     for _ in range(2):
@@ -194,14 +209,14 @@ async def test_only_the_leader_shows_what_the_queues_hold(engine: Engine, starte
     await engine.service.pause("slow")
     with started.start("scheduler") as first:
         leading = await first.until(lambda scraped: scraped("goqueue_queue_depth", queue="slow") == 2)
-        assert leading("goqueue_leader") == 1
+        assert leading("goqueue_leader", process="scheduler") == 1
         assert leading("goqueue_queue_scheduled", queue="default") == 1
         assert leading("goqueue_queue_paused", queue="slow") == 1
         assert leading("goqueue_queue_paused", queue="default") == 0
         assert leading("goqueue_queue_oldest_age_seconds", queue="slow") > 0
         assert leading("goqueue_queue_oldest_age_seconds", queue="default") == 0
         gauges = ["goqueue_workers", *(name for name in leading.kinds if name.startswith("goqueue_queue_"))]
-        assert len(gauges) == 7
+        assert len(gauges) == 8
         with started.start("scheduler") as second:
             standby = await second.until(lambda scraped: scraped("goqueue_redis_up") == 1)
             assert standby("goqueue_leader") == 0

@@ -16,6 +16,7 @@ import orjson
 import psycopg
 import structlog
 
+from goqueue import metrics
 from goqueue.settings import EngineSettings
 from goqueue.store import sql
 
@@ -92,11 +93,13 @@ class Membership:
                 was = self.worker_id
                 self._beat()
                 self.beaten_at = started
+                metrics.HEARTBEATS.inc(1, "written")
                 if (was_fenced or was != self.worker_id) and self.worker_id is not None:
                     self._on_joined(self.worker_id)
                 was_fenced = False
             except psycopg.Error as error:
                 log.warning("heartbeat not written", error=type(error).__name__)
+                metrics.HEARTBEATS.inc(1, "missed")
                 self._hang_up()
             if self.fenced and not was_fenced:
                 was_fenced = True

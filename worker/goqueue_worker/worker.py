@@ -272,6 +272,7 @@ class Worker:
         metrics.SLOTS_BUSY.read(lambda: len(self._running))
         metrics.HELD.read(lambda: len(self._held))
         metrics.UNWRITTEN.read(lambda: self._completer.backlog)
+        metrics.DEAF.read(lambda: self.hearing.deaf)
         metrics.HEARTBEAT_AGE.read(lambda: self._membership.age)
 
     async def _until_stopped(self, tasks: Iterable[asyncio.Task[Any]]) -> None:

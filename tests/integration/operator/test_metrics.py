@@ -1,5 +1,6 @@
 """What an operator counts, on a real API server."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -46,9 +47,14 @@ async def test_resources_pools_and_decisions_are_counted_and_go_with_the_pool(
         await eventually(scaled, 20)
         assert cause() == {"load"}
         now = seen()
+        assert now("goqueue_pool_max_replicas", pool="pool") == 3
+        assert now("goqueue_pool_arrival_rate", pool="pool") >= 0
+        rates = [value for (name, _), value in now.samples.items() if name == "goqueue_pool_service_rate"]
+        assert len(rates) == 1
+        assert math.isnan(rates[0]), "no job has ended yet"
         assert now("goqueue_jobs_enqueued_total", queue="default", type="echo", source="kubernetes") == 1
         assert now("goqueue_jobs_enqueued_total") == 1
-        assert now("goqueue_leader") == 1
+        assert now("goqueue_leader", process="operator") == 1
         assert now("goqueue_operator_status_writes_total") >= 2
 
         async def all_worked() -> bool:
