@@ -5,7 +5,7 @@ TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format test-unit test-integration test-chaos test-chart test-e2e bench cluster \
-	cluster-down docs lock sbom audit clean
+	cluster-down docs dashboards lock sbom audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -56,6 +56,9 @@ docs: setup ## Write the generated tables in docs/ anew
 	@for page in settings metrics; do \
 		$(BIN)/goqueue $$page --markdown > docs/$$page.md.new && mv docs/$$page.md.new docs/$$page.md || exit 1; \
 	done
+
+dashboards: setup ## Write the Grafana dashboards into the chart
+	@$(BIN)/python -m grafana
 
 lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: newest versions)
 	@tools/lock.sh

@@ -33,6 +33,12 @@ MATRIX: dict[str, dict[str, Any]] = {
         "podMonitor": {"enabled": True, "relabelings": [{"action": "labeldrop", "regex": "pod"}]},
         "networkPolicy": {"enabled": False},
     },
+    "monitored by Services": {"serviceMonitor": {"enabled": True, "labels": {"a": "b"}, "interval": "15s"}},
+    "alerts, dashboards": {
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True, "annotations": {}},
+        "settings": {"operator": {"clusterWide": True}},
+    },
     "no operator": {"operator": {"enabled": False}},
     "no cleanup": {"maintenance": {"cleanup": False}},
     "no migrations": {"migrations": {"mode": "none"}},

@@ -75,6 +75,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
   {{- fail "ingress.enabled: ingress.hosts must name at least one host" -}}
 {{- end -}}
+{{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
+  {{- fail "podMonitor and serviceMonitor would both scrape the same pods: enable one of them" -}}
+{{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
   {{- fail "httpRoute.enabled: httpRoute.parentRefs must name a Gateway" -}}
 {{- end -}}
