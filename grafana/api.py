@@ -118,6 +118,12 @@ def api() -> Dashboard:
             (grown(metrics.UNPUSHED, ""), "not pushed"),
         ),
         graph(
+            "Connections cut",
+            "Connections the server ended: more than GOQUEUE_API_MAX_CONNECTIONS, not HTTP, slow clients.",
+            "suffix: connections/s",
+            (rate(metrics.HTTP_CUT, "reason"), "{{reason}}"),
+        ),
+        graph(
             "Database connections",
             "Of all API pods: open, free, and callers that wait for one.",
             PLAIN,

@@ -64,7 +64,7 @@ def operator() -> Dashboard:
             (quantile(0.95, metrics.OPERATOR_SECONDS, "work"), "{{work}}"),
         ),
         graph(
-            "Backlog",
+            "Backlog by work",
             "Resources that wait, by what for.",
             PLAIN,
             (latest(metrics.OPERATOR_BACKLOG, "work"), "{{work}}"),

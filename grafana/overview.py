@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from goqueue import metrics
 from grafana import panels
 from grafana.panels import GREEN, JOBS, JOBS_A_SECOND, ORANGE, PLAIN, RED, SECONDS, SHARE, graph, number
-from grafana.queries import SCHEDULER, grown, latest, of, quantile, rate, ratio
+from grafana.queries import SCHEDULER, grown, latest, of, phases_of, quantile, rate, ratio
 
 
 def overview() -> Dashboard:
@@ -143,7 +143,7 @@ def overview() -> Dashboard:
             (grown(metrics.REDIS_LOSSES, ""), "Redis losses"),
         ),
         graph(
-            "Workers",
+            "Workers, and deaf ones",
             "Registered workers, and those whose fetches do not come back although Redis answers (deaf).",
             PLAIN,
             (latest(metrics.WORKERS, "state"), "{{state}}"),
@@ -163,6 +163,19 @@ def overview() -> Dashboard:
             JOBS,
             (f"sum({of(metrics.UNWRITTEN)})", "not yet written"),
             (grown(metrics.STALE, ""), "lease lost"),
+        ),
+        graph(
+            "Reconciliation, p95",
+            "How long the scheduler took to compare all open jobs with Redis and the workers, once a minute.",
+            SECONDS,
+            (quantile(0.95, metrics.RECONCILE_SECONDS, ""), "p95"),
+        ),
+        graph(
+            "Paused queues",
+            "1 while no worker fetches from a queue because somebody paused it: `goqueue queues resume` ends that.",
+            PLAIN,
+            (phases_of(metrics.PAUSED, "queue"), "{{queue}}"),
+            steps=True,
         ),
         graph(
             "Duties of the scheduler",

@@ -24,7 +24,9 @@ class Schemas:
             self._add_description(json.loads(path.read_text()))
         gateway = programs.module_folder(_GATEWAY) / "config" / "crd" / "standard"
         monitors = programs.module_folder(_MONITORING) / "example" / "prometheus-operator-crd"
-        foreign = [*gateway.glob("*_httproutes.yaml"), *monitors.glob("*_podmonitors.yaml")]
+        foreign = [*gateway.glob("*_httproutes.yaml")]
+        for kind in ("podmonitors", "servicemonitors", "prometheusrules"):
+            foreign += monitors.glob(f"*_{kind}.yaml")
         for path in [*foreign, *(CHART / "files" / "crds").glob("*.yaml")]:
             content = yaml.safe_load(path.read_text())
             if content["kind"] == "CustomResourceDefinition":

@@ -1,4 +1,4 @@
-"""A real Prometheus, from Debian's package: the machine's own, else one unpacked into the cache (nothing is installed)."""
+"""A real Prometheus of Debian's package: the machine's own, else one unpacked into the cache; nothing is installed."""
 
 import contextlib
 import json
@@ -81,8 +81,8 @@ class Prometheus:
     def query_range(self, expression: str, seconds: float, step: float) -> list[dict[str, Any]]:
         """Series of a range query that ends now."""
         now = time.time()
-        parameters = {"query": expression, "start": now - seconds, "end": now, "step": step}
-        found: list[dict[str, Any]] = self.get("query_range", **parameters)["result"]
+        data = self.get("query_range", query=expression, start=now - seconds, end=now, step=step)
+        found: list[dict[str, Any]] = data["result"]
         return found
 
     def healthy_targets(self) -> int:
