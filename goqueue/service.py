@@ -1,8 +1,7 @@
 """The one door through which jobs enter and are steered: used by the API, the scheduler, the operator, the client.
 
-Concurrent enqueues share one INSERT: while one is under way the next ones gather, and go together when it is done.
-No timer delays a lone one. The push to Redis follows the commit and is nobody's promise: if it fails or the process
-dies before it, the dispatcher makes up for it.
+Concurrent enqueues share one INSERT, concurrent lookups one SELECT (`goqueue.gather`). The push to Redis follows the
+commit and is nobody's promise: if it fails or the process dies before it, the dispatcher makes up for it.
 """
 
 import asyncio
@@ -15,6 +14,7 @@ import structlog
 from goqueue import metrics, tracing
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
+from goqueue.gather import Gather
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import enqueue, jobs, queues
@@ -22,7 +22,7 @@ from goqueue.store.connect import Database
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
-"""Orders in one shared INSERT."""
+"""Orders in one shared INSERT, jobs in one shared lookup."""
 
 PATIENCE: Final = 1.0
 """Seconds that a request waits for Redis where it can do without."""
@@ -51,8 +51,8 @@ class JobService:
     def __init__(self, database: Database, broker: Broker) -> None:
         self.database = database
         self.broker = broker
-        self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
-        self._inserting: asyncio.Task[None] | None = None
+        self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
+        self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
         self._to_push: deque[ReadyJob] = deque()
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
@@ -60,9 +60,9 @@ class JobService:
 
     async def close(self) -> None:
         """Wait for inserts and pushes under way."""
-        for task in (self._inserting, self._pushing):
-            if task is not None:
-                await task
+        await self._inserts.close()
+        if self._pushing is not None:
+            await self._pushing
 
     # --- enqueue -----------------------------------------------------------------------------------------------------
 
@@ -73,18 +73,11 @@ class JobService:
             StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
         """
         if (spans := tracing.sender(job.source)) is None:
-            return await self._enqueue(job)
+            return await self._inserts.ask(job)
         with spans.sending([job]) as span:
-            made = await self._enqueue(job)
+            made = await self._inserts.ask(job)
             spans.sent(span, made)
             return made
-
-    async def _enqueue(self, job: NewJob) -> Enqueued:
-        future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, future))
-        if self._inserting is None or self._inserting.done():
-            self._inserting = asyncio.create_task(self._insert_waiting(), name="insert")
-        return await future
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         """Insert all orders or none."""
@@ -100,31 +93,17 @@ class JobService:
         count_enqueued(orders, enqueued)
         return enqueued
 
-    async def _insert_waiting(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(SHARE, len(self._waiting)))]
-            batch = [(job, future) for job, future in batch if not future.done()]  # a caller that gave up
-            if batch:
-                await self._insert(batch)
-
-    async def _insert(self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]]) -> None:
+    async def _insert(self, orders: list[NewJob]) -> Sequence[Enqueued | Exception]:
         try:
             async with self.database.connection() as connection:
-                enqueued, ready = await enqueue.insert(connection, [job for job, _ in batch])
+                enqueued, ready = await enqueue.insert(connection, orders)
                 self._push_soon(ready)  # before the connection goes back: a worker waits for it
         except (StoreRefused, Conflict) as error:
-            if len(batch) == 1:
-                _resolve(batch[0][1], error)
-                return
-            for single in batch:  # one bad order must not refuse its neighbours
-                await self._insert([single])
-        except Exception as error:
-            for _, future in batch:
-                _resolve(future, error)
-        else:
-            count_enqueued([job for job, _ in batch], enqueued)
-            for (_, future), made in zip(batch, enqueued, strict=True):
-                _resolve(future, made)
+            if len(orders) == 1:
+                return [error]
+            return [made for order in orders for made in await self._insert([order])]  # one spares its neighbours
+        count_enqueued(orders, enqueued)
+        return enqueued
 
     def _push_soon(self, ready: Sequence[ReadyJob]) -> None:
         if not ready:
@@ -154,8 +133,12 @@ class JobService:
         Raises:
             NotFound: there is none.
         """
+        return await self._lookups.ask(job_id)
+
+    async def _look_up(self, ids: list[int]) -> Sequence[Job | Exception]:
         async with self.database.connection() as connection:
-            return _found(await jobs.get(connection, job_id))
+            found = await jobs.get(connection, ids)
+        return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
         """One page of jobs."""
@@ -282,15 +265,6 @@ def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> No
             kinds[labels] = kinds.get(labels, 0) + 1
     for labels, count in kinds.items():
         metrics.ENQUEUED.inc(count, *labels)
-
-
-def _resolve(future: asyncio.Future[Enqueued], outcome: Enqueued | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 def _found(value: T | None) -> T:

@@ -12,21 +12,16 @@ from goqueue.store import sql
 from goqueue.store.connect import Connection, fetch_all
 
 
-def _job(**row: Any) -> Job:
-    row["status"] = JobStatus(row["status"])
-    return Job(**row)
+def _job(row: Sequence[Any]) -> Job:
+    """A row of `sql.COLUMNS`, in the order of `Job`'s fields."""
+    job = Job(*row)
+    job.status = JobStatus(job.status)
+    return job
 
 
-async def get(connection: Connection, job_id: int) -> Job | None:
-    """The job, or None where there is none or it was deleted."""
-    cursor = connection.cursor(row_factory=_job_row)
-    await cursor.execute(sql.GET_JOB, (job_id,))
-    return await cursor.fetchone()
-
-
-def _job_row(cursor: Any) -> Any:
-    names = [column.name for column in cursor.description or ()]
-    return lambda values: _job(**dict(zip(names, values, strict=True)))
+async def get(connection: Connection, ids: Sequence[int]) -> dict[int, Job]:
+    """The jobs with these ids, without those that are not there or were deleted."""
+    return {row[0]: _job(row) for row in await fetch_all(connection, sql.GET_JOBS, (list(ids),))}
 
 
 async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
@@ -60,9 +55,8 @@ async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
         order=compose.SQL("DESC" if wanted.newest_first else "ASC"),
         limit=compose.Literal(wanted.limit),
     )
-    cursor = connection.cursor(row_factory=_job_row)
-    await cursor.execute(query, values, prepare=False)
-    return await cursor.fetchall()
+    cursor = await connection.execute(query, values, prepare=False)
+    return [_job(row) for row in await cursor.fetchall()]
 
 
 async def status_of(connection: Connection, job_id: int) -> JobStatus | None:

@@ -34,7 +34,8 @@ INSERT_PLAIN: Final[LiteralString] = (
 )
 
 INSERT_ONE: Final[LiteralString] = """
-INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, source, trace_context, dispatch_at)
+INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, source, trace_context,
+    dispatch_at)
 VALUES (%(queue)s, %(type)s, %(payload)s, %(max_retries)s, %(priority)s, coalesce(%(due)s::timestamptz, now()),
     %(timeout)s, %(source)s, %(trace)s, CASE WHEN %(due)s > now() THEN %(due)s END)
 RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready
@@ -146,7 +147,7 @@ DEREGISTER_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s"
 
 # --- one job: the API ------------------------------------------------------------------------------------------------
 
-GET_JOB: Final[LiteralString] = f"SELECT {COLUMNS} FROM jobs WHERE id = %s AND deleted_at IS NULL"
+GET_JOBS: Final[LiteralString] = f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(%s) AND deleted_at IS NULL"
 
 STATUS_OF: Final[LiteralString] = "SELECT status FROM jobs WHERE id = %s AND deleted_at IS NULL"
 

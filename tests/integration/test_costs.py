@@ -76,13 +76,18 @@ async def test_a_drained_job_costs_a_hundredth_of_a_statement_and_eight_hundred_
     before = await spent(engine)
     async with engine.worker(concurrency=500):
 
+        looks = 0
+
         async def done() -> bool:
+            nonlocal looks
+            looks += 1
             rows = await engine.rows("SELECT count(*) FROM jobs WHERE status = 'completed'")
             return bool(rows[0][0] == len(ids))
 
         await eventually(done, 30)
         after = await spent(engine)
     per_job = since(before, after)
+    per_job.transactions -= looks  # a slow machine looks more often
     print(f"{JOBS} jobs: {per_job}")
     assert per_job.transactions < JOBS / 100
     assert per_job.commands < JOBS / 100

@@ -21,7 +21,7 @@ HOT: dict[str, tuple[str, Any]] = {
         (IDS, IDS, ["pending"] * 500, [""] * 500, [0] * 500, [1.0] * 500, [None] * 500, ["retried"] * 500),
     ),
     "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
-    "get": (sql.GET_JOB, (1,)),
+    "get": (sql.GET_JOBS, ([1],)),
     "cancel": (sql.CANCEL, (1,)),
     "due": (sql.DUE, ("2026-01-01T00:00:00Z", 5000)),
     "recent": (sql.RECENT, (1, 500, 5000)),
