@@ -18,7 +18,17 @@ HOT: dict[str, tuple[str, Any]] = {
     "complete": (sql.COMPLETE, (IDS, IDS, [None] * 500)),
     "end otherwise": (
         sql.END_OTHERWISE,
-        (IDS, IDS, ["pending"] * 500, [""] * 500, [0] * 500, [1.0] * 500, [None] * 500, ["retried"] * 500),
+        (
+            IDS,
+            IDS,
+            ["pending"] * 500,
+            [""] * 500,
+            [0] * 500,
+            [1.0] * 500,
+            [None] * 500,
+            ["retried"] * 500,
+            [None] * 500,
+        ),
     ),
     "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
     "get": (sql.GET_JOBS, ([1],)),
