@@ -24,8 +24,12 @@ class InvalidInput(GoQueueError):
     """The request cannot be accepted as it is; nothing was changed (HTTP 400)."""
 
 
+class Forbidden(GoQueueError):
+    """The caller may not do this (HTTP 403)."""
+
+
 class NotFound(GoQueueError):
-    """There is no such job, queue or schedule (HTTP 404)."""
+    """There is no such job, schedule or key, or it is not within the caller's reach (HTTP 404)."""
 
 
 class Conflict(GoQueueError):

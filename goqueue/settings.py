@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from goqueue.errors import SettingsError
+from goqueue.keys import Token
 
 QUEUE_NAME = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
 """A queue's name: fits a Kubernetes label and a Redis key."""
@@ -179,6 +180,15 @@ class ApiSettings(_Group):
         [],
         description="Networks (CIDR) whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's.",
     )
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="`required`: every request needs a key; `off`: none does; `auto`: as `required`, but open on a "
+        "loopback address until the first key is made. Without any key, other addresses are refused at start.",
+    )
+    bootstrap_key: SecretStr = Field(
+        SecretStr(""), description="A key (`gq_…`) that is let in with all scopes at start, if it is new."
+    )
+    key_cache: Seconds = Field(5.0, description="A key that was revoked may still be used for so long.", le=300)
     health_host: str = Field("127.0.0.1", description="Address of the metrics.")
     health_port: int = Field(8084, ge=0, le=65535, description="Port of the metrics; 0: any free one.")
 
@@ -194,6 +204,13 @@ class ApiSettings(_Group):
     @classmethod
     def _proxies(cls, value: list[str]) -> list[str]:
         return networks(value)
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and Token.read(value.get_secret_value()) is None:
+            raise ValueError("not a key: gq_, 12 lower case letters or digits, _, 43 letters, digits, - or _")
+        return value
 
 
 class WorkerSettings(_Group):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from goqueue import logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
@@ -18,13 +19,16 @@ from goqueue.service import JobService
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
-from goqueue_api import bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
+from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
+from goqueue_api.access import Gate, check_decided, open_to_all
+from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
+from goqueue_api.openness import is_open
 from goqueue_api.rates import Rates
-from goqueue_api.routing import Methods
+from goqueue_api.routing import Methods, all_routes
 
-PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, health)
+PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health)
 """The modules whose `router` holds routes; the hot one is found early."""
 
 CORS: Final[dict[str, Any]] = {
@@ -51,6 +55,7 @@ def create_app(
     Raises (at start-up):
         StoreUnavailable: PostgreSQL does not answer.
         StaleSchema: migrations are missing.
+        Undecided: a route does not say what it asks of its callers (at once).
     """
 
     @contextlib.asynccontextmanager
@@ -58,13 +63,16 @@ def create_app(
         await database.open(connect)
         async with database.connection() as connection:
             await migrate.check(connection)
+            anybody = await is_open(api, connection)
         service = JobService(database, broker)
         rates = Rates()
+        api_keys = ApiKeys(database, api.key_cache)
         watching = [
+            asyncio.create_task(api_keys.watch(), name="keys"),
             asyncio.create_task(rates.watch(service), name="rates"),
             asyncio.create_task(watch_stores(database, broker), name="stores"),
         ]
-        app.state.context = Context(service, types, engine.queues, rates)
+        app.state.context = Context(service, types, engine.queues, rates, Gate([api_keys], open=anybody))
         try:
             yield
         finally:
@@ -102,8 +110,12 @@ def create_app(
         app.add_middleware(Traced, spans=tracing.on)
     if api.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=api.cors_origins, **CORS)
+    for route in app.routes:
+        if isinstance(route, Route) and route.path == app.openapi_url:
+            open_to_all(route.endpoint)
     for part in parts:
         app.include_router(part.router)
+    check_decided(all_routes(app))
     openapi.install(app)
     return app
 

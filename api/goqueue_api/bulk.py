@@ -6,10 +6,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from goqueue.access import Scope
 from goqueue.errors import InvalidInput
 from goqueue.job import NewJob
 from goqueue.jsontext import decode
 from goqueue.orders import Order, accept, accept_all
+from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response
 from goqueue_api.context import Context, context
 from goqueue_api.errors import documented
@@ -37,6 +39,7 @@ _BODY["requestBody"]["content"]["application/x-ndjson"] = {"schema": {"type": "s
     responses=documented(400, 413),
     openapi_extra=_BODY,
 )
+@needs(Scope.JOBS_WRITE)
 async def create_many(request: Request) -> Response:
     """Accept up to 10,000 jobs, all or none: a JSON array, or one JSON object a line (NDJSON)."""
     if "idempotency-key" in request.headers:

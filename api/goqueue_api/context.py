@@ -5,10 +5,12 @@ from typing import cast
 
 from fastapi import Request
 
+from goqueue.access import Actor
 from goqueue.errors import InvalidInput
 from goqueue.job import MAX_ID
 from goqueue.registry import Registry
 from goqueue.service import JobService
+from goqueue_api.access import Caller, Gate
 from goqueue_api.rates import Rates
 
 
@@ -20,11 +22,24 @@ class Context:
     registry: Registry
     queues: list[str]
     rates: Rates
+    gate: Gate
 
 
 def context(request: Request) -> Context:
     """The context of the app that serves this request."""
     return cast(Context, request.app.state.context)
+
+
+def caller(request: Request) -> Caller:
+    """Who sent this request."""
+    return cast(Caller, request.scope["goqueue.caller"])
+
+
+def actor(request: Request) -> Actor:
+    """The same, as the audit log writes it down."""
+    client = request.scope.get("client")
+    who = caller(request)
+    return Actor(who.id, who.reach, client[0] if client else None, request.scope.get("goqueue.request_id"))
 
 
 def job_id(text: str) -> int:

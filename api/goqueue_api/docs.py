@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from goqueue_api.access import open_to_all
 from goqueue_api.routing import Direct
 
 _PAGE: Final = """<!DOCTYPE html>
@@ -76,12 +77,14 @@ def _file(name: str) -> _File:
 
 
 @router.get("/docs")
+@open_to_all
 async def page(request: Request) -> Response:
     """The page."""
     return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
 
 
 @router.get("/docs/{name}")
+@open_to_all
 async def file(request: Request, name: str) -> Response:
     """What the page consists of. Compressed, since a request has seconds only and the script is large."""
     if name not in _TYPES:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from goqueue.errors import (
     BrokerUnavailable,
     Conflict,
+    Forbidden,
     GoQueueError,
     InvalidInput,
     NotFound,
@@ -19,12 +20,15 @@ from goqueue.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
+from goqueue_api.access import Unauthenticated
 from goqueue_api.bodies import BodyTooLarge, json_response
 from goqueue_api.routing import Methods
 
 STATUS: Final[dict[type[GoQueueError], int]] = {
     InvalidInput: 400,
     StoreRefused: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     StoreTimeout: 408,
     Conflict: 409,
@@ -44,7 +48,9 @@ class Error(BaseModel):
 
 _MEANING: Final = {
     400: "The request is wrong; nothing was changed.",
-    404: "There is no such thing.",
+    401: "The credentials are missing or not good.",
+    403: "The caller may not do this.",
+    404: "There is no such thing, or not for this caller.",
     408: "The request took too long; whether it took effect is unknown.",
     409: "The state forbids the change.",
     413: "The body is too large.",
@@ -60,7 +66,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def error_response(status: int, error: GoQueueError) -> Response:
     """An error as a response."""
-    return json_response(error.as_dict(), status)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return json_response(error.as_dict(), status, headers)
 
 
 def install(app: FastAPI, methods: Methods) -> None:

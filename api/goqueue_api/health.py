@@ -6,6 +6,7 @@ from starlette.responses import Response
 from goqueue.errors import BrokerUnavailable
 from goqueue.service import promptly
 from goqueue.store import migrate
+from goqueue_api.access import open_to_all
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context
 from goqueue_api.errors import documented
@@ -18,12 +19,14 @@ router = APIRouter(tags=["health"], route_class=Direct)
 @router.get("/", response_model=Health, responses=documented(), name="root")
 @router.get("/health", response_model=Health, responses=documented(), name="health")
 @router.get("/livez", response_model=Health, responses=documented())
+@open_to_all
 async def live(_: Request) -> Response:
     """The process answers."""
     return json_response({"status": "ok"})
 
 
 @router.get("/health/db", response_model=Health, responses=documented())
+@open_to_all
 async def database(request: Request) -> Response:
     """PostgreSQL answers."""
     async with context(request).service.database.connection() as connection:
@@ -32,6 +35,7 @@ async def database(request: Request) -> Response:
 
 
 @router.get("/readyz", response_model=Health, responses=documented())
+@open_to_all
 async def ready(request: Request) -> Response:
     """Jobs can be accepted: PostgreSQL answers and has the schema. Redis away is `degraded`: they still are."""
     service = context(request).service

@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from goqueue.access import Scope
+from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context
 from goqueue_api.errors import documented
@@ -13,6 +15,7 @@ router = APIRouter(tags=["types"], route_class=Direct)
 
 
 @router.get("/types", response_model=list[TypeView], responses=documented())
+@needs(Scope.JOBS_READ)
 async def find(request: Request) -> Response:
     """The job types, each with the JSON Schema of its payload."""
     return json_response(

@@ -8,10 +8,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from goqueue.access import Scope
 from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreTimeout
 from goqueue.job import MAX_KEY_LENGTH
 from goqueue.lifecycle import JobStatus
 from goqueue.orders import Order, accept
+from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response, read, read_json
 from goqueue_api.context import context, job_id
 from goqueue_api.errors import documented, error_response
@@ -77,6 +79,7 @@ def idempotency_key(request: Request) -> str | None:
     },
     openapi_extra={**body_of(Order), **IDEMPOTENCY_KEY},
 )
+@needs(Scope.JOBS_WRITE)
 async def create(request: Request) -> Response:
     """Accept a job. The same `Idempotency-Key` header (or `unique_key`) gives the same job until it ends."""
     parts = context(request)
@@ -101,6 +104,7 @@ async def create(request: Request) -> Response:
 
 
 @router.get("/jobs/{id}", response_model=JobView, responses=documented(400, 404))
+@needs(Scope.JOBS_READ)
 async def get(request: Request, id: str) -> Response:
     """One job."""
     return json_response(job_view(await context(request).service.get(job_id(id))))
@@ -109,6 +113,7 @@ async def get(request: Request, id: str) -> Response:
 @router.put(
     "/jobs/{id}/status", status_code=204, responses=documented(400, 404, 409, 413), openapi_extra=body_of(StatusChange)
 )
+@needs(Scope.JOBS_WRITE)
 async def set_status(request: Request, id: str) -> Response:
     """Move a job by hand, as far as the state machine allows. For workers outside GoQueue."""
     number = job_id(id)
@@ -118,6 +123,7 @@ async def set_status(request: Request, id: str) -> Response:
 
 
 @router.post("/jobs/{id}/increment", status_code=204, responses=documented(400, 404))
+@needs(Scope.JOBS_WRITE)
 async def increment(request: Request, id: str) -> Response:
     """attempts + 1, atomically."""
     await context(request).service.increment_attempts(job_id(id))
@@ -125,6 +131,7 @@ async def increment(request: Request, id: str) -> Response:
 
 
 @router.post("/jobs/{id}/save", status_code=204, responses=documented(400, 404, 413), openapi_extra=body_of(Outcome))
+@needs(Scope.JOBS_WRITE)
 async def save(request: Request, id: str) -> Response:
     """Store a result and an error."""
     number = job_id(id)
@@ -139,6 +146,7 @@ async def save(request: Request, id: str) -> Response:
     response_model=CancelView,
     responses={**documented(400, 404, 409), 202: {"model": CancelView, "description": "Its worker was asked to stop."}},
 )
+@needs(Scope.JOBS_WRITE)
 async def cancel(request: Request, id: str) -> Response:
     """Cancel a job: at once if it waits; a running one is asked to stop and ends within about a second."""
     status = await context(request).service.cancel(job_id(id))
@@ -146,6 +154,7 @@ async def cancel(request: Request, id: str) -> Response:
 
 
 @router.post("/jobs/{id}/retry", response_model=JobView, responses=documented(400, 404, 409))
+@needs(Scope.JOBS_WRITE)
 async def retry(request: Request, id: str) -> Response:
     """Give a failed or cancelled job a fresh set of attempts, at once."""
     number = job_id(id)
@@ -154,6 +163,7 @@ async def retry(request: Request, id: str) -> Response:
 
 
 @router.delete("/jobs/{id}", status_code=204, responses=documented(400, 404))
+@needs(Scope.JOBS_WRITE)
 async def delete(request: Request, id: str) -> Response:
     """Hide a job; an open one is cancelled first. Retention removes it for good."""
     await context(request).service.delete(job_id(id))
@@ -161,6 +171,7 @@ async def delete(request: Request, id: str) -> Response:
 
 
 @router.get("/jobs/{id}/attempts", response_model=AttemptsView, responses=documented(400, 404))
+@needs(Scope.JOBS_READ)
 async def attempts(request: Request, id: str) -> Response:
     """The finished attempts of a job with their errors, and the lines its handler logged."""
     ended, lines = await context(request).service.history(job_id(id))

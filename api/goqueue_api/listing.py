@@ -6,15 +6,18 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
+from goqueue.access import Scope
 from goqueue.errors import InvalidInput
 from goqueue.job import MAX_ID, JobFilter
 from goqueue.lifecycle import JobStatus
+from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context, job_id
 from goqueue_api.errors import documented
+from goqueue_api.routing import Guarded
 from goqueue_api.views import JobView, LogLine, job_view
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=Guarded)
 
 MAX_PAGE: Final = 1000
 
@@ -50,6 +53,7 @@ class LogQuery(BaseModel):
 
 @router.get("/jobs", response_model=list[JobView], responses=documented(400))
 @router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
+@needs(Scope.JOBS_READ)
 async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
     if not query.queue:
@@ -59,6 +63,7 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
 
 
 @router.get("/jobs/{id}/logs", response_model=list[LogLine], responses=documented(400, 404))
+@needs(Scope.JOBS_READ)
 async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
     """What the job's handler logged, oldest first."""
     return json_response(await context(request).service.logs(job_id(id), query.after, query.limit))

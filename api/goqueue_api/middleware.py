@@ -59,7 +59,8 @@ class Boundary:
                 message["headers"] = _headers(message.get("headers", ()), request_id)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+        scope["goqueue.request_id"] = shown = request_id.decode()
+        with structlog.contextvars.bound_contextvars(request_id=shown):
             try:
                 async with asyncio.timeout(self._seconds):
                     await self._app(scope, _limited(receive, limit, declared), send_with_id)

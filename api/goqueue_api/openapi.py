@@ -1,16 +1,20 @@
 """The OpenAPI document: what FastAPI cannot read off the routes, because they read their requests by hand."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from goqueue.job import MAX_ID
+from goqueue.keyring import NewKey, Rotation
 from goqueue.orders import Order
 from goqueue_api import jobs
+from goqueue_api.errors import documented
 from goqueue_api.plans import SchedulePut
+from goqueue_api.routing import Guarded, all_routes, methods
 
-BODIES: Final = (Order, jobs.StatusChange, jobs.Outcome, SchedulePut)
+BODIES: Final = (Order, jobs.StatusChange, jobs.Outcome, SchedulePut, NewKey, Rotation)
 """Bodies that routes read by hand."""
 
 PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
@@ -20,6 +24,14 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 _REQUEST_ID: Final = {
     "description": "The request's own `X-Request-ID`, if it had a decent one, or a new one.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+}
+
+SECURITY: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key: `gq_<prefix>_<secret>`, made by `goqueue keys create` or `POST /admin/keys`.",
+    }
 }
 
 
@@ -34,13 +46,17 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(generate())
+            app.openapi_schema = _complete(generate(), list(_guarded(app)))
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _guarded(app: FastAPI) -> Iterator[Guarded]:
+    return (route for route in all_routes(app) if isinstance(route, Guarded) and route.include_in_schema)
+
+
+def _complete(document: dict[str, Any], routes: list[Guarded]) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for model in BODIES:
@@ -48,12 +64,29 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         schemas.update(found.pop("$defs", {}))
         schemas[model.__name__] = found
     components["headers"] = {"RequestId": _REQUEST_ID}
+    components["securitySchemes"] = SECURITY
+    for route in routes:
+        for method in methods(route):
+            _say_who_may(document["paths"][route.path_format][method.lower()], route)
     for path in document["paths"].values():
         for operation in path.values():
             _complete_operation(operation)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
+
+
+def _say_who_may(operation: dict[str, Any], route: Guarded) -> None:
+    scope = route.decision.scope
+    if scope is None:
+        operation["security"] = []
+        return
+    operation["security"] = [{"bearer": [scope.value]}]
+    operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{scope.value}`.".strip()
+    for status in (401, 403):
+        error = documented(status)[status]
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        operation["responses"][str(status)] = {"description": error["description"], "content": content}
 
 
 def _complete_operation(operation: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from goqueue.access import Scope
+from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
 from goqueue_api.context import context, known_queue
 from goqueue_api.errors import documented
@@ -14,6 +16,7 @@ router = APIRouter(tags=["queues"], route_class=Direct)
 
 
 @router.get("/queues", response_model=QueuesView, responses=documented())
+@needs(Scope.JOBS_READ)
 async def show(request: Request) -> Response:
     """Every queue as it is now."""
     parts = context(request)
@@ -21,6 +24,7 @@ async def show(request: Request) -> Response:
 
 
 @router.post("/queues/{name}/pause", status_code=204, responses=documented(400))
+@needs(Scope.QUEUES_MANAGE)
 async def pause(request: Request, name: str) -> Response:
     """Let no worker fetch from the queue; running jobs go on, new ones are accepted."""
     parts = context(request)
@@ -29,6 +33,7 @@ async def pause(request: Request, name: str) -> Response:
 
 
 @router.post("/queues/{name}/resume", status_code=204, responses=documented(400))
+@needs(Scope.QUEUES_MANAGE)
 async def resume(request: Request, name: str) -> Response:
     """Let workers fetch from the queue again."""
     parts = context(request)

@@ -1,18 +1,48 @@
-"""Routes that call their function straight away."""
+"""Routes that ask who calls, and then call their function straight away."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
+
+from goqueue_api.access import Gate, decision_of
 
 Endpoint = Callable[..., Awaitable[Response]]
 
 
-class Direct(APIRoute):
+class Guarded(APIRoute):
+    """Lets in whom the decision of its function (see `goqueue_api.access`) lets in, before it reads anything else."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
+        """Raises Undecided where the function says not what it asks of its callers."""
+        self.decision = decision_of(endpoint)
+        super().__init__(path, endpoint, **more)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self.admit(scope)
+        await super().handle(scope, receive, send)
+
+    async def admit(self, scope: Scope) -> None:
+        """Put the caller into the scope.
+
+        Raises:
+            Unauthenticated: nobody knows who it is.
+            Forbidden: it may not do this.
+        """
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405)
+        gate: Gate = scope["app"].state.context.gate
+        scope["goqueue.caller"] = await gate.admit(scope, self.decision)
+
+
+class Direct(Guarded):
     """Calls `endpoint(request, **path_params)` and sends the response that it returns.
 
     FastAPI still reads the signature for OpenAPI. What it would do at each request (dependencies, validation, exit
@@ -22,8 +52,7 @@ class Direct(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["method"] not in (self.methods or ()):
-            raise HTTPException(405)
+        await self.admit(scope)
         endpoint = cast(Endpoint, self.endpoint)
         response = await endpoint(Request(scope, receive, send), **scope["path_params"])
         await response(scope, receive, send)
@@ -32,6 +61,11 @@ class Direct(APIRoute):
 def methods(route: APIRoute) -> frozenset[str]:
     """The methods that a route answers."""
     return frozenset(route.methods or ())
+
+
+def all_routes(app: FastAPI) -> list[BaseRoute]:
+    """The routes of an app, those of its routers included."""
+    return [found.original_route for found in iter_route_contexts(app.routes)]
 
 
 class Methods:

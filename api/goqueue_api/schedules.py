@@ -3,8 +3,10 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from goqueue.access import Scope
 from goqueue.errors import NotFound
 from goqueue.store import schedules
+from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response, read
 from goqueue_api.context import context
 from goqueue_api.errors import documented
@@ -16,6 +18,7 @@ router = APIRouter(tags=["schedules"], route_class=Direct)
 
 
 @router.get("/schedules", response_model=list[ScheduleView], responses=documented())
+@needs(Scope.JOBS_READ)
 async def list_all(request: Request) -> Response:
     """All schedules, by name."""
     async with context(request).service.database.connection() as connection:
@@ -24,6 +27,7 @@ async def list_all(request: Request) -> Response:
 
 
 @router.get("/schedules/{name}", response_model=ScheduleView, responses=documented(400, 404))
+@needs(Scope.JOBS_READ)
 async def get(request: Request, name: str) -> Response:
     """One schedule."""
     async with context(request).service.database.connection() as connection:
@@ -39,6 +43,7 @@ async def get(request: Request, name: str) -> Response:
     responses={**documented(400, 413), 201: {"model": ScheduleView, "description": "Created."}},
     openapi_extra=body_of(SchedulePut),
 )
+@needs(Scope.SCHEDULES_MANAGE)
 async def put(request: Request, name: str) -> Response:
     """Create or replace a schedule. It fires next at the first tick from now on."""
     parts = context(request)
@@ -53,6 +58,7 @@ async def put(request: Request, name: str) -> Response:
 
 
 @router.delete("/schedules/{name}", status_code=204, responses=documented(400, 404))
+@needs(Scope.SCHEDULES_MANAGE)
 async def delete(request: Request, name: str) -> Response:
     """Remove a schedule; the jobs it made stay."""
     async with context(request).service.database.connection() as connection:

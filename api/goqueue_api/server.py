@@ -9,10 +9,13 @@ from prometheus_client import REGISTRY
 
 from goqueue import settings, tracing
 from goqueue.instruments import shared
+from goqueue.keyring import add_bootstrap
+from goqueue.keys import Token
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
+from goqueue_api.openness import refuse_without_keys
 
 
 def serve() -> None:
@@ -26,7 +29,7 @@ def serve() -> None:
     api = settings.load(ApiSettings)
     settings.load(RedisSettings)
     tracing.check()
-    asyncio.run(_check_database())
+    asyncio.run(_check_database(api))
     # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
     # process ends as one that did its work.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,13 +63,17 @@ def _run(api: ApiSettings) -> None:
     )
 
 
-async def _check_database() -> None:
-    """Find out here what would stop each server process: once, and in one line."""
+async def _check_database(api: ApiSettings) -> None:
+    """Find out here what would stop each server process: once, and in one line. Lets the bootstrap key in."""
     connect = settings.load(DatabaseSettings)
     database = Database(dsn(settings.load(PostgresSettings), connect), connect, maximum=1)
     await database.open(connect)
     try:
         async with database.connection() as connection:
             await migrate.check(connection)
+        if bootstrap := Token.read(api.bootstrap_key.get_secret_value()):
+            await add_bootstrap(database, bootstrap)
+        async with database.connection() as connection:
+            await refuse_without_keys(api, connection)
     finally:
         await database.close()

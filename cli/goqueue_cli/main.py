@@ -11,6 +11,7 @@ from goqueue.errors import GoQueueError
 OPERATING: Final = {
     "enqueue": "goqueue_cli.commands.jobs",
     "jobs": "goqueue_cli.commands.jobs",
+    "keys": "goqueue_cli.commands.keys",
     "metrics": "goqueue_cli.commands.metrics",
     "queues": "goqueue_cli.commands.queues",
     "schedules": "goqueue_cli.commands.schedules",

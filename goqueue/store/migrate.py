@@ -1,11 +1,15 @@
 """The schema's version: bring the database to it, or refuse to work on another one."""
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from goqueue.errors import StaleSchema
 from goqueue_migrations import REVISIONS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 _LOCK = 0x60_0E_0E
 """Advisory lock under which one process at a time migrates; the number only has to be ours."""
@@ -39,8 +43,7 @@ def _run(dsn: str, direction: str, revision: str) -> None:
 
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        connection.commit()
+        _wait_for_turn(connection)
         try:
             config = Config()
             config.set_main_option("script_location", "goqueue_migrations:")
@@ -51,6 +54,15 @@ def _run(dsn: str, direction: str, revision: str) -> None:
             connection.rollback()
             connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))
             connection.commit()
+
+
+def _wait_for_turn(connection: "Connection") -> None:
+    """Take the lock. Asking again and again, since a wait inside PostgreSQL would hold a snapshot, for whose end a
+    `CREATE INDEX CONCURRENTLY` of the one that migrates waits in turn."""
+    while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).scalar_one():
+        connection.commit()
+        time.sleep(0.2)
+    connection.commit()
 
 
 async def check(connection: psycopg.AsyncConnection[Any]) -> None:

@@ -13,6 +13,9 @@ from goqueue.settings import GROUPS
 WORKER_ONLY = ("worker", "email", "webhook", "payment")
 """Groups whose secrets only workers get."""
 
+API_ONLY = ("api",)
+"""Groups whose secrets only the API gets."""
+
 NOT_IN_A_CLUSTER = ("dev",)
 """Groups of `goqueue dev` alone."""
 
@@ -26,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
 """Where a chart's default must differ from a process's own. (So do all hosts to listen on: see `_default`.)"""
 
 COMPUTED = (
+    "api.bootstrapKey",
     "postgres.host",
     "postgres.password",
     "redis.url",
@@ -43,6 +47,7 @@ NOTES = {
     "postgres.password": "Empty with the bundled PostgreSQL: one is generated and kept over upgrades.",
     "postgres.sslrootcert": "See `certificates`.",
     "redis.tlsCa": "See `certificates`.",
+    "api.bootstrapKey": "Empty: one is generated, kept over upgrades, in the Secret `<release>-api-key`.",
     "email.tlsCa": "See `certificates`.",
     "operator.clusterWide": "Needs ClusterRoles, which the chart then makes.",
     "operator.image": "Empty: `image`.",
@@ -73,6 +78,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "api.corsOrigins": {"items": {"type": "string", "pattern": "^https?://[a-z0-9.:\\[\\]-]+$"}},
     "api.trustedProxies": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
+    "api.bootstrapKey": {"pattern": "^(gq_[0-9a-z]{12}_[A-Za-z0-9_-]{43})?$"},
     "api.healthPort": {"minimum": 1},
     "operator.healthPort": {"minimum": 1},
     "operator.leaseName": {"pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$", "minLength": 0},
@@ -196,13 +202,20 @@ def schema() -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": groups}
 
 
+def secret_of(group: str) -> str:
+    """Whose environment holds the secrets of a group."""
+    if group in WORKER_ONLY:
+        return "worker"
+    return "api" if group in API_ONLY else "all"
+
+
 def variables() -> str:
     """files/settings.yaml: what the templates know about each setting."""
     tree: dict[str, Any] = {}
     for setting in settings():
         entry: dict[str, Any] = {"variable": setting.variable}
         if setting.secret:
-            entry["secretOf"] = "worker" if setting.group in WORKER_ONLY else "all"
+            entry["secretOf"] = secret_of(setting.group)
         tree.setdefault(setting.group, {})[setting.key] = entry
     head = "# Value → environment variable. Written by `python -m tests.chart write` from goqueue/settings.py.\n"
     return head + yaml.safe_dump(tree, sort_keys=False)

@@ -85,6 +85,7 @@ def other_value(setting: settings.Setting) -> Any:
         "redis.tlsCa": "/etc/goqueue/certificates/ca.crt",
         "redis.sentinelHosts": ["s1:26379", "s2:26379"],
         "redis.cluster": True,
+        "api.bootstrapKey": f"gq_{'a' * 12}_{'B' * 43}",
         "engine.queues": ["mine", "yours"],
         "engine.leaseSeconds": 31.5,
         "engine.jobs": ["mine.jobs", "other"],
@@ -123,8 +124,8 @@ def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
     text = ",".join(text) if isinstance(text, list) else text
     for pod in ("Deployment/goqueue-worker-default", "Deployment/goqueue-api", "Deployment/goqueue-scheduler"):
         seen = environment(documents, pod)
-        if setting.secret and setting.group in settings.WORKER_ONLY and "worker" not in pod:
-            assert setting.variable not in seen, f"{pod} has a secret that only workers need"
+        if setting.secret and settings.secret_of(setting.group) not in ("all", pod.split("-")[1]):
+            assert setting.variable not in seen, f"{pod} has a secret that it does not need"
         elif setting.path == "operator.workerEnvFrom":
             assert seen[setting.variable] == f"configmap/goqueue-settings,secret/goqueue-secrets,{text}"
         elif setting.path == "operator.workerLabels":
@@ -140,7 +141,8 @@ def test_secret_setting_comes_from_an_existing_secret(setting: settings.Setting)
     from_secret = at(f"settings.{setting.path}From", {"secret": "mine", "key": "its-key"})
     without = at(f"settings.{setting.path}", [] if setting.schema["type"] == "array" else "")
     documents = render(merged(OWN_STORES, {"operator": {"enabled": False}}, without, from_secret))
-    assert environment(documents, "Deployment/goqueue-worker-default")[setting.variable] == "mine/its-key"
+    pod = "goqueue-api" if setting.group in settings.API_ONLY else "goqueue-worker-default"
+    assert environment(documents, f"Deployment/{pod}")[setting.variable] == "mine/its-key"
 
 
 @pytest.mark.parametrize("name", generated.golden_names())

@@ -82,13 +82,19 @@ def _install(cluster: Cluster) -> None:
         goqueue.prepare()
         goqueue.install()
     goqueue.kubectl("wait", "--for=condition=Available", "gqp", "--all", "--timeout=120s", timeout=130)
-    print(_REACH.format(url=goqueue.url, namespace=goqueue.namespace, config=cluster.kubeconfig, tools=cluster.tools))
+    (key,) = goqueue.headers.values()
+    print(
+        _REACH.format(
+            url=goqueue.url, key=key, namespace=goqueue.namespace, config=cluster.kubeconfig, tools=cluster.tools
+        )
+    )
 
 
 _REACH = """
 GoQueue runs in namespace {namespace}.
 
   REST         {url} (reference: {url}/docs)
+               curl -H 'Authorization: {key}' {url}/queues
   kubectl      export KUBECONFIG={config}
                alias kubectl={tools.kubectl} helm={tools.helm4}
                kubectl --namespace {namespace} get pods,gqj,gqs,gqp

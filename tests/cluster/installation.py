@@ -43,6 +43,13 @@ class Installation:
         """The REST API by way of the ingress."""
         return f"http://{self.cluster.node_address(self.cluster.node_names()[1])}:{NODE_PORT}"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request needs: the key that the chart made."""
+        labels = f"app.kubernetes.io/component=api-key,app.kubernetes.io/instance={self.release}"
+        key = '{{range .items}}{{index .data "GOQUEUE_API_BOOTSTRAP_KEY" | base64decode}}{{end}}'
+        return {"Authorization": f"Bearer {self.kubectl('get', 'secret', '-l', labels, f'-ogo-template={key}')}"}
+
     def prepare(self) -> None:
         """Put the images on the nodes and Traefik into the cluster; quick where they are there.
 

@@ -65,7 +65,7 @@ def installation(cluster: Cluster) -> Iterator[Installation]:
 @pytest.fixture(scope="session")
 def system(installation: Installation) -> Iterator[System]:
     """The installation, and the ways to it."""
-    with httpx.Client(base_url=installation.url, timeout=15) as client:
+    with httpx.Client(base_url=installation.url, headers=installation.headers, timeout=15) as client:
         _SYSTEM.append(System(installation, client))
         yield _SYSTEM[0]
         _SYSTEM.clear()

@@ -23,9 +23,9 @@ class Load:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def post(self, url: str, body: dict[str, Any], pause: float) -> None:
+    def post(self, url: str, headers: dict[str, str], body: dict[str, Any], pause: float) -> None:
         """Post jobs one after the other, until told to stop."""
-        with httpx.Client(base_url=url, timeout=20) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=20) as client:
             while not self._stop.wait(pause):
                 began = time.monotonic()
                 try:
@@ -46,10 +46,14 @@ class Load:
 
 
 @contextmanager
-def load(url: str, body: dict[str, Any], *, threads: int = 2, pause: float = 0.1) -> Iterator[Load]:
+def load(
+    url: str, headers: dict[str, str], body: dict[str, Any], *, threads: int = 2, pause: float = 0.1
+) -> Iterator[Load]:
     """Post jobs for as long as the block lasts: each thread one, then a pause of so many seconds, and again."""
     made = Load()
-    posting = [threading.Thread(target=made.post, args=(url, body, pause), daemon=True) for _ in range(threads)]
+    posting = [
+        threading.Thread(target=made.post, args=(url, headers, body, pause), daemon=True) for _ in range(threads)
+    ]
     for thread in posting:
         thread.start()
     try:

@@ -16,7 +16,7 @@ BODY = {"queue": "default", "type": "work", "payload": {"seconds": [0.05]}}
 
 @contextmanager
 def posting(system: System) -> Iterator[Load]:
-    with load(system.installation.url, BODY) as made:
+    with load(system.installation.url, system.installation.headers, BODY) as made:
         until("20 jobs to be accepted", lambda: len(made.accepted) >= 20, 30)
         yield made
 

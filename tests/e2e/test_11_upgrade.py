@@ -19,7 +19,7 @@ def test_an_upgrade_under_load_fails_no_request_and_loses_no_job(system: System)
     system.status(long, "processing")
     before = {part: set(system.pods(part)) for part in PARTS}
     values = {**system.installation.values, "image": {"tag": tag}}
-    with load(system.installation.url, BODY, threads=4, pause=0.05) as made:
+    with load(system.installation.url, system.installation.headers, BODY, threads=4, pause=0.05) as made:
         until("20 jobs to be accepted", lambda: len(made.accepted) >= 20, 30)
         replace(system.installation, values=values).install()
         for part in PARTS:

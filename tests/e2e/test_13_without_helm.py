@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from goqueue.keys import Token
 from tests.cluster.cluster import Cluster
 from tests.cluster.installation import Installation, remove_everything
 from tests.cluster.versions import CHECKOUT
@@ -25,7 +26,8 @@ def test_the_manifest_brings_a_system_that_works(cluster: Cluster, installation:
     bare.tag(tag)
     cluster.kubectl("create", "namespace", bare.namespace)
     try:
-        passwords = ("--from-literal=postgresql=first", "--from-literal=valkey=second")
+        key = f"--from-literal=api={Token.new().text}"
+        passwords = ("--from-literal=postgresql=first", "--from-literal=valkey=second", key)
         bare.kubectl("create", "secret", "generic", "goqueue-passwords", *passwords)
         cluster.kubectl("apply", "--server-side", "--filename", str(FILE))
         bare.kubectl("wait", "--for=create", "deployment/goqueue-default", "--timeout=90s", timeout=100)

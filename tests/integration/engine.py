@@ -162,5 +162,7 @@ async def opened(database: FreshDatabase, ready_queues: FreshRedis) -> AsyncIter
 
 async def empty(connection: Connection) -> None:
     """No jobs, no workers, no leader."""
-    await connection.execute("TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders CASCADE")
+    await connection.execute(
+        "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log CASCADE"
+    )
     await connection.execute("UPDATE dispatch_floor SET id = 0")

@@ -157,7 +157,7 @@ strategy:
 {{- end -}}
 
 {{/*
-(root, component, script, env) Pod spec of a Job or test that runs one of files/scripts with a token for the
+(root, component, script, env, secretEnv) Pod spec of a Job or test that runs one of files/scripts with a token for the
 Kubernetes API.
 */}}
 {{- define "goqueue.scriptPodSpec" -}}
@@ -180,6 +180,10 @@ containers:
       {{- range $name, $value := .env }}
       - name: {{ $name }}
         value: {{ $value | quote }}
+      {{- end }}
+      {{- range $name, $key := .secretEnv }}
+      - name: {{ $name }}
+        valueFrom: {secretKeyRef: {{ $key }}}
       {{- end }}
       {{- with concat .root.Values.extraEnv $values.extraEnv }}
       {{- toYaml . | nindent 6 }}

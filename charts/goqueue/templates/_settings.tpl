@@ -86,7 +86,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* (root, of) The secrets that stand in the values themselves: those of all processes, or of workers only. */}}
+{{/* (root, of) The secrets that stand in the values themselves: those of all processes, of workers or of the API only. */}}
 {{- define "goqueue.secretsData" -}}
 {{- $root := .root -}}
 {{- $of := .of -}}
@@ -113,13 +113,41 @@
 {{- include "goqueue.secretsData" (dict "root" . "of" "all") }}{{ include "goqueue.generates" . -}}
 {{- end -}}
 
+{{/* Whether the chart keeps the API's first key in a Secret of its own. */}}
+{{- define "goqueue.ownsApiKey" -}}
+{{- $api := .Values.settings.api -}}
+{{- if and (not $api.bootstrapKeyFrom.secret) (or $api.bootstrapKey (ne $api.auth "off")) }}yes{{ end -}}
+{{- end -}}
+
+{{- define "goqueue.apiKeySecretKey" -}}
+{{- with .Values.settings.api.bootstrapKeyFrom -}}
+{{- if .secret -}}
+{name: {{ .secret | quote }}, key: {{ .key | quote }}}
+{{- else -}}
+{name: {{ include "goqueue.fullname" $ }}-api-key, key: GOQUEUE_API_BOOTSTRAP_KEY}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The API's first key: the one given, else the one that the cluster has already, else a new one. */}}
+{{- define "goqueue.apiKey" -}}
+{{- $present := lookup "v1" "Secret" .Release.Namespace (printf "%s-api-key" (include "goqueue.fullname" .)) -}}
+{{- if .Values.settings.api.bootstrapKey -}}
+{{- .Values.settings.api.bootstrapKey -}}
+{{- else if and $present (index ($present.data | default dict) "GOQUEUE_API_BOOTSTRAP_KEY") -}}
+{{- index $present.data "GOQUEUE_API_BOOTSTRAP_KEY" | b64dec -}}
+{{- else -}}
+gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
+{{- end -}}
+{{- end -}}
+
 {{/* (root, component) Variables that come from single keys of Secrets, or refer to others. */}}
 {{- define "goqueue.secretEnv" -}}
 {{- $root := .root -}}
 {{- $component := .component -}}
 {{- range $group, $keys := $root.Files.Get "files/settings.yaml" | fromYaml -}}
 {{- range $key, $entry := $keys -}}
-{{- if or (eq (default "" $entry.secretOf) "all") (and (eq (default "" $entry.secretOf) "worker") (eq $component "worker")) -}}
+{{- if has (default "" $entry.secretOf) (list "all" $component) -}}
 {{- $value := include "goqueue.text" (index $root.Values.settings $group $key) -}}
 {{- $from := index $root.Values.settings $group (printf "%sFrom" $key) -}}
 {{- if $from.secret }}
@@ -176,6 +204,9 @@
 {{- end }}
 {{- if and (eq .component "worker") (include "goqueue.secretsData" (dict "root" .root "of" "worker")) }}
 - secretRef: {name: {{ $fullname }}-handlers}
+{{- end }}
+{{- if and (eq .component "api") (include "goqueue.ownsApiKey" .root) }}
+- secretRef: {name: {{ $fullname }}-api-key}
 {{- end }}
 {{- with concat .root.Values.extraEnvFrom (index .root.Values .component).extraEnvFrom }}
 {{ toYaml . }}

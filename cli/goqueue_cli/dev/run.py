@@ -34,6 +34,7 @@ def run(*, once: bool) -> None:
     with _interruptible():
         try:
             with stack, httpx.Client(base_url=stack.api, timeout=10, trust_env=False) as api:
+                api.headers.update(stack.headers)
                 _greet(console, stack, api)
                 _first_jobs(console, stack, api, began)
                 if not once:
@@ -68,6 +69,8 @@ def _greet(console: Console, stack: Stack, api: httpx.Client) -> None:
     newest = [job["id"] for name in names for job in _get(api, f"/jobs?queue={name}&limit=1&newest_first=true")]
     console.print(f"GoQueue runs: [bold]{stack.api}[/bold], documentation at {stack.api}/docs")
     kept = f"; the jobs of earlier runs are there, the newest is {max(newest)}" if newest else ""
+    if stack.headers:
+        console.print(f"Requests need the key in {escape(str(stack.key_file))}, as `Authorization: Bearer …`")
     console.print(f"PostgreSQL, Valkey, mails and logs are in {escape(str(stack.folder))}{kept}")
 
 

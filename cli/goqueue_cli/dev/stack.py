@@ -10,6 +10,7 @@ from typing import Self
 
 from goqueue import settings
 from goqueue.errors import GoQueueError
+from goqueue.keys import Token
 from goqueue.settings import ApiSettings
 from goqueue.store import migrate
 from goqueue_cli.child import Child, ChildError
@@ -32,6 +33,9 @@ class Stack:
         self.folder = folder.absolute()
         self._port = settings.load(ApiSettings).port or free_port()
         self.api = f"http://{LOOPBACK}:{self._port}"
+        self.key_file = self.folder / "api-key"
+        self.headers: dict[str, str] = {}
+        """What a request to the API needs."""
         self._note = note
         self._exit = contextlib.ExitStack()
         self._children: dict[str, Child] = {}
@@ -76,10 +80,25 @@ class Stack:
             "GOQUEUE_REDIS_URL": valkey.url,
         }
         self._write_environment(stores)
-        environment = {**stores, **_unless_set(_receivers(mails.port)), **_PROBES, "GOQUEUE_API_PORT": str(self._port)}
+        access = self._access()
+        environment = {**stores, **_unless_set(_receivers(mails.port)), **_PROBES, **access}
+        environment["GOQUEUE_API_PORT"] = str(self._port)
         for part in ("worker", "scheduler", "api"):
             self._launch(part, environment)
         self._children["api"].wait_for_port(self._port)
+
+    def _access(self) -> dict[str, str]:
+        """Here the API asks for no key, unless GOQUEUE_API_AUTH is `required`; then one for everything is kept."""
+        api = settings.load(ApiSettings)
+        if api.auth != "required":
+            return {"GOQUEUE_API_AUTH": "off"}
+        key = api.bootstrap_key.get_secret_value()
+        if not key:
+            kept = Token.read(self.key_file.read_text().strip()) if self.key_file.exists() else None
+            key = (kept or Token.new()).text
+        _write_private(self.key_file, key + "\n")
+        self.headers = {"Authorization": f"Bearer {key}"}
+        return {"GOQUEUE_API_BOOTSTRAP_KEY": key}
 
     def _launch(self, part: str, environment: dict[str, str]) -> None:
         log = self.folder / "logs" / f"{part}.log"
@@ -91,11 +110,7 @@ class Stack:
         self._exit.callback(child.stop, STOP_SECONDS)
 
     def _write_environment(self, values: dict[str, str]) -> None:
-        partial = self.environment_file.with_suffix(".new")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in values.items())
-        partial.replace(self.environment_file)
+        _write_private(self.environment_file, "".join(f"{name}={value}\n" for name, value in values.items()))
         self._exit.callback(self.environment_file.unlink, missing_ok=True)
 
     def check(self) -> None:
@@ -108,6 +123,14 @@ class Stack:
             if child.returncode is not None:
                 lines = child.log.read_text(errors="replace").splitlines()[-20:]
                 raise PartEnded("\n".join([f"the {part} ended with exit code {child.returncode}:", *lines]))
+
+
+def _write_private(path: Path, text: str) -> None:
+    partial = path.with_suffix(".new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
 
 
 _PROBES = {f"GOQUEUE_{part}_HEALTH_PORT": "0" for part in ("WORKER", "SCHEDULER", "API")}

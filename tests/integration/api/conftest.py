@@ -1,5 +1,6 @@
 """A real API server process for each module, and a client for it."""
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,10 +19,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def api_url(
-    database: FreshDatabase, ready_queues: FreshRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+@contextlib.contextmanager
+def running_api(database: FreshDatabase, ready_queues: FreshRedis, folder: Path, **settings: str) -> Iterator[str]:
     """The address of a `goqueue api` with two server processes."""
     port = free_port()
     environment = {
@@ -31,11 +30,20 @@ def api_url(
         "GOQUEUE_API_HEALTH_PORT": "0",
         "GOQUEUE_API_PROCESSES": "2",
         "GOQUEUE_QUEUES": "default,email,webhooks,payment,images",
+        **settings,
     }
-    log: Path = tmp_path_factory.mktemp("api") / "log"
-    with Process([GOQUEUE, "api"], log=log, environment=environment) as process:
+    with Process([GOQUEUE, "api"], log=folder / "log", environment=environment) as process:
         process.wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def api_url(
+    database: FreshDatabase, ready_queues: FreshRedis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An API that is open, as no key was made and nobody else reaches it."""
+    with running_api(database, ready_queues, tmp_path_factory.mktemp("api")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Schemathesis over the whole OpenAPI against a real server: never a 5xx, and nothing that is not documented."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from goqueue.broker import Broker
+from goqueue.keys import Token
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, RedisSettings
 from goqueue.store.connect import Database
 from goqueue_api.app import create_app
+from tests.integration.api.conftest import running_api
+from tests.servers.stores import FreshDatabase, FreshRedis
 
 CHECKS = [
     not_a_server_error,
@@ -46,6 +50,20 @@ def _document() -> dict[str, Any]:
 
 
 schema = schemathesis.openapi.from_dict(_document())
+schema.config.generation.update(with_security_parameters=False)  # the tests have keys of their own
+
+
+KEY = Token.new()
+
+
+@pytest.fixture(scope="module")
+def closed_api_url(
+    database: FreshDatabase, ready_queues: FreshRedis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An API that asks for keys and knows one."""
+    more = {"GOQUEUE_API_AUTH": "required", "GOQUEUE_API_BOOTSTRAP_KEY": KEY.text}
+    with running_api(database, ready_queues, tmp_path_factory.mktemp("api"), **more) as url:
+        yield url
 
 
 @pytest.mark.timeout(120)
@@ -56,11 +74,25 @@ schema = schemathesis.openapi.from_dict(_document())
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_every_answer_is_documented_and_none_is_a_failure(case: schemathesis.Case[Any], api_url: str) -> None:
-    response = case.call(base_url=api_url)
+def test_every_answer_is_documented_and_none_is_a_failure(case: schemathesis.Case[Any], closed_api_url: str) -> None:
+    response = case.call(base_url=closed_api_url, headers={"Authorization": f"Bearer {KEY.text}"})
+    assert response.status_code not in (401, 403)
     case.validate_response(response, checks=CHECKS)
     if response.status_code >= 400:
         assert {"error"} <= set(response.json()) <= {"error", "fields"}
+
+
+@settings(
+    max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@schema.parametrize()
+def test_without_a_key_every_answer_but_of_open_routes_is_401(
+    case: schemathesis.Case[Any], closed_api_url: str
+) -> None:
+    response = case.call(base_url=closed_api_url, headers={"Authorization": ""})
+    case.validate_response(response, checks=CHECKS)
+    if case.operation.definition.raw["security"]:
+        assert response.status_code in (401, 404, 405)  # an empty name makes the path another one
 
 
 def test_every_operation_documents_its_errors() -> None:

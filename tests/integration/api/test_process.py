@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from goqueue.keys import Token
 from goqueue.store import migrate
 from tests.integration.api.conftest import free_port
 from tests.integration.engine import eventually
@@ -76,6 +77,8 @@ async def test_sigterm_finishes_the_request_in_flight_and_ends_with_0(
     [
         ({"POSTGRES_PORT": "many"}, "POSTGRES_PORT"),
         ({"GOQUEUE_REDIS_CLUSTER": "perhaps"}, "GOQUEUE_REDIS_CLUSTER"),
+        ({"GOQUEUE_API_HOST": "0.0.0.0"}, "GOQUEUE_API_HOST is 0.0.0.0, and there is no API key"),
+        ({"GOQUEUE_API_BOOTSTRAP_KEY": "gq_short"}, "GOQUEUE_API_BOOTSTRAP_KEY"),
         ({"GOQUEUE_API_REQUEST_TIMEOUT": "-1"}, "GOQUEUE_API_REQUEST_TIMEOUT"),
         ({"POSTGRES_PORT": "1", "DB_MAX_RETRIES": "0", "DB_CONNECT_TIMEOUT": "1"}, "database is unavailable"),
     ],
@@ -131,3 +134,21 @@ async def test_a_body_declared_too_large_is_refused_before_it_is_sent(
         answer = await reader.readuntil(b"}}")
         writer.close()
     assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_with_a_first_key_others_may_reach_it_and_its_secret_is_in_no_log(
+    environment: dict[str, str], database: FreshDatabase, tmp_path: Path
+) -> None:
+    key = Token.new()
+    environment |= {"GOQUEUE_API_HOST": "0.0.0.0", "GOQUEUE_API_BOOTSTRAP_KEY": key.text, "GOQUEUE_LOG_LEVEL": "debug"}
+    url = f"http://127.0.0.1:{environment['GOQUEUE_API_PORT']}"
+    for _ in range(2):  # the second time it is known already
+        with running(environment, tmp_path / "log"):
+            async with httpx.AsyncClient(base_url=url, timeout=15) as client:
+                assert (await client.post("/jobs/create", json=ORDER)).status_code == 401
+                client.headers["Authorization"] = f"Bearer {key.text}"
+                assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
+        assert key.secret not in (tmp_path / "log").read_text()
+    async with await psycopg.AsyncConnection.connect(database.dsn) as connection:
+        rows = await (await connection.execute("SELECT name, last_used_at IS NOT NULL FROM api_keys")).fetchall()
+    assert rows == [("bootstrap", True)]

@@ -15,6 +15,7 @@ from typing import Any
 import kube
 
 API = os.environ["API"]
+KEY = os.environ.get("API_KEY", "")
 NAMESPACE = os.environ["NAMESPACE"]
 QUEUE = os.environ["QUEUE"]
 OPERATOR = os.environ["OPERATOR"] == "true"
@@ -78,7 +79,8 @@ def by_resource() -> str:
 
 def _rest(method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(API + path, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - the release's own API
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {KEY}"} if KEY else {})
+    request = urllib.request.Request(API + path, data, headers, method=method)  # noqa: S310 - the release's own API
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the address is the chart's own
             return json.load(answer)

@@ -1,0 +1,130 @@
+"""`goqueue keys`."""
+
+import getpass
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from goqueue import keyring
+from goqueue.access import Actor, Scope
+from goqueue.errors import InvalidInput
+from goqueue.keyring import GRACE, NewKey, Rotation
+from goqueue.keys import ApiKey, Token
+from goqueue.registry import field_errors
+from goqueue_api.admin import key_view
+from goqueue_cli.commands import output
+from goqueue_cli.commands.session import STORES, Session, run, span
+
+
+def actor() -> Actor:
+    """Who works on this console."""
+    try:
+        return Actor(f"cli:{getpass.getuser()}")
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return Actor("cli")
+
+
+@click.group(epilog=STORES)
+def keys() -> None:
+    """Make, list, change and revoke API keys."""
+
+
+@keys.command(epilog=STORES)
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="What it may do; may be given several times.",
+)
+@click.option("--tenant", help="Whose jobs it sees and makes; default: the default tenant.")
+@click.option("--queue", "queues", multiple=True, help="Only this queue; may be given several times.")
+@click.option("--type", "types", multiple=True, help="Only this job type; may be given several times.")
+@click.option("--expires-in", type=span, help="Time span after which it ends, e.g. 720h; default: never.")
+@output.option
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    tenant: str | None,
+    queues: tuple[str, ...],
+    types: tuple[str, ...],
+    expires_in: float | None,
+    form: str,
+) -> None:
+    """Make a key. It is printed this once."""
+    try:
+        wanted = NewKey.model_validate(
+            {
+                "name": name,
+                "scopes": list(scopes),
+                "tenant": tenant,
+                "queues": list(queues) or None,
+                "types": list(types) or None,
+                "expires_in": expires_in,
+            }
+        )
+    except ValidationError as error:
+        raise InvalidInput("validation failed", field_errors(error)) from None
+
+    async def work(session: Session) -> None:
+        _show(form, *await keyring.create(session.service.database, wanted, actor()))
+
+    run(work)
+
+
+@keys.command("list", epilog=STORES)
+@output.option
+def find(form: str) -> None:
+    """List the keys, the oldest first; never their secrets."""
+
+    async def work(session: Session) -> None:
+        found = [key_view(key) for key in await keyring.find_all(session.service.database, actor())]
+        if form == "json":
+            output.as_json(found)
+            return
+        columns = ("prefix", "name", "tenant", "created_at", "expires_at", "revoked_at", "last_used_at", "scopes")
+        output.as_table(columns, [[_flat(view)[column] for column in columns] for view in found])
+
+    run(work)
+
+
+def _flat(view: dict[str, Any]) -> dict[str, Any]:
+    return {**view, "scopes": " ".join(view["scopes"])}
+
+
+@keys.command(epilog=STORES)
+@click.argument("prefix")
+@output.option
+def revoke(prefix: str, form: str) -> None:
+    """Close a key for good. Running API processes notice within GOQUEUE_API_KEY_CACHE (5 s)."""
+
+    async def work(session: Session) -> None:
+        await keyring.revoke(session.service.database, prefix, actor())
+        output.done(form, f"key {prefix} revoked")
+
+    run(work)
+
+
+@keys.command(epilog=STORES)
+@click.argument("prefix")
+@click.option("--grace", type=span, help=f"How long the former secret stays good; default {GRACE / 60:.0f}m.")
+@click.option("--at-once", is_flag=True, help="The former secret ends now.")
+@output.option
+def rotate(prefix: str, grace: float | None, at_once: bool, form: str) -> None:
+    """Give a key another secret. It is printed this once."""
+    try:
+        wanted = Rotation(grace=0.0 if at_once else GRACE if grace is None else grace)
+    except ValidationError as error:
+        raise InvalidInput("validation failed", field_errors(error)) from None
+
+    async def work(session: Session) -> None:
+        _show(form, *await keyring.rotate(session.service.database, prefix, wanted, actor()))
+
+    run(work)
+
+
+def _show(form: str, key: ApiKey, token: Token) -> None:
+    output.one(form, key_view(key, token))

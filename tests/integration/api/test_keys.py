@@ -1,0 +1,230 @@
+"""API keys at work: what opens, what does not and in which way, how soon a revocation counts, what is kept."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from goqueue import keyring
+from goqueue.access import Scope
+from goqueue.keyring import Rotation
+from goqueue.keys import Token
+from tests.integration.api.serving import OWNER, app_on, new_key, serving
+from tests.integration.engine import Engine, eventually
+
+REFUSED = {"error": "unauthorized"}
+
+
+def token_of(headers: dict[str, str]) -> Token:
+    token = Token.read(headers["Authorization"].removeprefix("Bearer "))
+    assert token is not None
+    return token
+
+
+def sent(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.text}"}
+
+
+async def test_what_is_not_good_gets_one_answer_by_the_same_statements_whatever_is_wrong(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown prefix, wrong secret (of a key in use, too), revoked, expired: nobody learns which."""
+    statements: list[Any] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def recording(self: Any, query: Any, *more: Any, **options: Any) -> Any:
+        if "api_keys" in str(query):
+            statements.append(query)
+        return await execute(self, query, *more, **options)
+
+    good = await new_key(engine)
+    wrong = Token.new(token_of(good).prefix)
+    revoked, expired = token_of(await new_key(engine)), token_of(await new_key(engine, expires_in=0.001))
+    await keyring.revoke(engine.database, revoked.prefix, OWNER)
+    bad = {"unknown": Token.new(), "wrong secret": wrong, "revoked": revoked, "expired": expired}
+    answers: dict[str, tuple[int, Any, list[tuple[str, str]], list[Any]]] = {}
+    async with serving(app_on(engine)) as client:
+        monkeypatch.setattr(psycopg.AsyncConnection, "execute", recording)
+        for turn in ("the key was not used yet", "the key is in use"):
+            for name, token in bad.items():
+                statements.clear()
+                answer = await client.get("/queues", headers=sent(token))
+                headers = [(key, value) for key, value in answer.headers.items() if key != "x-request-id"]
+                answers[f"{name}, {turn}"] = answer.status_code, answer.json(), headers, list(statements)
+            statements.clear()
+            assert (await client.get("/queues", headers=good)).status_code == 200
+        assert statements == []  # remembered by now
+    first = next(iter(answers.values()))
+    assert first[:2] == (401, REFUSED)
+    assert len(first[3]) == 1
+    assert ("www-authenticate", "Bearer") in first[2]
+    assert [name for name, answer in answers.items() if answer != first] == []
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer x", "Basic Z3E6Z3E=", "Bearer gq_x_y", "gq_x_y"])
+async def test_no_credential_or_none_of_ours_is_refused_in_the_same_words(engine: Engine, header: str | None) -> None:
+    async with serving(app_on(engine)) as client:
+        answer = await client.get("/jobs/1", headers={} if header is None else {"Authorization": header})
+    assert (answer.status_code, answer.json()) == (401, REFUSED)
+
+
+async def test_a_revocation_counts_within_the_time_of_the_cache(engine: Engine) -> None:
+    headers = await new_key(engine)
+    async with serving(app_on(engine, key_cache=1.0)) as client:
+        assert (await client.get("/types", headers=headers)).status_code == 200
+        await keyring.revoke(engine.database, token_of(headers).prefix, OWNER)
+        revoked_at = time.monotonic()
+
+        async def refused() -> bool:
+            return (await client.get("/types", headers=headers)).status_code == 401
+
+        await eventually(refused, 5)
+        took = time.monotonic() - revoked_at
+    print(f"refused {took:.2f} s after the revocation, cache 1 s")
+    assert took < 2.0  # one second, and what a busy machine adds
+
+
+async def test_a_key_made_by_somebody_else_is_good_at_once(engine: Engine) -> None:
+    token = Token.new()
+    async with serving(app_on(engine)) as client:
+        assert (await client.get("/types", headers=sent(token))).status_code == 401
+        made = await new_key(engine)
+        assert (await client.get("/types", headers=made)).status_code == 200
+
+
+async def test_after_a_rotation_both_secrets_open_until_the_grace_ends(engine: Engine) -> None:
+    headers = await new_key(engine)
+    prefix = token_of(headers).prefix
+    async with serving(app_on(engine, key_cache=0.1)) as client:
+        _, second = await keyring.rotate(engine.database, prefix, Rotation(grace=3600), OWNER)
+        for good in (headers, sent(second)):
+            assert (await client.get("/types", headers=good)).status_code == 200
+        await engine.execute("UPDATE api_keys SET former_until = now()")
+
+        async def former_ended() -> bool:
+            return (await client.get("/types", headers=headers)).status_code == 401
+
+        await eventually(former_ended)
+        assert (await client.get("/types", headers=sent(second))).status_code == 200
+        _, third = await keyring.rotate(engine.database, prefix, Rotation(grace=0), OWNER)
+        assert (await client.get("/types", headers=sent(third))).status_code == 200
+
+
+async def test_only_the_digest_is_stored_and_the_last_use_is_noted(engine: Engine) -> None:
+    headers = await new_key(engine)
+    async with serving(app_on(engine)) as client:
+        assert (await client.get("/types", headers=headers)).status_code == 200
+    [row] = await engine.rows("SELECT to_jsonb(api_keys)::text, last_used_at FROM api_keys")
+    assert token_of(headers).secret not in row[0]
+    assert datetime.now(UTC) - row[1] < timedelta(minutes=1)
+
+
+async def test_many_requests_that_want_the_same_key_ask_for_it_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from goqueue.store import keys
+
+    asked: list[str] = []
+    find = keys.find
+
+    async def counting(connection: Any, prefix: str) -> Any:
+        asked.append(prefix)
+        return await find(connection, prefix)
+
+    monkeypatch.setattr(keys, "find", counting)
+    headers = await new_key(engine)
+    async with serving(app_on(engine)) as client:
+        answers = await asyncio.gather(*(client.get("/types", headers=headers) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(asked) == 1
+
+
+async def test_keys_are_made_listed_rotated_and_revoked_by_the_api_and_each_is_written_down(engine: Engine) -> None:
+    headers = await new_key(engine)
+    wanted = {"name": "ci", "scopes": ["jobs:read"], "queues": ["email"], "expires_in": 60}
+    async with serving(app_on(engine, key_cache=0.1)) as client:
+        made = await client.post("/admin/keys", json=wanted, headers=headers)
+        assert made.status_code == 201
+        assert made.headers["cache-control"] == "no-store"
+        body = made.json()
+        mine = {"Authorization": f"Bearer {body['key']}"}
+        assert (await client.get("/queues", headers=mine)).status_code == 200
+        listed = (await client.get("/admin/keys", headers=headers)).json()
+        assert [key["name"] for key in listed] == ["test", "ci"]
+        assert body["key"] not in str(listed)
+        url = f"/admin/keys/{body['prefix']}"
+        rotated = await client.post(f"{url}/rotate", json={}, headers=headers)
+        assert rotated.json()["key"] != body["key"]
+        assert (await client.delete(url, headers=headers)).status_code == 204
+        assert (await client.post(f"{url}/rotate", json={}, headers=headers)).status_code == 409
+        audit = (await client.get("/admin/audit", headers={**headers, "X-Request-ID": "r"})).json()
+    assert [(entry["action"], entry["object"]) for entry in audit[:3]] == [
+        (action, body["prefix"]) for action in ("key.revoked", "key.rotated", "key.created")
+    ]
+    assert audit[0]["actor"] == f"key:{token_of(headers).prefix}"
+    assert audit[0]["address"] == "192.0.2.7"
+    assert body["key"] not in str(audit)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({"scopes": ["keys:manage"]}, {"scopes": ["jobs:read"]}),
+        ({"tenant": "acme"}, {"tenant": "other"}),
+        ({"queues": ["email"]}, {"queues": ["email", "payment"]}),
+        ({"queues": ["email"]}, {}),
+        ({"types": ["send_email"]}, {"types": ["send_webhook"]}),
+    ],
+)
+async def test_nobody_hands_out_more_than_they_have(
+    engine: Engine, own: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    more = dict(own)
+    headers = await new_key(engine, *more.pop("scopes", []), **more)
+    async with serving(app_on(engine)) as client:
+        answer = await client.post(
+            "/admin/keys", json={"name": "more", "scopes": ["keys:manage"], **wanted}, headers=headers
+        )
+    assert answer.status_code == 403, answer.text
+    assert await engine.rows("SELECT count(*) FROM api_keys") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "open"),
+    [
+        ({"auth": "auto", "host": "127.0.0.1"}, 0, True),
+        ({"auth": "auto", "host": "127.0.0.1"}, 1, False),
+        ({"auth": "auto", "host": "0.0.0.0"}, 0, False),
+        ({"auth": "required", "host": "127.0.0.1"}, 0, False),
+        ({"auth": "off", "host": "0.0.0.0"}, 1, True),
+    ],
+)
+async def test_who_is_let_in_without_a_key(engine: Engine, settings: dict[str, Any], keys: int, open: bool) -> None:
+    for _ in range(keys):
+        headers = await new_key(engine, Scope.JOBS_READ)
+        await keyring.revoke(engine.database, token_of(headers).prefix, OWNER)
+    async with serving(app_on(engine, **settings)) as client:
+        assert (await client.get("/queues")).status_code == (200 if open else 401)
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_wrong_wish_for_a_key_is_refused_with_its_fields(engine: Engine) -> None:
+    headers = await new_key(engine)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"scopes": ["jobs:read"]}, "name"),
+        ({"name": "x", "scopes": []}, "scopes"),
+        ({"name": "x", "scopes": ["all"]}, "scopes.0"),
+        ({"name": "x", "scopes": ["jobs:read"], "tenant": "A b"}, "tenant"),
+        ({"name": "x", "scopes": ["jobs:read"], "expires_in": -1}, "expires_in"),
+        ({"name": "x", "scopes": ["jobs:read"], "secret": "mine"}, "secret"),
+    ]
+    async with serving(app_on(engine)) as client:
+        answers: list[httpx.Response] = [
+            await client.post("/admin/keys", json=body, headers=headers) for body, _ in wrong
+        ]
+    assert [answer.status_code for answer in answers] == [400] * len(wrong)
+    assert [next(iter(answer.json()["fields"])) for answer in answers] == [field for _, field in wrong]
