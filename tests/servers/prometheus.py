@@ -68,7 +68,7 @@ class Prometheus:
         Raises:
             AssertionError: it answered with an error; says which.
         """
-        answer = httpx.post(f"{self.url}/api/v1/{path}", data=parameters, timeout=20)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20)
         body = answer.json()
         assert body["status"] == "success", f"{parameters}: {body.get('error')}"
         return body["data"]
