@@ -15,7 +15,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import orjson
 from pydantic import BaseModel
 
-from goqueue import settings
+from goqueue import encryption, settings
 from goqueue.broker import Broker
 from goqueue.errors import InvalidInput, StoreUnavailable
 from goqueue.job import Job, NewJob, Source
@@ -24,7 +24,7 @@ from goqueue.lifecycle import JobStatus
 from goqueue.orders import accept
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.service import JobService
-from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store.connect import Database, dsn
 
 T = TypeVar("T")
@@ -128,14 +128,18 @@ class AsyncClient:
         queues: Sequence[str] | None = None,
         registry: Registry = REGISTRY,
         database: DatabaseSettings | None = None,
+        encryption_keys: EncryptionSettings | None = None,
     ) -> None:
         """`conninfo` is a libpq connection string or URL; `queues` all there are (default: GOQUEUE_QUEUES).
+
+        `encryption_keys` defaults to GOQUEUE_ENCRYPTION_KEYS: must be those of the other processes.
 
         Raises:
             SettingsError: a setting that is read from the environment is wrong.
         """
         self._settings = database or settings.load(DatabaseSettings)
-        self._database = Database(conninfo, self._settings, minimum=0)
+        keyring = encryption.load(encryption_keys or settings.load(EncryptionSettings))
+        self._database = Database(conninfo, self._settings, minimum=0, keyring=keyring)
         self._broker = Broker(redis)
         self._registry = registry
         self._queues = settings.load(EngineSettings).queues if queues is None else queues

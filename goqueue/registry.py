@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from goqueue.encryption import MARK
 from goqueue.errors import InvalidInput, SettingsError
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 
@@ -84,6 +85,8 @@ class JobType:
         """
         if not isinstance(payload, dict):
             raise InvalidInput("invalid payload format")
+        if MARK in payload:
+            raise InvalidInput("payload validation failed", {MARK: "this name is reserved"})
         try:
             self.payload.model_validate(payload)
         except ValidationError as error:
@@ -98,7 +101,7 @@ class JobType:
                 self._many.validate_python(payloads[first : first + _SLICE])
         except ValidationError:
             return False
-        return all(type(payload) is dict for payload in payloads)
+        return all(type(payload) is dict and MARK not in payload for payload in payloads)
 
     @cached_property
     def _many(self) -> TypeAdapter[list[BaseModel]]:

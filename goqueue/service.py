@@ -88,7 +88,7 @@ class JobService:
 
     async def _enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         async with self.database.connection() as connection:
-            enqueued, ready = await enqueue.insert(connection, orders)
+            enqueued, ready = await enqueue.insert(connection, orders, self.database.keyring)
         self._push_soon(ready)
         count_enqueued(orders, enqueued)
         return enqueued
@@ -96,7 +96,7 @@ class JobService:
     async def _insert(self, orders: list[NewJob]) -> Sequence[Enqueued | Exception]:
         try:
             async with self.database.connection() as connection:
-                enqueued, ready = await enqueue.insert(connection, orders)
+                enqueued, ready = await enqueue.insert(connection, orders, self.database.keyring)
                 self._push_soon(ready)  # before the connection goes back: a worker waits for it
         except (StoreRefused, Conflict) as error:
             if len(orders) == 1:
@@ -137,13 +137,13 @@ class JobService:
 
     async def _look_up(self, ids: list[int]) -> Sequence[Job | Exception]:
         async with self.database.connection() as connection:
-            found = await jobs.get(connection, ids)
+            found = await jobs.get(connection, ids, self.database.keyring)
         return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
         """One page of jobs."""
         async with self.database.connection() as connection:
-            return await jobs.find(connection, wanted)
+            return await jobs.find(connection, wanted, self.database.keyring)
 
     async def set_status(self, job_id: int, status: JobStatus) -> None:
         """Move a job by hand, as the state machine allows.
@@ -169,7 +169,7 @@ class JobService:
     async def save_result(self, job_id: int, result: str | None, error: str | None) -> None:
         """Store a result (JSON text) and an error; NotFound where there is no such job."""
         async with self.database.connection() as connection:
-            _found(await jobs.save_result(connection, job_id, result, error) or None)
+            _found(await jobs.save_result(connection, job_id, result, error, self.database.keyring) or None)
 
     async def cancel(self, job_id: int) -> JobStatus:
         """Cancel an open job: at once if it waits; a running one is asked to stop (status still `processing`).
@@ -210,13 +210,15 @@ class JobService:
         """The finished attempts of a job and its handler's log lines; NotFound where there is no such job."""
         async with self.database.connection() as connection:
             _found(await jobs.status_of(connection, job_id))
-            return await jobs.attempts_of(connection, job_id), await jobs.logs_of(connection, job_id)
+            keyring = self.database.keyring
+            ended = await jobs.attempts_of(connection, job_id, keyring)
+            return ended, await jobs.logs_of(connection, job_id, keyring=keyring)
 
     async def logs(self, job_id: int, after: int, limit: int) -> list[dict[str, Any]]:
         """One page of the lines that the job's handler logged; NotFound where there is no such job."""
         async with self.database.connection() as connection:
             _found(await jobs.status_of(connection, job_id))
-            return await jobs.logs_of(connection, job_id, after, limit)
+            return await jobs.logs_of(connection, job_id, after, limit, self.database.keyring)
 
     async def delete(self, job_id: int) -> None:
         """Hide a job; an open one is cancelled first. NotFound where there is none."""

@@ -157,6 +157,25 @@ class EngineSettings(_Group):
         return self
 
 
+class EncryptionSettings(_Group):
+    """Encryption of payloads, results, errors and log lines in the database; the same for all processes."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_ENCRYPTION_")
+
+    keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(names)] = Field(
+        [],
+        description="Keys that `goqueue encryption generate` made, comma-separated: the first encrypts, all decrypt; "
+        "empty: nothing is encrypted.",
+    )
+    keys_file: Path | None = Field(None, description="A file with the same, one key a line, instead.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.keys and self.keys_file:
+            raise ValueError("GOQUEUE_ENCRYPTION_KEYS and GOQUEUE_ENCRYPTION_KEYS_FILE cannot both be set")
+        return self
+
+
 class ApiSettings(_Group):
     """The REST API."""
 
@@ -439,6 +458,7 @@ GROUPS: tuple[type[_Group], ...] = (
     DatabaseSettings,
     RedisSettings,
     EngineSettings,
+    EncryptionSettings,
     ApiSettings,
     WorkerSettings,
     SchedulerSettings,

@@ -5,14 +5,17 @@ with Session(engine) as session, session.begin():
     enqueue_in(session, "send_email", {"to": order.email, "subject": "Thank you", "body": "…"})
 """
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Unpack
 
-from goqueue import tracing
+from goqueue import encryption, settings, tracing
 from goqueue.client import Options, Payload, build
+from goqueue.encryption import Keyring
 from goqueue.errors import Conflict
 from goqueue.registry import REGISTRY, Handler, Registry
-from goqueue.store.transactional import statements
+from goqueue.settings import EncryptionSettings
+from goqueue.store.transactional import DRAW, LOCK, statements
 
 if TYPE_CHECKING:  # SQLAlchemy's asyncio part needs greenlet, which only those who use it have
     from sqlalchemy import Connection
@@ -20,6 +23,12 @@ if TYPE_CHECKING:  # SQLAlchemy's asyncio part needs greenlet, which only those 
     from sqlalchemy.orm import Session
 
 CONTENDED: Final = "unique key is contended, try again"
+
+
+@functools.cache
+def _keyring() -> Keyring | None:
+    """That of the environment, read once."""
+    return encryption.load(settings.load(EncryptionSettings))
 
 
 def enqueue_in(
@@ -38,8 +47,12 @@ def enqueue_in(
         Conflict: the unique key changed hands meanwhile.
     """
     order = build(kind, payload, options, registry, queues)
+    keyring, drawn = _keyring(), None
     with tracing.sending(order):
-        for statement in statements(order):
+        if keyring is not None:
+            transaction.execute(LOCK)
+            drawn = transaction.execute(DRAW).scalar()
+        for statement in statements(order, keyring, drawn):
             made = transaction.execute(statement).scalar()
             if made is not None:
                 return int(made)
@@ -57,8 +70,12 @@ async def enqueue_in_async(
 ) -> int:
     """As `enqueue_in`, for SQLAlchemy's async sessions and connections."""
     order = build(kind, payload, options, registry, queues)
+    keyring, drawn = _keyring(), None
     with tracing.sending(order):
-        for statement in statements(order):
+        if keyring is not None:
+            await transaction.execute(LOCK)
+            drawn = (await transaction.execute(DRAW)).scalar()
+        for statement in statements(order, keyring, drawn):
             made = (await transaction.execute(statement)).scalar()
             if made is not None:
                 return int(made)

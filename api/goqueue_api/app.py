@@ -11,12 +11,19 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from goqueue import logs, metrics, registry, settings, tracing
+from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.gauges import watch_stores
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
-from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.settings import (
+    ApiSettings,
+    DatabaseSettings,
+    EncryptionSettings,
+    EngineSettings,
+    PostgresSettings,
+    RedisSettings,
+)
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
@@ -137,6 +144,7 @@ def from_environment() -> FastAPI:
         maximum=connect.max_open_conns,
         statement_timeout=api.request_timeout,
         wait=api.request_timeout / 2,  # so that a database that is away is told from a request that takes long
+        keyring=encryption.load(settings.load(EncryptionSettings)),
     )
     broker = Broker(settings.load(RedisSettings))
     return create_app(database, broker, api=api, engine=engine, connect=connect)

@@ -21,8 +21,9 @@ router = APIRouter(tags=["schedules"], route_class=Direct)
 @needs(Scope.JOBS_READ)
 async def list_all(request: Request) -> Response:
     """All schedules, by name."""
-    async with context(request).service.database.connection() as connection:
-        found = await schedules.list_all(connection)
+    database = context(request).service.database
+    async with database.connection() as connection:
+        found = await schedules.list_all(connection, database.keyring)
     return json_response([schedule_view(schedule) for schedule in found])
 
 
@@ -30,8 +31,9 @@ async def list_all(request: Request) -> Response:
 @needs(Scope.JOBS_READ)
 async def get(request: Request, name: str) -> Response:
     """One schedule."""
-    async with context(request).service.database.connection() as connection:
-        found = await schedules.get(connection, schedule_name(name))
+    database = context(request).service.database
+    async with database.connection() as connection:
+        found = await schedules.get(connection, schedule_name(name), database.keyring)
     if found is None:
         raise NotFound("schedule not found")
     return json_response(schedule_view(found))
@@ -50,9 +52,10 @@ async def put(request: Request, name: str) -> Response:
     chosen = schedule_name(name)
     wanted = await read(request, SchedulePut)
     next_tick = first_tick(wanted, parts.registry, parts.queues)
-    async with parts.service.database.connection() as connection:
+    database = parts.service.database
+    async with database.connection() as connection:
         schedule, created = await schedules.put(
-            connection, chosen, wanted.cron, wanted.time_zone, wanted.job, wanted.enabled, next_tick
+            connection, chosen, wanted.cron, wanted.time_zone, wanted.job, wanted.enabled, next_tick, database.keyring
         )
     return json_response(schedule_view(schedule), 201 if created else 200)
 

@@ -9,6 +9,7 @@ import click
 from goqueue.errors import GoQueueError
 
 OPERATING: Final = {
+    "encryption": "goqueue_cli.commands.encryption",
     "enqueue": "goqueue_cli.commands.jobs",
     "jobs": "goqueue_cli.commands.jobs",
     "keys": "goqueue_cli.commands.keys",

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from goqueue import logs, metrics, registry, settings, tracing
+from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.errors import StaleSchema
 from goqueue.gauges import watch_stores
 from goqueue.instruments import Process
 from goqueue.registry import REGISTRY
-from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
 from goqueue.store.connect import Database, dsn
 
@@ -57,7 +57,8 @@ async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Br
     """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them."""
     database_settings = settings.load(DatabaseSettings)
     conninfo = dsn(settings.load(PostgresSettings), database_settings)
-    database = Database(conninfo, database_settings, maximum=connections)
+    keyring = encryption.load(settings.load(EncryptionSettings))
+    database = Database(conninfo, database_settings, maximum=connections, keyring=keyring)
     await database.open(database_settings)
     stack.push_async_callback(database.close)
     async with database.connection() as connection:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import orjson
 
+from goqueue import encryption
+from goqueue.encryption import Keyring, sealed_text
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.store import sql
 from goqueue.store.connect import Connection, fetch_all
@@ -34,7 +36,13 @@ async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> l
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
 
 
-async def complete(connection: Connection, ends: Sequence[AttemptEnd]) -> set[int]:
+def _results(ends: Sequence[AttemptEnd], keyring: Keyring | None) -> list[str | None]:
+    if keyring is None:
+        return [end.result for end in ends]
+    return [sealed_text(keyring, encryption.result_of(end.id), end.result) for end in ends]
+
+
+async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
     """Write completions; returns the ids that were still ours. The rest had lost their lease and changed nothing."""
     cursor = connection.cursor(binary=True)
     await cursor.execute(
@@ -42,14 +50,17 @@ async def complete(connection: Connection, ends: Sequence[AttemptEnd]) -> set[in
         (
             _array([end.id for end in ends]),
             _array([end.lease for end in ends]),
-            [end.result for end in ends] if any(end.result for end in ends) else _array(["NULL"] * len(ends)),
+            _results(ends, keyring) if any(end.result for end in ends) else _array(["NULL"] * len(ends)),
         ),
     )
     return {row[0] for row in await cursor.fetchall()}
 
 
-async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd]) -> set[int]:
+async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
     """Write all other ends of attempts, each with its row in `job_attempts`; returns the ids that were ours."""
+    errors = [end.error for end in ends]
+    if keyring is not None:
+        errors = [sealed_text(keyring, encryption.error_of(end.id), end.error) for end in ends]
     rows = await fetch_all(
         connection,
         sql.END_OTHERWISE,
@@ -57,10 +68,10 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd]) -> s
             [end.id for end in ends],
             [end.lease for end in ends],
             [_STATUS[end.outcome] for end in ends],
-            [end.error for end in ends],
+            errors,
             [_REFUND.get(end.outcome, 0) for end in ends],
             [end.delay for end in ends],
-            [end.result for end in ends],
+            _results(ends, keyring),
             [end.outcome.value for end in ends],
             [end.trace_context for end in ends],
         ),
@@ -100,6 +111,13 @@ async def save_progress(connection: Connection, reports: Sequence[tuple[int, int
     await connection.execute(sql.SAVE_PROGRESS, [list(column) for column in zip(*reports, strict=True)])
 
 
-async def save_logs(connection: Connection, lines: Sequence[tuple[int, int, str, str, datetime]]) -> None:
+async def save_logs(
+    connection: Connection, lines: Sequence[tuple[int, int, str, str, datetime]], keyring: Keyring | None = None
+) -> None:
     """Store `(job id, attempt, level, message, time)` lines that handlers reported."""
+    if keyring is not None:
+        lines = [
+            (id, attempt, level, keyring.seal(encryption.log_of(id), message.encode()).decode(), at)
+            for id, attempt, level, message, at in lines
+        ]
     await connection.execute(sql.SAVE_LOGS, [list(column) for column in zip(*lines, strict=True)])

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from goqueue.encryption import Keyring
 from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
 from goqueue.settings import DatabaseSettings, PostgresSettings
 
@@ -72,8 +73,13 @@ class Database:
         maximum: int = 4,
         statement_timeout: float = 0,
         wait: float | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
-        """`statement_timeout` in seconds bounds every statement, 0: no bound; `wait` the wait for a connection."""
+        """`statement_timeout` in seconds bounds every statement, 0: no bound; `wait` the wait for a connection.
+
+        `keyring` encrypts what jobs hold, None: nothing is encrypted.
+        """
+        self.keyring = keyring
         self._conninfo = conninfo
         self._statement_timeout = int(statement_timeout * 1000)
         self._pgbouncer = settings.pgbouncer

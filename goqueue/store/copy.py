@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 import psycopg
 
+from goqueue.encryption import Keyring, payload_of
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
 from goqueue.store import sql
 from goqueue.store.connect import Connection
@@ -41,24 +42,37 @@ _shape_of = attrgetter("queue", "type", "max_retries", "priority", "available_at
 """All that a job says about itself beside its payload (jobs with keys are not copied)."""
 
 
-async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+async def insert(
+    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None = None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
     """Insert jobs without keys, all or none, in a transaction of their own or the caller's."""
     async with connection.transaction():
-        async with connection.pipeline():
-            await connection.execute(sql.LOCK_JOBS)
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(sql.DRAW_IDS, (len(jobs),))
-        ((ids, now),) = await cursor.fetchall()
+        ids, now = await draw(connection, len(jobs))
         enqueued: list[Enqueued] = []
         ready: list[ReadyJob] = []
         async with connection.cursor().copy(sql.COPY_JOBS) as copy:
-            for block in _blocks(ids, jobs, now, enqueued, ready):
+            for block in _blocks(ids, jobs, now, enqueued, ready, keyring):
                 await copy.write(block)
     return enqueued, ready
 
 
+async def draw(connection: Connection, count: int) -> tuple[list[int], datetime]:
+    """Ids for so many jobs, ascending, and PostgreSQL's time; call it in the transaction that inserts them."""
+    async with connection.pipeline():
+        await connection.execute(sql.LOCK_JOBS)
+        cursor = connection.cursor(binary=True)
+        await cursor.execute(sql.DRAW_IDS, (count,))
+    ((ids, now),) = await cursor.fetchall()
+    return ids, now
+
+
 def _blocks(
-    ids: Sequence[int], jobs: Sequence[NewJob], now: datetime, enqueued: list[Enqueued], ready: list[ReadyJob]
+    ids: Sequence[int],
+    jobs: Sequence[NewJob],
+    now: datetime,
+    enqueued: list[Enqueued],
+    ready: list[ReadyJob],
+    keyring: Keyring | None,
 ) -> Iterator[bytes]:
     """The rows for COPY; on the way notes what was made and what Redis is owed."""
     shapes: dict[Any, tuple[bytes, datetime, float | None]] = {}
@@ -70,6 +84,8 @@ def _blocks(
             known = shapes[shape] = _encode(*shape, now=now)
         fields, available_at, score = known
         payload = orjson.dumps(job.payload)
+        if keyring is not None:
+            payload = keyring.seal(payload_of(id), payload)
         block += _start_row(11, 8, id) + fields + _start_json(len(payload) + 1, 1) + payload
         enqueued.append(Enqueued(id, True, now, available_at))
         if score is not None:

@@ -5,18 +5,19 @@ from typing import Any
 
 import orjson
 
+from goqueue.encryption import Keyring, payload_of
 from goqueue.errors import Conflict
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
 from goqueue.store import copy, sql
 from goqueue.store.connect import Connection, fetch_all
 
 
-def columns(jobs: Sequence[NewJob], owed: bool) -> list[list[Any]]:
-    """The orders turned by 90 degrees, as the INSERT's arrays."""
+def columns(jobs: Sequence[NewJob], owed: bool, payloads: list[str] | None = None) -> list[list[Any]]:
+    """The orders turned by 90 degrees, as the INSERT's arrays; `payloads`: how they are stored, if encrypted."""
     return [
         [job.queue for job in jobs],
         [job.type for job in jobs],
-        [orjson.dumps(job.payload).decode() for job in jobs],
+        payloads or [orjson.dumps(job.payload).decode() for job in jobs],
         [job.max_retries for job in jobs],
         [job.priority for job in jobs],
         [job.available_at for job in jobs],
@@ -43,8 +44,19 @@ def _row(job: NewJob) -> dict[str, Any]:
     }
 
 
-async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
-    """Insert all orders or none; the second list is what the caller now owes Redis.
+async def _drawn(connection: Connection, jobs: Sequence[NewJob], keyring: Keyring) -> list[list[Any]]:
+    """The arrays of the INSERT of encrypted jobs, which are bound to their ids; call it in a transaction."""
+    ids, _ = await copy.draw(connection, len(jobs))
+    texts = [
+        keyring.seal(payload_of(id), orjson.dumps(job.payload)).decode() for id, job in zip(ids, jobs, strict=True)
+    ]
+    return [ids, *columns(jobs, False, texts)]
+
+
+async def insert(
+    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None = None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
+    """Insert all orders or none; the second list is what the caller now owes Redis. A keyring encrypts the payloads.
 
     Raises:
         Conflict: a unique key changed hands again and again while we looked.
@@ -52,24 +64,29 @@ async def insert(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[E
     """
     keyed = [index for index, job in enumerate(jobs) if job.unique_key or job.source_key]
     if not keyed:
-        return await _insert_plain(connection, jobs)
+        return await _insert_plain(connection, jobs, keyring)
     plain = [index for index, job in enumerate(jobs) if not (job.unique_key or job.source_key)]
     made: dict[int, Enqueued] = {}
     async with connection.transaction():
-        enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed])
+        enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed], keyring)
         made.update(zip(keyed, enqueued, strict=True))
         if plain:
-            enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain])
+            enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain], keyring)
             made.update(zip(plain, enqueued, strict=True))
             ready += more
     return [made[index] for index in range(len(jobs))], ready
 
 
-async def _insert_plain(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+async def _insert_plain(
+    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
     if len(jobs) >= copy.WORTH and connection.info.encoding == "utf-8":
-        return await copy.insert(connection, jobs)
+        return await copy.insert(connection, jobs, keyring)
     cursor = connection.cursor(binary=True)
-    if len(jobs) == 1:
+    if keyring is not None:
+        async with connection.transaction():
+            await cursor.execute(sql.INSERT_PLAIN_DRAWN, await _drawn(connection, jobs, keyring))
+    elif len(jobs) == 1:
         await cursor.execute(sql.INSERT_ONE, _row(jobs[0]))
     else:
         await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
@@ -82,13 +99,19 @@ def _ready(row: Sequence[Any], job: NewJob) -> ReadyJob:
     return ReadyJob(row[0], job.queue, ready_score(job.priority, int(row[2].timestamp() * 1000)))
 
 
-async def _insert_keyed(connection: Connection, jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+async def _insert_keyed(
+    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
     """Insert what no key forbids, find what stood there; a holder that ends in between frees the key for us."""
     result: dict[int, Enqueued] = {}
     ready: list[ReadyJob] = []
     for _ in range(10):
         left = [index for index in range(len(jobs)) if index not in result]
-        rows = await fetch_all(connection, sql.INSERT_KEYED, columns([jobs[index] for index in left], owed=False))
+        wanted = [jobs[index] for index in left]
+        if keyring is None:
+            rows = await fetch_all(connection, sql.INSERT_KEYED, columns(wanted, owed=False))
+        else:
+            rows = await fetch_all(connection, sql.INSERT_KEYED_DRAWN, await _drawn(connection, wanted, keyring))
         made = {(active or source): row for *row, active, source in rows}
         for index in left:
             job = jobs[index]

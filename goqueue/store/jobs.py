@@ -1,11 +1,14 @@
 """Jobs as readers and operators see them: get, list, cancel, retry, delete, and the Go project's setters."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, LiteralString
 
 from psycopg import sql as compose
 from psycopg.rows import class_row
 
+from goqueue import encryption
+from goqueue.encryption import Keyring, sealed_text, shown, shown_text
 from goqueue.job import Attempt, Job, JobFilter, ReadyJob, ready_score
 from goqueue.lifecycle import OPEN, JobStatus, sources
 from goqueue.store import sql
@@ -19,12 +22,22 @@ def _job(row: Sequence[Any]) -> Job:
     return job
 
 
-async def get(connection: Connection, ids: Sequence[int]) -> dict[int, Job]:
+def _revealed(job: Job, keyring: Keyring | None) -> Job:
+    """The job with what is encrypted in it opened; without keys it is shown as it is stored."""
+    if keyring is not None:
+        job.payload = shown(keyring, encryption.payload_of(job.id), job.payload)
+        job.result = shown(keyring, encryption.result_of(job.id), job.result)
+        job.error = shown_text(keyring, encryption.error_of(job.id), job.error)
+    return job
+
+
+async def get(connection: Connection, ids: Sequence[int], keyring: Keyring | None = None) -> dict[int, Job]:
     """The jobs with these ids, without those that are not there or were deleted."""
-    return {row[0]: _job(row) for row in await fetch_all(connection, sql.GET_JOBS, (list(ids),))}
+    rows = await fetch_all(connection, sql.GET_JOBS, (list(ids),))
+    return {row[0]: _revealed(_job(row), keyring) for row in rows}
 
 
-async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
+async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | None = None) -> list[Job]:
     """One page of jobs, ordered by id. Open ones are found without an index on status, see `goqueue.store.sql`."""
     where: list[compose.Composable] = [compose.SQL("deleted_at IS NULL")]
     values: list[Any] = []
@@ -56,7 +69,7 @@ async def find(connection: Connection, wanted: JobFilter) -> list[Job]:
         limit=compose.Literal(wanted.limit),
     )
     cursor = await connection.execute(query, values, prepare=False)
-    return [_job(row) for row in await cursor.fetchall()]
+    return [_revealed(_job(row), keyring) for row in await cursor.fetchall()]
 
 
 async def status_of(connection: Connection, job_id: int) -> JobStatus | None:
@@ -82,8 +95,13 @@ async def increment_attempts(connection: Connection, job_id: int) -> bool:
     return bool(await fetch_all(connection, sql.INCREMENT_ATTEMPTS, (job_id,)))
 
 
-async def save_result(connection: Connection, job_id: int, result: str | None, error: str | None) -> bool:
+async def save_result(
+    connection: Connection, job_id: int, result: str | None, error: str | None, keyring: Keyring | None = None
+) -> bool:
     """Store a result (JSON text) and an error; False where there is no such job."""
+    if keyring is not None:
+        result = sealed_text(keyring, encryption.result_of(job_id), result)
+        error = sealed_text(keyring, encryption.error_of(job_id), error)
     return bool(await fetch_all(connection, sql.SAVE_RESULT, (result, error, job_id)))
 
 
@@ -107,14 +125,24 @@ async def soft_delete(connection: Connection, job_id: int) -> bool:
     return bool(await fetch_all(connection, sql.SOFT_DELETE, (job_id,)))
 
 
-async def attempts_of(connection: Connection, job_id: int) -> list[Attempt]:
+async def attempts_of(connection: Connection, job_id: int, keyring: Keyring | None = None) -> list[Attempt]:
     """The finished attempts of a job, oldest first; a success is read off the job itself."""
     cursor = connection.cursor(row_factory=class_row(Attempt))
     await cursor.execute(sql.ATTEMPTS_OF, {"id": job_id})
-    return await cursor.fetchall()
+    found = await cursor.fetchall()
+    if keyring is None:
+        return found
+    place = encryption.error_of(job_id)
+    return [dataclasses.replace(one, error=shown_text(keyring, place, one.error)) for one in found]
 
 
-async def logs_of(connection: Connection, job_id: int, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+async def logs_of(
+    connection: Connection, job_id: int, after: int = 0, limit: int = 1000, keyring: Keyring | None = None
+) -> list[dict[str, Any]]:
     """The lines that the job's handler logged, oldest first; `after` is the id of the last one of the page before."""
     rows: Sequence[Any] = await fetch_all(connection, sql.LOGS_OF, (job_id, after, limit))
-    return [dict(zip(("id", "attempt", "level", "message", "at"), row, strict=True)) for row in rows]
+    lines = [dict(zip(("id", "attempt", "level", "message", "at"), row, strict=True)) for row in rows]
+    if keyring is not None:
+        for line in lines:
+            line["message"] = shown_text(keyring, encryption.log_of(job_id), line["message"])
+    return lines

@@ -16,22 +16,27 @@ FLOOR: Final[LiteralString] = "(SELECT id FROM dispatch_floor)"
 
 # --- enqueue ---------------------------------------------------------------------------------------------------------
 
-INSERT_JOBS: Final[LiteralString] = """
-INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, unique_key, active_key, source,
-    source_key, trace_context, dispatch_at)
-SELECT queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key, unique_key,
+
+def _insertion(id: LiteralString = "", array: LiteralString = "") -> LiteralString:
+    """An INSERT of many; with `id` and its array: of jobs whose ids were drawn before."""
+    return f"""
+INSERT INTO jobs ({id}queue, type, payload, max_retries, priority, available_at, timeout, unique_key, active_key,
+    source, source_key, trace_context, dispatch_at)
+SELECT {id}queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key, unique_key,
     source, source_key, trace_context, CASE WHEN available_at > now() THEN available_at WHEN owed THEN now() END
-FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::smallint[], %s::timestamptz[], %s::real[],
+FROM unnest({array}%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::smallint[], %s::timestamptz[], %s::real[],
     %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
-    AS input (queue, type, payload, max_retries, priority, available_at, timeout, unique_key, source, source_key,
+    AS input ({id}queue, type, payload, max_retries, priority, available_at, timeout, unique_key, source, source_key,
         trace_context, owed, ord)
 ORDER BY ord
 """
+
+
+INSERT_JOBS: Final[LiteralString] = _insertion()
 """Ids are drawn in input order (the default is evaluated above the sort), so ids in ascending order match it."""
 
-INSERT_PLAIN: Final[LiteralString] = (
-    INSERT_JOBS + "RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready"
-)
+INSERT_DRAWN: Final[LiteralString] = _insertion("id, ", "%s::bigint[], ")
+"""For jobs whose ids were drawn before, since what is encrypted is bound to them."""
 
 INSERT_ONE: Final[LiteralString] = """
 INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, source, trace_context,
@@ -42,13 +47,16 @@ RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready
 """
 """The same for a lone job: arrays of one element cost client and server more than the row."""
 
-INSERT_KEYED: Final[LiteralString] = (
-    INSERT_JOBS + "ON CONFLICT DO NOTHING"
-    " RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready, active_key, source_key"
-)
+_MADE: Final[LiteralString] = "RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready"
+_UNLESS_KEY_TAKEN: Final[LiteralString] = f"ON CONFLICT DO NOTHING {_MADE}, active_key, source_key"
+
+INSERT_PLAIN: Final[LiteralString] = INSERT_JOBS + _MADE
+INSERT_PLAIN_DRAWN: Final[LiteralString] = INSERT_DRAWN + _MADE
+INSERT_KEYED: Final[LiteralString] = INSERT_JOBS + _UNLESS_KEY_TAKEN
+INSERT_KEYED_DRAWN: Final[LiteralString] = INSERT_DRAWN + _UNLESS_KEY_TAKEN
 
 LOCK_JOBS: Final[LiteralString] = "LOCK TABLE jobs IN ROW EXCLUSIVE MODE"
-"""The lock that an INSERT has before it draws its first id; COPY comes after the ids were drawn."""
+"""The lock that an INSERT has before it draws its first id; for rows that come after their ids were drawn."""
 
 DRAW_IDS: Final[LiteralString] = """
 SELECT ARRAY(SELECT nextval('jobs_id_seq') FROM generate_series(1, %s)), now()

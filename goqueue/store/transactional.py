@@ -7,19 +7,30 @@ needs no Redis.
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Executable, func, literal, select
+import orjson
+from sqlalchemy import Executable, func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from goqueue.encryption import Keyring, payload_of
 from goqueue.job import NewJob
+from goqueue.store import sql
 from goqueue.store.schema import JOBS
 
 TRIES: Final = 5
 """How often a unique key may change hands between our two statements."""
 
 
-def statements(job: NewJob) -> Iterator[Executable]:
-    """To be executed one after the other until one returns an id."""
+LOCK: Final = text(sql.LOCK_JOBS)
+DRAW: Final = text("SELECT nextval('jobs_id_seq')")
+"""To be executed before `statements` where there is a keyring: what is encrypted is bound to the job's id."""
+
+
+def statements(job: NewJob, keyring: Keyring | None = None, id: int | None = None) -> Iterator[Executable]:
+    """To be executed one after the other until one returns an id; `id` is the drawn one, for a keyring."""
     insertion = _insert(job)
+    if keyring is not None and id is not None:
+        sealed = keyring.seal(payload_of(id), orjson.dumps(job.payload))
+        insertion = insertion.values(id=id, payload=orjson.loads(sealed))
     yield insertion
     if job.unique_key:
         for _ in range(TRIES):
@@ -27,7 +38,7 @@ def statements(job: NewJob) -> Iterator[Executable]:
             yield insertion
 
 
-def _insert(job: NewJob) -> Executable:
+def _insert(job: NewJob) -> Any:
     """An INSERT that returns the id, or no row where the unique key is taken."""
     due: Any = func.now() if job.available_at is None else literal(job.available_at, JOBS.c.available_at.type)
     return (

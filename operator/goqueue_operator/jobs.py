@@ -236,7 +236,7 @@ class Jobs:
         if not known:
             return
         async with self._service.database.connection() as connection:
-            found = await rows.changed(connection, known)
+            found = await rows.changed(connection, known, self._service.database.keyring)
         for row in found:
             for entry in self.entries.of_row(row.id):
                 entry.row, entry.seen = row, row.updated_at

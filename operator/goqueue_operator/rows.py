@@ -4,11 +4,16 @@ A job made for a resource has `source_key` = `kubernetes:<uid>@<namespace>`: one
 tells an operator of one namespace which rows are none of its business (docs/decisions/0003-cr-deletion.md).
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
 
+import orjson
+
+from goqueue import encryption
+from goqueue.encryption import Keyring
 from goqueue.job import Source
 from goqueue.lifecycle import JobStatus
 from goqueue.store import sql
@@ -23,7 +28,8 @@ HELD_UNTIL: Final = datetime(2199, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 CHANGED: Final[LiteralString] = """
 SELECT jobs.id, jobs.source_key, jobs.status, jobs.attempts, jobs.max_retries, jobs.updated_at,
-    jobs.started_at, jobs.finished_at, left(jobs.error, %(max_error)s) AS error,
+    jobs.started_at, jobs.finished_at,
+    CASE WHEN starts_with(jobs.error, %(sealed)s) THEN jobs.error ELSE left(jobs.error, %(max_error)s) END AS error,
     CASE WHEN octet_length(jobs.result::text) <= %(max_result)s THEN jobs.result END AS result,
     coalesce(octet_length(jobs.result::text) > %(max_result)s, false) AS large,
     jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling
@@ -109,7 +115,18 @@ def tick_key(uid: str, namespace: str, tick: datetime) -> str:
     return f"kubernetes-schedule:{uid}:{tick.isoformat()}@{namespace}"
 
 
-async def changed(connection: Connection, known: Sequence[tuple[int, datetime | None]]) -> list[Row]:
+def _revealed(row: Row, keyring: Keyring) -> Row:
+    """The row with what is encrypted in it opened and cut to what a status repeats."""
+    result = encryption.shown(keyring, encryption.result_of(row.id), row.result)
+    large = row.large or (result is not None and len(orjson.dumps(result)) > MAX_RESULT)
+    error = encryption.shown_text(keyring, encryption.error_of(row.id), row.error)
+    error = error[:MAX_ERROR] if error else error
+    return dataclasses.replace(row, error=error, result=None if large else result, large=large)
+
+
+async def changed(
+    connection: Connection, known: Sequence[tuple[int, datetime | None]], keyring: Keyring | None = None
+) -> list[Row]:
     """Those rows that changed since they were last seen (`updated_at`, None: never)."""
     found: list[Row] = []
     for start in range(0, len(known), CHUNK):
@@ -119,11 +136,14 @@ async def changed(connection: Connection, known: Sequence[tuple[int, datetime | 
             "seen": [seen for _, seen in part],
             "held": HELD_UNTIL,
             "max_error": MAX_ERROR,
-            "max_result": MAX_RESULT,
+            # Encrypted, it is longer: by a third in base64, and by its keys.
+            "max_result": MAX_RESULT if keyring is None else MAX_RESULT * 4 // 3 + 512,
+            "sealed": encryption.TEXT_START,
         }
         rows = await fetch_all(connection, CHANGED, parameters)
         for id, key, status, *more in rows:
-            found.append(Row(id, key, JobStatus(status), *more))
+            row = Row(id, key, JobStatus(status), *more)
+            found.append(row if keyring is None else _revealed(row, keyring))
     return found
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 import structlog
 
-from goqueue import cron, metrics, tracing
+from goqueue import cron, encryption, metrics, tracing
+from goqueue.encryption import KeyMissing
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -33,6 +34,7 @@ class CronDuty:
         self._registry = registry
         self._queues = queues
         self._catch_up = timedelta(seconds=catch_up)
+        self._waiting: set[int] = set()  # schedules whose key is missing
         self.fired = 0
 
     async def run(self) -> None:
@@ -50,7 +52,15 @@ class CronDuty:
     async def _fire(self, schedule: Schedule, now: datetime) -> None:
         oldest = now - self._catch_up
         tick = cron.missed(schedule.cron, schedule.time_zone, schedule.next_tick, now, oldest)
-        job_id = await self._enqueue(schedule, tick) if tick is not None else None
+        try:
+            job_id = await self._enqueue(schedule, tick) if tick is not None else None
+        except KeyMissing as error:
+            # The tick stays due: a scheduler that has the key fires it.
+            if schedule.id not in self._waiting:
+                log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message)
+                self._waiting.add(schedule.id)
+            return
+        self._waiting.discard(schedule.id)
         following = cron.next_tick(schedule.cron, schedule.time_zone, max(now, tick or now))
         async with self._service.database.connection() as connection:
             await schedules.advance(connection, schedule, tick or schedule.next_tick, job_id, following)
@@ -63,9 +73,12 @@ class CronDuty:
     async def _make(self, schedule: Schedule, tick: datetime) -> int | None:
         key = f"schedule:{schedule.id}:{tick.isoformat()}"
         try:
-            order = accept(schedule.job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
+            place = encryption.template_of(schedule.name)
+            payload = encryption.payload(self._service.database.keyring, place, schedule.job.get("payload"))
+            job = {**schedule.job, "payload": payload}
+            order = accept(job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
             made = await self._service.enqueue(order)
-        except StoreUnavailable:
+        except (StoreUnavailable, KeyMissing):
             raise
         except GoQueueError as error:
             log.error("schedule cannot fire", schedule=schedule.name, error=error.message, fields=error.fields)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from goqueue.broker import Broker
+from goqueue.encryption import Keyring
 from goqueue.job import Job, NewJob
 from goqueue.registry import Handler, JobType, Registry
 from goqueue.retry import RetryPolicy
@@ -141,10 +142,12 @@ class Engine:
 
 
 @contextlib.asynccontextmanager
-async def opened(database: FreshDatabase, ready_queues: FreshRedis) -> AsyncIterator[Engine]:
+async def opened(
+    database: FreshDatabase, ready_queues: FreshRedis, keyring: Keyring | None = None
+) -> AsyncIterator[Engine]:
     """An engine on the given stores, both emptied first."""
     settings = DatabaseSettings(max_retries=0)
-    pool = Database(database.dsn, settings, maximum=8)
+    pool = Database(database.dsn, settings, maximum=8, keyring=keyring)
     await pool.open(settings)
     redis = RedisSettings(url=SecretStr(ready_queues.url), prefix=ready_queues.prefix)
     broker = Broker(redis)

@@ -15,7 +15,8 @@ import orjson
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from goqueue import tracing
+from goqueue import encryption, tracing
+from goqueue.encryption import KeyMissing, Keyring, Unreadable
 from goqueue.errors import NeverRetry, RetryIn, Snooze
 from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul
@@ -30,6 +31,9 @@ MAX_ERROR_LENGTH: Final = 4_000
 
 MAX_LOG_LENGTH: Final = 4_000
 """Characters of a log line that are kept."""
+
+KEY_PATIENCE: Final = (5.0, 300.0)
+"""First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
 
 _is_async = functools.cache(inspect.iscoroutinefunction)  # asked for each job, and slow
 
@@ -138,14 +142,32 @@ def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy
     return AttemptEnd(job.id, job.lease, Outcome.RETRIED, error=error, delay=wait)
 
 
-async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy, threads: Executor) -> AttemptEnd:
+def waits_for_key(job: ClaimedJob, error: str) -> AttemptEnd:
+    """The end of an attempt that could not read its payload: it costs the job nothing, who has the key can run it."""
+    first, longest = KEY_PATIENCE
+    refunds = job.lease - job.attempt  # how often it was given back before
+    return AttemptEnd(
+        job.id, job.lease, Outcome.SNOOZED, error=error, delay=min(first * 2 ** min(refunds, 10), longest)
+    )
+
+
+async def run(
+    running: RunningAttempt,
+    kind: JobType | None,
+    policy: RetryPolicy,
+    threads: Executor,
+    keyring: Keyring | None = None,
+) -> AttemptEnd:
     """Run the handler to its end, whatever that is; never raises."""
     job = running.job
     try:
         if kind is None or kind.handler is None:
             # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
             return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
-        payload = kind.payload.model_validate(job.payload)
+        content = job.payload
+        if encryption.MARK in content:
+            content = encryption.payload(keyring, encryption.payload_of(job.id), content)
+        payload = kind.payload.model_validate(content)
         if _is_async(kind.handler):
             result = await kind.handler(payload, running)
         else:
@@ -155,6 +177,10 @@ async def run(running: RunningAttempt, kind: JobType | None, policy: RetryPolicy
         running.failure = error
         text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
         return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=text)
+    except KeyMissing as error:
+        return waits_for_key(job, error.message)
+    except Unreadable as error:
+        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=error.message)
     except Snooze as signal:
         return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=describe(signal), delay=signal.seconds)
     except RetryIn as signal:

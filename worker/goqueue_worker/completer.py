@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from goqueue import metrics
+from goqueue.encryption import Keyring
 from goqueue.errors import StoreUnavailable
 from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
@@ -90,19 +91,20 @@ class Completer:
     async def _write_or_split(
         self,
         connection: Connection,
-        write: Callable[[Connection, Sequence[AttemptEnd]], Awaitable[set[int]]],
+        write: Callable[[Connection, Sequence[AttemptEnd], Keyring | None], Awaitable[set[int]]],
         ends: list[AttemptEnd],
     ) -> None:
         """One end that PostgreSQL refuses must not hold up the others: halve until it stands alone, then fail it."""
+        keyring = self._database.keyring
         try:
-            ours = await write(connection, ends)
+            ours = await write(connection, ends, keyring)
         except psycopg.errors.DeadlockDetected:
-            ours = await write(connection, ends)
+            ours = await write(connection, ends, keyring)
         except (psycopg.DataError, psycopg.ProgrammingError) as error:
             if len(ends) == 1:
                 text = f"the result could not be stored: {type(error).__name__}"
                 refused = dataclasses.replace(ends[0], outcome=Outcome.FAILED, result=None, error=text)
-                await attempts.end_otherwise(connection, [refused])
+                await attempts.end_otherwise(connection, [refused], keyring)
                 return
             half = len(ends) // 2
             await self._write_or_split(connection, write, ends[:half])

@@ -38,7 +38,7 @@ class Reports:
                 if progress:
                     await attempts.save_progress(connection, progress)
                 if lines:
-                    await attempts.save_logs(connection, lines)
+                    await attempts.save_logs(connection, lines, database.keyring)
         except StoreUnavailable:
             log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
 

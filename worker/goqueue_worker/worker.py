@@ -207,7 +207,7 @@ class Worker:
         started = time.perf_counter()
         kind = self._registry.get(job.type)
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
-        end = await run(running, kind, policy, self._threads)
+        end = await run(running, kind, policy, self._threads, self._database.keyring)
         if self._running.get(job.id) is running:
             del self._running[job.id]
         self._busy[job.queue] -= 1

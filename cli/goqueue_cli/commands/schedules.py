@@ -25,8 +25,9 @@ def find(form: str) -> None:
     """List the schedules by name."""
 
     async def work(session: Session) -> None:
-        async with session.service.database.connection() as connection:
-            found = [schedule_view(schedule) for schedule in await store.list_all(connection)]
+        database = session.service.database
+        async with database.connection() as connection:
+            found = [schedule_view(schedule) for schedule in await store.list_all(connection, database.keyring)]
         if form == "json":
             output.as_json(found)
             return
@@ -75,8 +76,11 @@ def put(
         except ValidationError as error:
             raise InvalidInput("validation failed", field_errors(error)) from None
         tick = first_tick(wanted, types, session.engine.queues)
-        async with session.service.database.connection() as connection:
-            schedule, created = await store.put(connection, chosen, cron, time_zone, wanted.job, enabled, tick)
+        database = session.service.database
+        async with database.connection() as connection:
+            schedule, created = await store.put(
+                connection, chosen, cron, time_zone, wanted.job, enabled, tick, database.keyring
+            )
         if form == "json":
             output.as_json(schedule_view(schedule))
             return
