@@ -76,6 +76,8 @@ class PostgresSettings(_Group):
         "prefer", description="TLS, as libpq understands it."
     )
     sslrootcert: Path | None = Field(None, description="CA certificate for verify-ca and verify-full.")
+    sslcert: Path | None = Field(None, description="Client certificate, where the server asks for one.")
+    sslkey: Path | None = Field(None, description="Its private key, readable by the process's own user only.")
 
 
 class DatabaseSettings(_Group):
@@ -110,6 +112,16 @@ class RedisSettings(_Group):
     sentinel_master: str = Field("mymaster", description="Name of the master that the Sentinels watch.")
     cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
     tls_ca: Path | None = Field(None, description="CA certificate for `rediss://`.")
+    tls_cert: Path | None = Field(None, description="Client certificate, where the server asks for one.")
+    tls_key: Path | None = Field(None, description="Its private key.")
+
+    @model_validator(mode="after")
+    def _tls_is_spoken(self) -> Self:
+        if (self.tls_ca or self.tls_cert or self.tls_key) and not self.url.get_secret_value().startswith("rediss://"):
+            raise ValueError("GOQUEUE_REDIS_TLS_… need a GOQUEUE_REDIS_URL that begins with rediss://")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("GOQUEUE_REDIS_TLS_CERT and GOQUEUE_REDIS_TLS_KEY belong together")
+        return self
 
     @field_validator("url")
     @classmethod

@@ -52,6 +52,12 @@ class QueueDepth:
     head_ms: int
 
 
+def _tls(settings: RedisSettings) -> dict[str, str]:
+    """The files by which the server is believed, and we to it."""
+    files = {"ssl_ca_certs": settings.tls_ca, "ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    return {name: str(path) for name, path in files.items() if path is not None}
+
+
 def connect(settings: RedisSettings) -> Any:
     """A client as the settings say: one server, behind Sentinel, or a cluster."""
     options: dict[str, Any] = {
@@ -64,16 +70,18 @@ def connect(settings: RedisSettings) -> Any:
         "protocol": 2,
     }
     url = settings.url.get_secret_value()
-    if settings.tls_ca:
-        options["ssl_ca_certs"] = str(settings.tls_ca)
+    options |= _tls(settings)
     if settings.cluster:
         return RedisCluster.from_url(url, **options)
     if settings.sentinel_hosts:
         hosts = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in settings.sentinel_hosts)]
         parsed = aioredis.ConnectionPool.from_url(url).connection_kwargs
         login = {key: parsed[key] for key in ("username", "password", "db") if key in parsed}
-        client = Sentinel(hosts, **options).master_for(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, **options, **login
+        # Nothing but the URL says that TLS is to be spoken, to the Sentinels as to the master.
+        secure: dict[str, Any] = {"ssl": True} if url.startswith("rediss://") else {}
+        asking = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")}
+        client = Sentinel(hosts, sentinel_kwargs={**asking, **_tls(settings), **secure}, **options).master_for(  # type: ignore[no-untyped-call]
+            settings.sentinel_master, **options, **login, **secure
         )
     else:
         client = aioredis.Redis.from_url(url, **options)

@@ -45,6 +45,8 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
         dbname=postgres.db,
         sslmode=postgres.sslmode,
         sslrootcert=str(postgres.sslrootcert) if postgres.sslrootcert else None,
+        sslcert=str(postgres.sslcert) if postgres.sslcert else None,
+        sslkey=str(postgres.sslkey) if postgres.sslkey else None,
         connect_timeout=database.connect_timeout if database else None,
         application_name="goqueue",
         # Of the hosts that POSTGRES_HOST names, and after a failover: only one that takes writes will do.

@@ -137,7 +137,7 @@ async def census(connection: Connection) -> list[tuple[str, str | None, int]]:
         else:
             kid = f"CASE WHEN starts_with(value, '{TEXT_START}') THEN value::jsonb ->> 'kid' END"
         query = (
-            f"SELECT {kid} AS kid, count(*) FROM (SELECT {kind.value} AS value FROM {kind.table}) AS stored "  # noqa: S608
+            f"SELECT {kid} AS kid, count(*) FROM (SELECT {kind.value} AS value FROM {kind.table}) AS stored "  # noqa: S608 - put together from the constants above
             "WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"
         )
         found += [(kind.name, kid, count) for kid, count in await fetch_all(connection, query)]
@@ -161,15 +161,15 @@ def _select(kind: Kind) -> LiteralString:
     key: LiteralString = ", ".join(kind.key)
     after: LiteralString = ", ".join(["%s::bigint"] * len(kind.key))
     return (
-        f"SELECT {key}, {kind.owner}, {kind.value} FROM {kind.table} WHERE {_stale(kind)} AND ({key}) > ({after}) "  # noqa: S608
+        f"SELECT {key}, {kind.owner}, {kind.value} FROM {kind.table} WHERE {_stale(kind)} AND ({key}) > ({after}) "  # noqa: S608 - put together from the constants above
         f"ORDER BY {key} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED"
     )
 
 
 def _update(kind: Kind) -> LiteralString:
     mine: LiteralString = " AND ".join([f"{column} = %s" for column in kind.key])
-    return f"UPDATE {kind.table} SET {kind.assignment} WHERE {mine}"  # noqa: S608
+    return f"UPDATE {kind.table} SET {kind.assignment} WHERE {mine}"  # noqa: S608 - put together from the constants above
 
 
 def _left(kind: Kind) -> LiteralString:
-    return f"SELECT count(*) FROM {kind.table} WHERE {_stale(kind)}"  # noqa: S608
+    return f"SELECT count(*) FROM {kind.table} WHERE {_stale(kind)}"  # noqa: S608 - put together from the constants above
