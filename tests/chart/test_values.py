@@ -81,8 +81,13 @@ def other_value(setting: settings.Setting) -> Any:
     given = {
         "postgres.host": "db.example.com",
         "postgres.sslrootcert": "/etc/goqueue/certificates/ca.crt",
+        "postgres.sslcert": "/etc/goqueue/certificates/tls.crt",
+        "postgres.sslkey": "/etc/goqueue/certificates/tls.key",
         "redis.url": "rediss://r",
         "redis.tlsCa": "/etc/goqueue/certificates/ca.crt",
+        "redis.tlsCert": "/etc/goqueue/certificates/tls.crt",
+        "redis.tlsKey": "/etc/goqueue/certificates/tls.key",
+        "encryption.keysFile": "/run/keys",
         "redis.sentinelHosts": ["s1:26379", "s2:26379"],
         "redis.cluster": True,
         "api.bootstrapKey": f"gq_{'a' * 12}_{'B' * 43}",
