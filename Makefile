@@ -5,7 +5,7 @@ TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format test-unit test-integration test-chaos test-chart test-e2e bench cluster \
-	cluster-down docs dashboards lock sbom audit clean
+	cluster-down docs dashboards lock sbom audit fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -17,7 +17,7 @@ run: setup ## Run all of GoQueue on this machine: API, worker, scheduler, Postgr
 	@exec $(BIN)/goqueue dev
 
 test: setup ## Run every check and every test
-	@$(TIERS) lint unit integration chaos chart e2e
+	@$(TIERS) lint unit integration fuzz chaos chart e2e
 
 lint: setup ## Check style, types and the dependency rules
 	@failed=; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
@@ -65,6 +65,10 @@ lock: setup ## Write requirements/*.lock anew from pyproject.toml (UPGRADE=1: ne
 
 sbom: setup ## Write the bill of materials of the images (CycloneDX) to .build/sbom/
 	@$(BIN)/python tools/sbom.py
+
+fuzz: setup ## Make up inputs for MINUTES=… (5) and count them
+	@GOQUEUE_FUZZ_SECONDS=$$(( $(or $(MINUTES),5) * 60 / $$(grep -h "^def test_" tests/fuzz/*.py | wc -l) )) \
+		$(BIN)/pytest tests/fuzz -o timeout=86400
 
 audit: setup ## Look up the locked packages in the database of known vulnerabilities (needs the network)
 	@$(BIN)/python tools/audit.py requirements/*.lock

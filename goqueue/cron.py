@@ -34,12 +34,14 @@ def ticks(expression: str, time_zone: str, after: datetime) -> Iterator[datetime
     local = zone(time_zone)
     try:
         simulation = CronSim(expression, after.astimezone(local))
+    except OverflowError:
+        raise InvalidInput("validation failed", {"cron": "never fires"}) from None
     except CronSimError as error:
         raise InvalidInput("validation failed", {"cron": str(error)}) from None
     while True:
         try:
             yield next(simulation).astimezone(UTC)
-        except StopIteration:
+        except (StopIteration, OverflowError):  # the calendar ends with the year 9999
             raise InvalidInput("validation failed", {"cron": "never fires"}) from None
 
 

@@ -1,6 +1,6 @@
 """Run the checks and the tiers of tests, two at a time, and close with one line that counts them all.
 
-    tools/run_tiers.py lint unit integration chaos chart e2e
+    tools/run_tiers.py lint unit integration fuzz chaos chart e2e
 
 One tier alone prints as it goes. Of several, each prints its closing line when it ends, and the whole output
 of those that failed follows at the end. Logs and JUnit reports stay in .build/test/.
@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / ".build" / "test"
 AT_ONCE = 2
 
-LIMITS = {"lint": 600, "unit": 600, "integration": 1500, "chaos": 900, "chart": 900, "e2e": 3600}
+LIMITS = {"lint": 600, "unit": 600, "integration": 1500, "fuzz": 600, "chaos": 900, "chart": 900, "e2e": 3600}
 """Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below."""
 
-FIRST = ["e2e", "lint", "integration", "chaos", "chart", "unit"]
+FIRST = ["e2e", "lint", "integration", "chaos", "chart", "fuzz", "unit"]
 """Order of the starts: what takes longest (the end-to-end tier builds a Kubernetes) goes first."""
 
 NO_TESTS = 5  # pytest's exit code for a run that found none

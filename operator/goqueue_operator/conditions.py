@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from goqueue.orders import EARLIEST, LATEST
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -22,8 +24,15 @@ def timestamp(moment: datetime) -> str:
 
 
 def moment(text: str | None) -> datetime | None:
-    """A moment that Kubernetes wrote."""
-    return datetime.fromisoformat(text) if text else None
+    """A moment as Kubernetes has it; None where it is none that can be: unreadable, before 1970 or after 2200."""
+    try:
+        read = datetime.fromisoformat(text) if text else None
+    except ValueError:  # Kubernetes' own check of times lets through more than Python reads
+        return None
+    if read is None:
+        return None
+    read = read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+    return read if EARLIEST <= read < LATEST else None
 
 
 def merge(

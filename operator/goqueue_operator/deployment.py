@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from goqueue_operator.crds.schema import API_VERSION
 from goqueue_operator.podrules import WORKER, tightened, wrong_metadata, wrongs
 from goqueue_operator.podshape import ENV, without_nulls, wrong_shapes
@@ -75,6 +77,10 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
     Raises:
         Refused: the pool's template asks for what no pool may have, or nothing names an image.
     """
+    try:
+        orjson.dumps(pool["spec"])
+    except TypeError:
+        raise Refused("the spec is nested too deeply") from None
     spec = without_nulls(pool["spec"])
     template = spec.get("podTemplate") or {}
     pod, given = template.get("spec") or {}, template.get("metadata") or {}

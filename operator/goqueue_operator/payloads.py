@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import orjson
 
+from goqueue.errors import InvalidInput
+from goqueue.jsontext import decode
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.kube import CONFIG_MAPS, SECRETS, Kube, KubeError
 
@@ -41,12 +43,13 @@ async def fetch(kube: Kube, namespace: str, spec: dict[str, Any]) -> Any:
     """The payload that a spec holds or names.
 
     Raises:
+        InvalidInput: the payload that it holds is none that can be stored.
         NoPayload: what it names is not there, may not be read, or is no JSON.
         KubeUnavailable: Kubernetes does not answer.
     """
     source = spec.get("payloadFrom")
     if source is None:
-        return spec.get("payload")
+        return storable(spec.get("payload"))
     secret = source.get("secretKeyRef")
     kind, what = (SECRETS, "Secret") if secret else (CONFIG_MAPS, "ConfigMap")
     wanted = secret or source.get("configMapKeyRef") or {}
@@ -63,6 +66,18 @@ async def fetch(kube: Kube, namespace: str, spec: dict[str, Any]) -> Any:
     if text is None:
         raise NoPayload("PayloadNotFound", f"{what} {name} has no key {key}")
     try:
-        return orjson.loads(base64.b64decode(text) if secret else text)
-    except ValueError:
-        raise NoPayload("PayloadNotReadable", f"key {key} of {what} {name} is not JSON") from None
+        return decode(base64.b64decode(text) if secret else text)
+    except (InvalidInput, ValueError):  # nothing of its content is told
+        raise NoPayload("PayloadNotReadable", f"key {key} of {what} {name} is not JSON that can be stored") from None
+
+
+def storable(payload: Any) -> Any:
+    """A payload that came decoded, by the same rules as one that comes as text.
+
+    Raises:
+        InvalidInput: `invalid json: …`.
+    """
+    try:
+        return decode(orjson.dumps(payload))
+    except TypeError:  # nested so deeply, or a number so large, that it cannot be written
+        raise InvalidInput("invalid json: the payload cannot be written as JSON") from None
