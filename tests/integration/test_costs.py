@@ -75,7 +75,6 @@ async def test_a_drained_job_costs_a_hundredth_of_a_statement_and_eight_hundred_
     await engine.execute("UPDATE jobs SET updated_at = updated_at")
     before = await spent(engine)
     async with engine.worker(concurrency=500):
-
         looks = 0
 
         async def done() -> bool:

@@ -23,13 +23,13 @@ def test_every_exemption_from_a_security_rule_gives_its_reason() -> None:
     assert [place for place, rest in found if not re.match(r"[A-Z0-9, ]* - \S", rest)] == []
 
 
-def test_no_package_of_the_product_is_exempt_from_the_security_rules() -> None:
+def test_no_package_is_exempt_from_a_security_rule_but_the_statements_of_the_store() -> None:
     lint = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     assert "S" in lint["select"]
     assert {rule for rule in lint["ignore"] if rule.startswith("S")} == {"S603", "S607"}
-    whole = {
-        files: rules
-        for files, rules in lint["per-file-ignores"].items()
-        if any(rule.startswith("S") for rule in rules) and not files.startswith(("tests/", "benchmarks/"))
-    }
-    assert whole == {"goqueue/store/sql.py": ["S608"]}
+    for files, rules in lint["per-file-ignores"].items():
+        exempt = {rule for rule in rules if rule.startswith("S")}
+        if exempt and not files.startswith(("tests/", "benchmarks/")):
+            # Statements are put together there, from fragments that stand in the same file.
+            assert files.startswith("goqueue/store/")
+            assert exempt == {"S608"}, files
