@@ -4,11 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+from goqueue import tracecontext
 from goqueue_operator import jobstatus
 from goqueue_operator.jobstatus import Refusal, Status
 from goqueue_operator.rows import Row, key_of
+
+TRACEPARENT: Final = "goqueue.io/traceparent"
+"""Annotation of a GoQueueJob: W3C's header of that name, of what made it (a pipeline, say)."""
 
 
 @dataclass(slots=True)
@@ -25,6 +29,8 @@ class Entry:
     suspend: bool
     ttl: int | None
     """Seconds after the end at which the resource is deleted."""
+    trace_context: str | None
+    """The trace to which whoever made the resource said it belongs, by the annotation."""
     status: Status
     """As it was written last, without the result."""
     version: int = 0
@@ -74,11 +80,17 @@ def parsed(resource: dict[str, Any]) -> Entry:
         None if final else spec,
         bool(spec.get("suspend")),
         spec.get("ttlSecondsAfterFinished"),
+        _came_with(metadata.get("annotations") or {}),
         status,
         int(metadata.get("resourceVersion", 0)),
         final,
         status.get("jobID"),
     )
+
+
+def _came_with(annotations: dict[str, str]) -> str | None:
+    found = tracecontext.from_headers(annotations.get(TRACEPARENT, ""))
+    return found.stored() if found is not None else None
 
 
 @dataclass(slots=True)

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import metrics
+from goqueue import metrics, tracing
 from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreTimeout, StoreUnavailable
-from goqueue.job import Source
+from goqueue.job import Enqueued, Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
 from goqueue.service import JobService
@@ -181,15 +181,8 @@ class Jobs:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
             return True
         try:
-            payload = await payloads.fetch(self._kube, entry.namespace, entry.spec)
-            order = accept(
-                payloads.body(entry.spec, payload),
-                self._registry,
-                self._queues,
-                source=Source.KUBERNETES,
-                source_key=entry.key,
-            )
-            made = await self._service.enqueue(order)
+            with tracing.doing("accept GoQueueJob", _about(entry), entry.trace_context):
+                made = await self._make(entry, entry.spec)
         except NoPayload as error:
             self._refuse(entry, error.refusal)
         except KubeUnavailable as error:
@@ -210,6 +203,18 @@ class Jobs:
                 self.entries.follow(entry, made.id)
             return True
         return False
+
+    async def _make(self, entry: Entry, spec: dict[str, Any]) -> Enqueued:
+        payload = await payloads.fetch(self._kube, entry.namespace, spec)
+        order = accept(
+            payloads.body(spec, payload),
+            self._registry,
+            self._queues,
+            source=Source.KUBERNETES,
+            source_key=entry.key,
+            trace_context=entry.trace_context,
+        )
+        return await self._service.enqueue(order)
 
     def _refuse(self, entry: Entry, refusal: Refusal) -> None:
         entry.refusal = refusal
@@ -314,7 +319,7 @@ class Jobs:
         patch = jobstatus.difference(entry.status, status)
         if patch is not None:
             body = {"metadata": {"uid": entry.uid}, "status": patch}
-            written = await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            written = await self._patch(entry, status, body)
             entry.version = int(written["metadata"]["resourceVersion"])
             self.written += 1
             metrics.OPERATOR_WRITES.inc()
@@ -323,6 +328,14 @@ class Jobs:
         if jobstatus.final(status) and not entry.final:
             entry.final = True
             self._end(entry)
+
+    async def _patch(self, entry: Entry, status: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
+            return await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+        # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
+        about = _about(entry) | {"goqueue.job.state": status["state"]}
+        with tracing.doing("write status", about, entry.row.trace_context):
+            return await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -365,3 +378,13 @@ class Jobs:
                     log.info("job cancelled, its resource is deleted", job_id=id)
         self._to_cancel.difference_update(keys)
         return None
+
+
+def _about(entry: Entry) -> tracing.Attributes:
+    """Of which resource a span is, in OpenTelemetry's words."""
+    return {
+        "k8s.namespace.name": entry.namespace,
+        "goqueue.resource.kind": "GoQueueJob",
+        "goqueue.resource.name": entry.name,
+        "goqueue.resource.uid": entry.uid,
+    }

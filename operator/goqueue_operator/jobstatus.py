@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from goqueue.lifecycle import JobStatus
+from goqueue.tracecontext import trace_id
 from goqueue_operator.conditions import Condition, merge, timestamp
 from goqueue_operator.rows import Row
 
@@ -18,7 +19,7 @@ ENDS: Final = {
 }
 """Which condition says how a job ended."""
 
-FIELDS: Final = ("jobID", "attempts", "startedAt", "finishedAt", "result", "error")
+FIELDS: Final = ("jobID", "attempts", "startedAt", "finishedAt", "result", "error", "traceID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ def follow(former: Mapping[str, Any], row: Row, key: str, generation: int, now: 
         status["finishedAt"] = timestamp(row.finished_at)
     if row.error:
         status["error"] = row.error
+    if (trace := trace_id(row.trace_context)) is not None:
+        status["traceID"] = trace
     if row.result is not None:
         status["result"] = row.result
     return _whole(status, former, _conditions(row, row.source_key == key), generation, now)

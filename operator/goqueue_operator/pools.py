@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 
 import structlog
 
-from goqueue import metrics
+from goqueue import metrics, tracing
 from goqueue.errors import BrokerUnavailable
 from goqueue.scaling import Cause, Decision, History, Load, Policy, decide
 from goqueue.service import JobService
@@ -290,9 +290,12 @@ class Pools:
         if not drifted and pool.built == wanted:
             return
         before = self._current(pool)
-        if decision.replicas < before:
-            await self._price(pool, facts)
-        await self._put(pool, wanted)
+        with tracing.doing("scale pool" if decision.replicas != before else "reconcile pool") as span:
+            if span is not None:
+                span.set_attributes(_about(pool, before, decision))
+            if decision.replicas < before:
+                await self._price(pool, facts)
+            await self._put(pool, wanted)
         pool.built, pool.replicas = wanted, decision.replicas
         if decision.replicas != before:
             pool.scaled_at = timestamp(datetime.now(UTC))
@@ -343,6 +346,19 @@ class Pools:
         body = {"metadata": {"uid": pool.uid}, "status": patch}
         await self._kube.patch(POOLS, namespace, name, body, "status")
         pool.status, pool.written_at = status, now
+
+
+def _about(pool: Pool, before: int, decision: Decision) -> tracing.Attributes:
+    """A decision, for its span."""
+    namespace, name = pool.place
+    return {
+        "k8s.namespace.name": namespace,
+        "goqueue.pool.name": name,
+        "goqueue.pool.from": before,
+        "goqueue.pool.to": decision.replicas,
+        "goqueue.pool.cause": decision.cause,
+        "goqueue.pool.reason": decision.reason,
+    }
 
 
 def _keep_restart(found: Object | None, wanted: Object) -> None:

@@ -32,7 +32,7 @@ SELECT jobs.id, jobs.source_key, jobs.status, jobs.attempts, jobs.max_retries, j
     CASE WHEN starts_with(jobs.error, %(sealed)s) THEN jobs.error ELSE left(jobs.error, %(max_error)s) END AS error,
     CASE WHEN octet_length(jobs.result::text) <= %(max_result)s THEN jobs.result END AS result,
     coalesce(octet_length(jobs.result::text) > %(max_result)s, false) AS large,
-    jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling
+    jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling, jobs.trace_context
 FROM unnest(%(ids)s::bigint[], %(seen)s::timestamptz[]) AS known (id, seen) JOIN jobs ON jobs.id = known.id
 WHERE known.seen IS NULL OR jobs.updated_at > known.seen
 """
@@ -96,6 +96,7 @@ class Row:
     """Suspended."""
     cancelling: bool
     """Its worker was asked to stop."""
+    trace_context: str | None = None
 
 
 def key_of(uid: str, namespace: str) -> str:

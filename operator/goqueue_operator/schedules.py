@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import cron, metrics
+from goqueue import cron, metrics, tracing
 from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreTimeout, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
@@ -165,11 +165,17 @@ class Schedules:
                     await self._service.cancel(id)
             active = []
         try:
-            spec = schedule.spec["jobTemplate"]["spec"]
-            payload = await payloads.fetch(self._kube, metadata["namespace"], spec)
-            body = payloads.body(spec, payload)
-            order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
-            made = await self._service.enqueue(order)
+            about = {
+                "k8s.namespace.name": metadata["namespace"],
+                "goqueue.schedule.name": metadata["name"],
+                "goqueue.schedule.tick": tick.isoformat(),
+            }
+            with tracing.doing("fire schedule", about):
+                spec = schedule.spec["jobTemplate"]["spec"]
+                payload = await payloads.fetch(self._kube, metadata["namespace"], spec)
+                body = payloads.body(spec, payload)
+                order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
+                made = await self._service.enqueue(order)
         except (StoreUnavailable, StoreTimeout):
             raise
         except NoPayload as error:

@@ -9,6 +9,7 @@ import json
 import platform
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,6 +102,22 @@ class Jaeger:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {seconds} s; trace {trace_id} has {shown(spans)}")
             time.sleep(0.1)  # Jaeger tells nobody that a span has arrived
+
+    def search(self, service: str, name: str, seconds: float = 30.0) -> list[Span]:
+        """All spans of that name, as soon as there is one.
+
+        Raises:
+            AssertionError: there is none within that many seconds.
+        """
+        query = urllib.parse.urlencode({"service": service, "operation": name})
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.query}/api/traces?{query}", timeout=10) as answer:
+                traces = json.load(answer)["data"]
+            if traces:
+                return [span for trace in traces for span in self.trace(trace["traceID"]) if span.name == name]
+            time.sleep(0.1)  # Jaeger tells nobody that a span has arrived
+        raise AssertionError(f"{service} has sent no span {name!r}")
 
     def text(self, trace_id: str) -> str:
         """All that Jaeger knows of a trace, as it sends it."""

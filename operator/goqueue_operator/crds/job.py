@@ -112,6 +112,7 @@ STATUS: Final[dict[str, Schema]] = {
     "finishedAt": time("When the job ended."),
     "result": anything(f"What the handler returned, if that is no more than {MAX_RESULT} bytes of JSON."),
     "error": text("Why the last attempt failed.", maxLength=MAX_ERROR),
+    "traceID": text("The trace that shows its way, where one is recorded."),
     "conditions": conditions(),
 }
 
@@ -136,5 +137,6 @@ JOB: Final = definition(
         AGE,
         column("Priority", "integer", ".spec.priority", "The higher the sooner.", wide=True),
         column("Error", "string", ".status.error", "Why the last attempt failed.", wide=True),
+        column("Trace", "string", ".status.traceID", "The trace that shows its way.", wide=True),
     ],
 )
