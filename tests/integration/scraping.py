@@ -1,10 +1,12 @@
 """What a process says at `/metrics`, and processes that say it."""
 
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -169,3 +171,9 @@ def processes(database: FreshDatabase, ready_queues: FreshRedis, folder: Path) -
         "GOQUEUE_SCHEDULER_LEADER_SECONDS": "1",
     }
     return Processes(folder, {**database.environment, **ready_queues.environment, **own})
+
+
+def lines_of(serving: Serving) -> list[dict[str, Any]]:
+    """The lines of its log, where GOQUEUE_LOG_FORMAT is json."""
+    text = serving.process.log.read_text()
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
