@@ -124,6 +124,12 @@ class Jaeger:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{self.query}/api/traces/{trace_id}", timeout=10) as answer:
             return str(answer.read().decode())
 
+    def all_text(self, service: str) -> str:
+        """The newest traces of a service, as Jaeger sends them."""
+        query = urllib.parse.urlencode({"service": service, "limit": 1000})
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self.query}/api/traces?{query}", timeout=10) as answer:
+            return str(answer.read().decode())
+
 
 def shown(spans: list[Span]) -> list[str]:
     """Spans for a person: `kind name (service)`."""
