@@ -6,6 +6,7 @@ Nothing is started before a test asks for it.
 import itertools
 import secrets
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,22 @@ import redis
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.servers.gotools import Mailpit, StripeMock, run_mailpit, run_stripe_mock
-from tests.servers.jaeger import Jaeger, run_jaeger
+from tests.servers.jaeger import Jaeger, build_jaeger, jaeger_is_built, run_jaeger
 from tests.servers.stores import FreshDatabase, FreshRedis, fresh_database
 
 _LOGICAL_DATABASES = 1024
 _next_database = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Build Jaeger beside the first tests, if any test needs it; those that do come last, and may wait for the build."""
+    waiting = [item for item in items if "jaeger" in getattr(item, "fixturenames", ())]
+    if not waiting or jaeger_is_built():
+        return
+    threading.Thread(target=build_jaeger, name="jaeger", daemon=True).start()
+    for item in waiting:
+        item.add_marker(pytest.mark.timeout(1200))
+    items.sort(key=lambda item: item in waiting)
 
 
 def _new_folder(name: str) -> Path:

@@ -32,13 +32,21 @@ def build_jaeger() -> Path:
     Raises:
         RuntimeError: the build failed; the message has Go's output.
     """
-    key = hash_of(MODULE / "go.mod", MODULE / "go.sum", platform.machine())
-    folder = cache_dir() / "go" / f"jaeger-{key}"
+    folder = _folder()
     with making(folder) as partial:
         if partial is not None:
             build = ["build", "-C", str(MODULE), "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w"]
             run(["nice", "-n", "5", go_command(), *build, "-o", str(partial / "jaeger"), PACKAGE], CGO_ENABLED="0")
     return folder / "jaeger"
+
+
+def jaeger_is_built() -> bool:
+    """Whether `build_jaeger` has nothing to do."""
+    return _folder().exists()
+
+
+def _folder() -> Path:
+    return cache_dir() / "go" / f"jaeger-{hash_of(MODULE / 'go.mod', MODULE / 'go.sum', platform.machine())}"
 
 
 @dataclass(frozen=True)
