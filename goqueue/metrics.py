@@ -76,6 +76,18 @@ HTTP_SECONDS: Final = Histogram(
     buckets=_SHORT,
 )
 
+HTTP_REFUSED: Final = Counter(
+    "goqueue_http_requests_refused_total",
+    "Requests refused before they were looked at; `reason`: rate (of the caller), address_rate, unauthorized, "
+    "forbidden, quota.",
+    ("api",),
+    ("reason",),
+)
+UNSHARED: Final = Counter(
+    "goqueue_rate_limit_unshared_total",
+    "Times that an API process went on by itself because Redis did not count the requests of a caller.",
+    ("api",),
+)
 HTTP_CUT: Final = Counter(
     "goqueue_http_connections_refused_total",
     "Connections ended by the server; `reason`: connections (too many), head (not HTTP), large_head, slow_head, "

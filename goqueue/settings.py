@@ -25,6 +25,8 @@ _SENDER = re.compile(rf"[^<>\x00-\x1f\x7f]*<{_ADDRESS}>|{_ADDRESS}")
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
+_RATE = r"^$|^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
+
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -206,6 +208,15 @@ class ApiSettings(_Group):
     max_connections: int = Field(10_000, ge=1, description="Connections of a server process; one more gets 503.")
     cors_origins: Names = Field(
         [], description="Web pages (`https://app.example.org`) whose scripts may call the API; empty: none."
+    )
+    rate_limit: str = Field(
+        "",
+        pattern=_RATE,
+        description="Requests of one caller over all API processes (`1000/second`; second, minute, hour, day); more "
+        "get 429. Empty: no limit.",
+    )
+    address_rate_limit: str = Field(
+        "", pattern=_RATE, description="The same for one address, before credentials are looked at."
     )
     trusted_proxies: Names = Field(
         [],

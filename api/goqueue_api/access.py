@@ -13,8 +13,10 @@ from typing import Any, Final, Protocol, TypeVar
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope as Connection
 
+from goqueue import metrics
 from goqueue.access import ALL_SCOPES, Reach, Scope
 from goqueue.errors import Forbidden, GoQueueError
+from goqueue_api.throttle import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,10 +129,13 @@ def check_decided(routes: Iterable[BaseRoute]) -> None:
 class Gate:
     """Asks each request for its credentials."""
 
-    def __init__(self, authenticators: Sequence[Authenticator], *, open: bool = False) -> None:
-        """`open`: nobody needs any."""
+    def __init__(
+        self, authenticators: Sequence[Authenticator], *, open: bool = False, limits: Limits | None = None
+    ) -> None:
+        """`open`: nobody needs any. `limits` hold on all routes that are not open to all."""
         self._authenticators = tuple(authenticators)
         self._open = open
+        self._limits = limits
 
     async def admit(self, connection: Connection, decision: Decision) -> Caller:
         """Who calls.
@@ -138,13 +143,19 @@ class Gate:
         Raises:
             Unauthenticated: nobody knows.
             Forbidden: it lacks the scope.
+            TooManyRequests: it, or its address, is over a limit.
         """
         if decision.scope is None:
             return NOBODY
+        if self._limits is not None:
+            await self._limits.count_address(connection)  # first, so that guessing keys is bounded, too
         if self._open:
             return ANYBODY
         caller = await self._identify(connection["headers"])
+        if self._limits is not None:
+            await self._limits.count_caller(connection, caller.id)
         if decision.scope not in caller.scopes:
+            metrics.HTTP_REFUSED.inc(1, "forbidden")
             raise Forbidden("forbidden", {"scope": decision.scope.value})
         return caller
 
@@ -155,6 +166,7 @@ class Gate:
                 caller = await authenticator.caller(credential)
                 if caller is not None:
                     return caller
+        metrics.HTTP_REFUSED.inc(1, "unauthorized")
         raise Unauthenticated
 
 

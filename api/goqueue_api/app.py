@@ -34,6 +34,7 @@ from goqueue_api.middleware import Boundary
 from goqueue_api.openness import is_open
 from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
+from goqueue_api.throttle import Limits, RedisCounter
 
 PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health)
 """The modules whose `router` holds routes; the hot one is found early."""
@@ -79,7 +80,11 @@ def create_app(
             asyncio.create_task(rates.watch(service), name="rates"),
             asyncio.create_task(watch_stores(database, broker), name="stores"),
         ]
-        app.state.context = Context(service, types, engine.queues, rates, Gate([api_keys], open=anybody))
+        limits = None
+        if api.rate_limit or api.address_rate_limit:
+            limits = Limits(api.rate_limit, api.address_rate_limit, RedisCounter(broker.client, broker.prefix))
+        gate = Gate([api_keys], open=anybody, limits=limits)
+        app.state.context = Context(service, types, engine.queues, rates, gate)
         try:
             yield
         finally:

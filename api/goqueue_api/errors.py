@@ -23,6 +23,7 @@ from goqueue.errors import (
 from goqueue_api.access import Unauthenticated
 from goqueue_api.bodies import BodyTooLarge, json_response
 from goqueue_api.routing import Methods
+from goqueue_api.throttle import TooManyRequests
 
 STATUS: Final[dict[type[GoQueueError], int]] = {
     InvalidInput: 400,
@@ -33,6 +34,7 @@ STATUS: Final[dict[type[GoQueueError], int]] = {
     StoreTimeout: 408,
     Conflict: 409,
     BodyTooLarge: 413,
+    TooManyRequests: 429,
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
     StaleSchema: 503,
@@ -54,6 +56,7 @@ _MEANING: Final = {
     408: "The request took too long; whether it took effect is unknown.",
     409: "The state forbids the change.",
     413: "The body is too large.",
+    429: "The caller, or its address, sent too many requests: see `RateLimit` and `Retry-After`.",
     500: "The server failed.",
     503: "PostgreSQL cannot be reached.",
 }
@@ -75,7 +78,10 @@ def install(app: FastAPI, methods: Methods) -> None:
 
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
-        return error_response(STATUS.get(type(error), 500), error)
+        response = error_response(STATUS.get(type(error), 500), error)
+        if isinstance(error, TooManyRequests):
+            response.headers["Retry-After"] = str(error.wait)
+        return response
 
     async def parameters(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone

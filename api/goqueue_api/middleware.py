@@ -15,6 +15,7 @@ from goqueue import metrics, tracecontext, tracing
 from goqueue.instruments import OTHER
 from goqueue.tracecontext import TraceContext
 from goqueue_api.bodies import BodyTooLarge
+from goqueue_api.throttle import HEADERS as RATE_LIMIT
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _SECURITY: Final = (
@@ -56,7 +57,7 @@ class Boundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = message["status"]
-                message["headers"] = _headers(message.get("headers", ()), request_id)
+                message["headers"] = _headers(message.get("headers", ()), scope, request_id)
             await send(message)
 
         scope["goqueue.request_id"] = shown = request_id.decode()
@@ -94,9 +95,9 @@ class Boundary:
             durations.observe(seconds, None if trace_id is None else {"trace_id": trace_id})
 
 
-def _headers(own: Sequence[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
+def _headers(own: Sequence[tuple[bytes, bytes]], scope: Scope, request_id: bytes) -> list[tuple[bytes, bytes]]:
     """An answer's headers with those that every answer has."""
-    headers = [*own, (b"x-request-id", request_id), *_SECURITY]
+    headers = [*own, (b"x-request-id", request_id), *_SECURITY, *scope.get(RATE_LIMIT, ())]
     there = {name for name, _ in own}
     return headers + [(name, value) for name, value in _PRIVATE.items() if name not in there]
 

@@ -83,7 +83,7 @@ def _say_who_may(operation: dict[str, Any], route: Guarded) -> None:
         return
     operation["security"] = [{"bearer": [scope.value]}]
     operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{scope.value}`.".strip()
-    for status in (401, 403):
+    for status in (401, 403, 429):
         error = documented(status)[status]
         content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
         operation["responses"][str(status)] = {"description": error["description"], "content": content}

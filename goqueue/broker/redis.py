@@ -116,6 +116,16 @@ class Broker:
             raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
         self.answered, self.spoke_at = True, time.monotonic()
 
+    @property
+    def client(self) -> Any:
+        """For others who keep something in the same Redis, under keys that start with `prefix`."""
+        return self._redis
+
+    @property
+    def prefix(self) -> str:
+        """Starts every key."""
+        return self._prefix
+
     def _ready(self, queue: str) -> str:
         return f"{self._prefix}:ready:{queue}"
 
