@@ -7,7 +7,7 @@ docs/settings.md and the chart's values are generated from and checked against t
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -49,6 +49,18 @@ def networks(value: list[str]) -> list[str]:
         except ValueError:
             raise ValueError("each must be a network in CIDR notation with no host bits set") from None
     return value
+
+
+def is_secure(url: str) -> bool:
+    """Whether what is read from this URL is the word of its host: https, or http on this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme == "http":
+        return host in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "https" and bool(host)
 
 
 def names(value: Any) -> Any:
@@ -253,6 +265,53 @@ class ApiSettings(_Group):
         if value.get_secret_value() and Token.read(value.get_secret_value()) is None:
             raise ValueError("not a key: gq_, 12 lower case letters or digits, _, 43 letters, digits, - or _")
         return value
+
+
+ASYMMETRIC: Final = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split()
+"""Algorithms of tokens by which nobody who can verify can sign."""
+
+
+class OidcSettings(_Group):
+    """Bearer tokens (JWT) of an OpenID Connect issuer, beside API keys."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_OIDC_")
+
+    issuer: str = Field("", description="The `iss` of good tokens, an https:// URL; empty: no tokens are accepted.")
+    audience: str = Field("", description="The `aud` that tokens must name; required with an issuer.")
+    jwks_url: str = Field("", description="Where the issuer's keys are; empty: its discovery document says so.")
+    algorithms: Names = Field(
+        ["RS256", "ES256"], description="Algorithms that tokens may be signed by; none with a shared secret can be."
+    )
+    leeway_seconds: float = Field(30.0, ge=0, le=300, description="By how much clocks may differ.")
+    refresh_seconds: Seconds = Field(300.0, description="How often the issuer's keys are fetched.")
+    scopes_claim: str = Field(
+        "scope", min_length=1, description="Claim with the scopes: a list, or names separated by spaces. `a.b`: a path."
+    )
+    scope_prefix: str = Field("", description="What stands before the scopes in that claim, e.g. `goqueue.`.")
+    tenant_claim: str = Field("", description="Claim with the tenant; empty: all tokens are of the default tenant.")
+    queues_claim: str = Field("", description="Claim with the queues that a token is for; empty: all.")
+    types_claim: str = Field("", description="Claim with the job types that a token is for; empty: all.")
+    tls_ca: Path | None = Field(None, description="CA certificate of the issuer, where the system's own do not do.")
+
+    @field_validator("issuer", "jwks_url")
+    @classmethod
+    def _secure(cls, value: str) -> str:
+        if value and not is_secure(value):
+            raise ValueError("must be an https:// URL (http:// for a loopback address only)")
+        return value
+
+    @field_validator("algorithms")
+    @classmethod
+    def _asymmetric(cls, value: list[str]) -> list[str]:
+        if not value or not set(value) <= set(ASYMMETRIC):
+            raise ValueError(f"each must be one of {', '.join(ASYMMETRIC)}")
+        return value
+
+    @model_validator(mode="after")
+    def _an_audience(self) -> Self:
+        if self.issuer and not self.audience:
+            raise ValueError("GOQUEUE_OIDC_AUDIENCE must be set where GOQUEUE_OIDC_ISSUER is")
+        return self
 
 
 class WorkerSettings(_Group):
@@ -483,6 +542,7 @@ GROUPS: tuple[type[_Group], ...] = (
     EngineSettings,
     EncryptionSettings,
     ApiSettings,
+    OidcSettings,
     WorkerSettings,
     SchedulerSettings,
     OperatorSettings,

@@ -21,13 +21,14 @@ from goqueue.settings import (
     DatabaseSettings,
     EncryptionSettings,
     EngineSettings,
+    OidcSettings,
     PostgresSettings,
     RedisSettings,
 )
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
-from goqueue_api.access import Gate, check_decided, open_to_all
+from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
@@ -56,6 +57,7 @@ def create_app(
     api: ApiSettings,
     engine: EngineSettings,
     connect: DatabaseSettings,
+    oidc: OidcSettings | None = None,
     types: Registry = REGISTRY,
 ) -> FastAPI:
     """Build the API on stores that it opens at start-up and closes at the end.
@@ -71,7 +73,7 @@ def create_app(
         await database.open(connect)
         async with database.connection() as connection:
             await migrate.check(connection)
-            anybody = await is_open(api, connection)
+            anybody = await is_open(api, oidc, connection)
         service = JobService(database, broker)
         rates = Rates()
         api_keys = ApiKeys(database, api.key_cache)
@@ -83,7 +85,15 @@ def create_app(
         limits = None
         if api.rate_limit or api.address_rate_limit:
             limits = Limits(api.rate_limit, api.address_rate_limit, RedisCounter(broker.client, broker.prefix))
-        gate = Gate([api_keys], open=anybody, limits=limits)
+        ways: list[Authenticator] = [api_keys]
+        if oidc is not None and oidc.issuer:
+            from goqueue_api.jwks import KeySet  # brings cryptography along, which most do without
+            from goqueue_api.oidc import Tokens
+
+            issuer_keys = KeySet(oidc)
+            ways.append(Tokens(oidc, issuer_keys))
+            watching.append(asyncio.create_task(issuer_keys.watch(), name="jwks"))
+        gate = Gate(ways, open=anybody, limits=limits)
         app.state.context = Context(service, types, engine.queues, rates, gate)
         try:
             yield
@@ -152,4 +162,4 @@ def from_environment() -> FastAPI:
         keyring=encryption.load(settings.load(EncryptionSettings)),
     )
     broker = Broker(settings.load(RedisSettings))
-    return create_app(database, broker, api=api, engine=engine, connect=connect)
+    return create_app(database, broker, api=api, engine=engine, connect=connect, oidc=settings.load(OidcSettings))

@@ -3,7 +3,7 @@
 import ipaddress
 
 from goqueue.errors import SettingsError
-from goqueue.settings import ApiSettings
+from goqueue.settings import ApiSettings, OidcSettings
 from goqueue.store import keys
 from goqueue.store.connect import Connection
 
@@ -16,21 +16,25 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def is_open(api: ApiSettings, connection: Connection) -> bool:
-    """Whether requests need no credentials. A key that was made once closes the API for good, revoked or not."""
+async def is_open(api: ApiSettings, oidc: OidcSettings | None, connection: Connection) -> bool:
+    """Whether requests need no credentials. A key that was made once closes the API for good, revoked or not, and so
+    does an issuer of tokens."""
     if api.auth == "auto":
-        return is_loopback(api.host) and not await keys.exist(connection)
+        return not (oidc and oidc.issuer) and is_loopback(api.host) and not await keys.exist(connection)
     return api.auth == "off"
 
 
-async def refuse_without_keys(api: ApiSettings, connection: Connection) -> None:
+async def refuse_without_keys(api: ApiSettings, oidc: OidcSettings, connection: Connection) -> None:
     """See that an API that others reach has somebody to let in.
 
     Raises:
         SettingsError: it has nobody, and nothing says that this is meant.
     """
-    if api.auth == "auto" and not is_loopback(api.host) and not await keys.exist(connection):
+    if api.auth != "auto" or oidc.issuer or is_loopback(api.host):
+        return
+    if not await keys.exist(connection):
         raise SettingsError(
             f"GOQUEUE_API_HOST is {api.host}, and there is no API key: make one (`goqueue keys create`), name one in "
-            "GOQUEUE_API_BOOTSTRAP_KEY, or let everybody in by GOQUEUE_API_AUTH=off"
+            "GOQUEUE_API_BOOTSTRAP_KEY or an issuer of tokens in GOQUEUE_OIDC_ISSUER, or let everybody in by "
+            "GOQUEUE_API_AUTH=off"
         )

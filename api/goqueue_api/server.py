@@ -12,7 +12,7 @@ from goqueue.instruments import shared
 from goqueue.keyring import add_bootstrap
 from goqueue.keys import Token
 from goqueue.probes import Probes
-from goqueue.settings import ApiSettings, DatabaseSettings, PostgresSettings, RedisSettings
+from goqueue.settings import ApiSettings, DatabaseSettings, OidcSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_api.openness import refuse_without_keys
@@ -29,7 +29,7 @@ def serve() -> None:
     api = settings.load(ApiSettings)
     settings.load(RedisSettings)
     tracing.check()
-    asyncio.run(_check_database(api))
+    asyncio.run(_check_database(api, settings.load(OidcSettings)))
     # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
     # process ends as one that did its work.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,7 +63,7 @@ def _run(api: ApiSettings) -> None:
     )
 
 
-async def _check_database(api: ApiSettings) -> None:
+async def _check_database(api: ApiSettings, oidc: OidcSettings) -> None:
     """Find out here what would stop each server process: once, and in one line. Lets the bootstrap key in."""
     connect = settings.load(DatabaseSettings)
     database = Database(dsn(settings.load(PostgresSettings), connect), connect, maximum=1)
@@ -74,6 +74,6 @@ async def _check_database(api: ApiSettings) -> None:
         if bootstrap := Token.read(api.bootstrap_key.get_secret_value()):
             await add_bootstrap(database, bootstrap)
         async with database.connection() as connection:
-            await refuse_without_keys(api, connection)
+            await refuse_without_keys(api, oidc, connection)
     finally:
         await database.close()
