@@ -267,7 +267,7 @@ class ApiSettings(_Group):
         return value
 
 
-ASYMMETRIC: Final = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split()
+ASYMMETRIC: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Algorithms of tokens by which nobody who can verify can sign."""
 
 

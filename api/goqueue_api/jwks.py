@@ -117,9 +117,10 @@ class KeySet:
             about = self._get(f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration")
             if not isinstance(about, dict) or about.get("issuer") != self._settings.issuer:
                 raise IssuerUnavailable("the discovery document is another issuer's")
-            url = about.get("jwks_uri")
-            if not isinstance(url, str) or not is_secure(url):
+            named = about.get("jwks_uri")
+            if not isinstance(named, str) or not is_secure(named):
                 raise IssuerUnavailable("the discovery document names no https:// address of keys")
+            url = named
         return self._get(url)
 
     def _get(self, url: str) -> Any:

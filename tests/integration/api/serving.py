@@ -12,7 +12,7 @@ from goqueue import keyring
 from goqueue.access import Actor, Scope
 from goqueue.broker import Broker
 from goqueue.keyring import NewKey
-from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings
+from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, OidcSettings
 from goqueue.store.connect import Database
 from goqueue_api.app import create_app
 from tests.integration.engine import Engine
@@ -20,7 +20,7 @@ from tests.integration.engine import Engine
 OWNER = Actor("cli:test")
 
 
-def app_on(engine: Engine, **api: Any) -> FastAPI:
+def app_on(engine: Engine, *, oidc: OidcSettings | None = None, **api: Any) -> FastAPI:
     """The app on the engine's stores with connections of its own; keys are required unless `api` says otherwise."""
     connect = DatabaseSettings(max_retries=0)
     return create_app(
@@ -29,6 +29,7 @@ def app_on(engine: Engine, **api: Any) -> FastAPI:
         api=ApiSettings(**{"auth": "required", **api}),
         engine=EngineSettings(),
         connect=connect,
+        oidc=oidc,
     )
 
 
