@@ -79,7 +79,7 @@ HTTP_SECONDS: Final = Histogram(
 HTTP_REFUSED: Final = Counter(
     "goqueue_http_requests_refused_total",
     "Requests refused before they were looked at; `reason`: rate (of the caller), address_rate, unauthorized, "
-    "forbidden, quota.",
+    "forbidden.",
     ("api",),
     ("reason",),
 )

@@ -118,6 +118,14 @@ def api() -> Dashboard:
             (grown(metrics.UNPUSHED, ""), "not pushed"),
         ),
         graph(
+            "Requests refused",
+            "Over a rate limit, without good credentials, or without the right scope. `not shared`: Redis did not "
+            "count, and a process limited by itself.",
+            "reqps",
+            (rate(metrics.HTTP_REFUSED, "reason"), "{{reason}}"),
+            (rate(metrics.UNSHARED, ""), "not shared"),
+        ),
+        graph(
             "Connections cut",
             "Connections the server ended: more than GOQUEUE_API_MAX_CONNECTIONS, not HTTP, slow clients.",
             "suffix: connections/s",

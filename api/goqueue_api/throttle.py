@@ -4,7 +4,7 @@ Time is cut into windows by the clock (`1000/second`: each second from its begin
 each caller what was *leased* in the window. A process takes permits in blocks, the first of one, each next one twice as
 large, up to a fiftieth of the limit, and spends them by itself. So in one window never more than the limit is let
 through, over all processes; a refusal may come early by the permits that other processes hold and do not use, each at
-most as many as it has spent. See docs/decisions/0006-leased-permits.md.
+most as many as it has spent. See docs/decisions/0007-leased-permits.md.
 
 While Redis is away each process goes on by itself, with the whole limit (fail open, with a bound).
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from goqueue.settings import GROUPS
+from goqueue.settings import ASYMMETRIC, GROUPS
 
 WORKER_ONLY = ("worker", "email", "webhook", "payment")
 """Groups whose secrets only workers get."""
@@ -54,6 +54,7 @@ NOTES = {
     "redis.tlsKey": "See `certificates`.",
     "encryption.keysFile": "A path in a volume of your own (`extraVolumes`).",
     "email.tlsCa": "See `certificates`.",
+    "oidc.tlsCa": "See `certificates`.",
     "operator.clusterWide": "Needs ClusterRoles, which the chart then makes.",
     "operator.image": "Empty: `image`.",
     "operator.leaseName": "Empty: made from the release's name.",
@@ -88,6 +89,10 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "api.corsOrigins": {"items": {"type": "string", "pattern": "^https?://[a-z0-9.:\\[\\]-]+$"}},
     "api.trustedProxies": {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"}},
     "api.port": {"minimum": 1},
+    "oidc.issuer": {"pattern": r"^(https?://[^\s]+)?$"},
+    "oidc.jwksUrl": {"pattern": r"^(https?://[^\s]+)?$"},
+    "oidc.algorithms": {"items": {"type": "string", "enum": ASYMMETRIC}, "minItems": 1},
+    "oidc.tlsCa": {"pattern": "^(/.+)?$"},
     "api.bootstrapKey": {"pattern": "^(gq_[0-9a-z]{12}_[A-Za-z0-9_-]{43})?$"},
     "api.healthPort": {"minimum": 1},
     "operator.healthPort": {"minimum": 1},

@@ -9,6 +9,7 @@ from goqueue.settings import (
     ApiSettings,
     DatabaseSettings,
     EngineSettings,
+    OidcSettings,
     PostgresSettings,
     RedisSettings,
     WebhookSettings,
@@ -38,6 +39,14 @@ def test_the_go_projects_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> 
         (EngineSettings, "GOQUEUE_QUEUES", "UPPER"),
         (EngineSettings, "GOQUEUE_LEASE_SECONDS", "-1"),
         (WorkerSettings, "GOQUEUE_WORKER_CONCURRENCY", "0"),
+        (ApiSettings, "GOQUEUE_API_RATE_LIMIT", "1000"),
+        (ApiSettings, "GOQUEUE_API_RATE_LIMIT", "0/second"),
+        (ApiSettings, "GOQUEUE_API_ADDRESS_RATE_LIMIT", "10/fortnight"),
+        (OidcSettings, "GOQUEUE_OIDC_ISSUER", "http://login.example.org"),
+        (OidcSettings, "GOQUEUE_OIDC_ISSUER", "file:///etc/passwd"),
+        (OidcSettings, "GOQUEUE_OIDC_JWKS_URL", "http://127.0.0.1.evil.example/keys"),
+        (OidcSettings, "GOQUEUE_OIDC_ALGORITHMS", "RS256,HS256"),
+        (OidcSettings, "GOQUEUE_OIDC_ALGORITHMS", "none"),
         (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "*"),
         (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "https://app.example.org/"),
         (ApiSettings, "GOQUEUE_API_CORS_ORIGINS", "https://user@app.example.org"),
@@ -90,3 +99,11 @@ def test_every_setting_has_a_description() -> None:
         for name, field in group.model_fields.items()
         if not field.description
     ]
+
+
+def test_an_issuer_of_tokens_needs_an_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOQUEUE_OIDC_ISSUER", "https://login.example.org")
+    with pytest.raises(SettingsError, match="GOQUEUE_OIDC_AUDIENCE must be set"):
+        settings.load(OidcSettings)
+    monkeypatch.setenv("GOQUEUE_OIDC_AUDIENCE", "goqueue")
+    assert settings.load(OidcSettings).audience == "goqueue"
