@@ -399,28 +399,6 @@ def test_install_manifest_holds_no_secret_and_no_hook() -> None:
     assert [one["metadata"]["name"] for one in documents if one["kind"] == "Secret"] == []
 
 
-def test_rights_are_documented() -> None:
-    """Every resource and verb that a Role grants stands in the table of docs/install.md."""
-    table = [line for line in (CHECKOUT / "docs" / "install.md").read_text().splitlines() if line.startswith("|")]
-    who = {"operator": "operator", "maintenance": "maintenance", "test": "`helm test`"}
-    lines: dict[str, list[str]] = {}
-    current = ""
-    for line in table:
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        current = cells[0] or current
-        lines.setdefault(current, []).append(line)
-    for one in render():
-        if one["kind"] != "Role":
-            continue
-        rows = lines[who[one["metadata"]["labels"]["app.kubernetes.io/component"]]]
-        for rule in one["rules"]:
-            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-            for resource in rule["resources"]:
-                told = [row for row in rows if resource in row or (resource.endswith("/status") and "`status`" in row)]
-                for verb in rule["verbs"]:
-                    assert any(verb in row.split("|")[2] for row in told), f"{verb} {resource}"
-
-
 def test_package_leaves_room_in_the_secret_of_a_release(tmp_path: Path) -> None:
     run_helm("package", str(CHART), "--destination", str(tmp_path))
     (package,) = tmp_path.glob("*.tgz")

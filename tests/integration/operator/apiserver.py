@@ -25,6 +25,14 @@ from tests.cluster import programs
 from tests.servers.process import Process
 
 CONTROLLERS = "namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller"
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
+}
+"""Of service accounts the log has each request; of the tests' administrator none."""
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 DEFINITIONS = CHECKOUT / "charts" / "goqueue" / "files" / "crds"
 
@@ -73,6 +81,11 @@ class ApiServer:
     def get(self, *arguments: str) -> Any:
         """`kubectl get … -o json`."""
         return json.loads(self("get", *arguments, "-o", "json"))
+
+    def audited(self, user: str) -> list[dict[str, Any]]:
+        """The requests of a user so far, as the audit log has them."""
+        lines = (self.folder / "audit.log").read_text().splitlines()
+        return [entry for line in lines if (entry := json.loads(line))["user"]["username"] == user]
 
     def install_definitions(self) -> None:
         """Make the kinds known, and wait until they are served and the policy is in force."""
@@ -125,6 +138,7 @@ def api_server() -> Iterator[ApiServer]:
         folder = Path(name)
         token = secrets.token_hex(16)
         (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
+        (folder / "audit.yaml").write_text(json.dumps(AUDIT))
         key = folder / "accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
         etcd_port, peer_port, port = free_port(), free_port(), free_port()
@@ -150,6 +164,8 @@ def api_server() -> Iterator[ApiServer]:
                     f"--service-account-key-file={key}",
                     f"--service-account-signing-key-file={key}",
                     "--disable-admission-plugins=ServiceAccount",
+                    f"--audit-policy-file={folder / 'audit.yaml'}",
+                    f"--audit-log-path={folder / 'audit.log'}",
                 ],
                 log=folder / "apiserver.log",
             )

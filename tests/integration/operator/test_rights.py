@@ -1,13 +1,15 @@
 """With the rights that the chart gives it, the operator can do all its work; what it needs no longer is seen here."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.chart import CHART, run_helm
+from tests.chart.chart import CHART, render, run_helm
+from tests.chart.test_rights import granted
 from tests.integration.operator.conftest import World
 from tests.integration.operator.test_pools import pool, replicas
 from tests.integration.operator.test_schedules import schedule
@@ -57,6 +59,13 @@ async def test_the_charts_rights_are_enough(world: World, tmp_path: Path, everyw
         reference = {"secretKeyRef": {"name": "s", "key": "payload"}}
         body = {"queue": "default", "type": "echo", "payloadFrom": reference, "ttlSecondsAfterFinished": 0}
         await world.make("GoQueueJob", "two", body)
+        await world.kubectl("create", "configmap", "c", "--from-literal=payload={}")
+        await world.make(
+            "GoQueueJob",
+            "three",
+            {"queue": "default", "type": "echo", "payloadFrom": {"configMapKeyRef": {"name": "c", "key": "payload"}}},
+        )
+        await world.state("three", "completed")
         await pool(world, minReplicas=2)
         await replicas(world, 2)
         await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", '{"spec":{"minReplicas":0}}')
@@ -65,3 +74,97 @@ async def test_the_charts_rights_are_enough(world: World, tmp_path: Path, everyw
         await asyncio.sleep(1)
         assert "CannotFire" in await world.kubectl("get", "events")
         assert "two" not in await world.kubectl("get", "gqj", "-o", "name")
+    rights = {right[1:] for right in granted(charted(world, everywhere)) if right[0] == "operator"}
+    used = {asked_for(entry) for entry in world.kubernetes.audited(await account_of(world)) if "objectRef" in entry}
+    needed = {right for right in used if right[1] and right[0] is not None}
+    assert needed <= rights, "the operator asks for what it may not do"
+    assert rights - needed <= REPAIRS
+
+
+REPAIRS: set[tuple[str, str, str]] = {
+    (
+        "goqueue.io",
+        "goqueuejobs",
+        "get",
+    ),  # of jobs that the watch did not show: test_missed.py
+    ("goqueue.io", "goqueueschedules", "get"),  # before a schedule fires
+    ("", "pods", "patch"),  # pods without a worker's row cost nothing: test_busy_pods_cost_more_to_delete
+}
+"""What this scenario has no need of."""
+
+
+def asked_for(entry: dict[str, Any]) -> tuple[str, str, str]:
+    """An entry of the audit log as API group, resource and verb."""
+    what = entry["objectRef"]
+    sub = f"/{what['subresource']}" if "subresource" in what else ""
+    return what.get("apiGroup", ""), what.get("resource", "") + sub, entry["verb"]
+
+
+async def account_of(world: World) -> str:
+    """The user that the chart's operator is in this namespace."""
+    return f"system:serviceaccount:{world.namespace}:goqueue-operator"
+
+
+def charted(world: World, everywhere: bool) -> list[dict[str, Any]]:
+    """What the chart makes for this namespace."""
+    return render({"settings": {"operator": {"clusterWide": everywhere}}}, namespace=world.namespace)
+
+
+FORBIDDEN = [
+    ("list", "secrets"),
+    ("watch", "secrets"),
+    ("create", "secrets"),
+    ("delete", "deployments"),
+    ("get", "pods"),
+    ("create", "pods"),
+    ("delete", "pods"),
+    ("create", "pods/exec"),
+    ("create", "pods/eviction"),
+    ("get", "pods/log"),
+    ("create", "serviceaccounts/token"),
+    ("create", "roles.rbac.authorization.k8s.io"),
+    ("create", "rolebindings.rbac.authorization.k8s.io"),
+    ("escalate", "roles.rbac.authorization.k8s.io"),
+    ("impersonate", "users"),
+    ("create", "goqueuejobs.goqueue.io"),
+    ("patch", "goqueuejobs.goqueue.io"),
+    ("create", "goqueueworkerpools.goqueue.io"),
+    ("get", "nodes"),
+    ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("create", "daemonsets.apps"),
+    ("create", "jobs.batch"),
+]
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+async def test_the_api_server_gives_the_operator_its_documented_rights_and_no_other(
+    world: World, tmp_path: Path, everywhere: bool
+) -> None:
+    await bound(world, everywhere=everywhere, folder=tmp_path)
+    user = f"--as={await account_of(world)}"
+    groups = ["--as-group=system:serviceaccounts", "--as-group=system:authenticated"]
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": world.namespace},
+    }
+    text = await world.kubectl("create", "-f", "-", "-o", "json", "--validate=false", user, *groups, stdin=review)
+    given = {
+        (group, resource, verb)
+        for rule in json.loads(text)["status"]["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if group not in ("authorization.k8s.io", "authentication.k8s.io")  # what everybody may ask about himself
+    }
+    assert given == {right[1:] for right in granted(charted(world, everywhere)) if right[0] == "operator"}
+    for verb, resource in FORBIDDEN:
+        done = await asyncio.to_thread(
+            world.kubernetes.run, "-n", world.namespace, "auth", "can-i", verb, resource, user, *groups
+        )
+        assert done.stdout.strip() == "no", f"{verb} {resource}"
+    if not everywhere:
+        done = await asyncio.to_thread(
+            world.kubernetes.run, "-n", "default", "auth", "can-i", "get", "secrets", user, *groups
+        )
+        assert done.stdout.strip() == "no"
