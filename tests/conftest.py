@@ -23,7 +23,7 @@ _next_database = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Build Jaeger beside the first tests, if any test needs it; those that do come last, and may wait for the build."""
+    """Build Jaeger beside the first tests, if any test needs it; those that do come last and may wait for it."""
     waiting = [item for item in items if "jaeger" in getattr(item, "fixturenames", ())]
     if not waiting or jaeger_is_built():
         return
