@@ -11,7 +11,7 @@ ACCENT, OTHER, INK = "#0b6bcb", "#9aa5b1", "#1f2933"
 PALETTE = (ACCENT, "#d9480f", "#2b8a3e", "#862e9c", "#e67700", "#c2255c", "#0c8599", "#5c940d", "#495057")
 
 
-def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 12, color: str = INK) -> str:
+def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 12, color: str = INK) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{color}">{escape(words)}</text>'
     )
@@ -20,17 +20,17 @@ def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 
 def _bars(title: str, values: dict[str, list[float]], top: int) -> tuple[list[str], int]:
     medians = {name: statistics.median(rounds) for name, rounds in values.items()}
     longest = max(medians.values())
-    parts = [_text(10, top + 16, title, size=14)]
+    parts = [text(10, top + 16, title, size=14)]
     y = top + 28
     for name, value in sorted(medians.items(), key=lambda item: -item[1]):
         width = (WIDTH - LEFT - 90) * value / longest
         color = ACCENT if name == OURS else OTHER
-        parts.append(_text(LEFT - 8, y + 15, name, anchor="end"))
+        parts.append(text(LEFT - 8, y + 15, name, anchor="end"))
         parts.append(f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{ROW - 5}" fill="{color}"/>')
         low, high = (LEFT + (WIDTH - LEFT - 90) * edge(values[name]) / longest for edge in (min, max))
         middle = y + (ROW - 5) / 2
         parts.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="{INK}"/>')
-        parts.append(_text(max(LEFT + width, high) + 6, y + 14, f"{value:,.0f}"))
+        parts.append(text(max(LEFT + width, high) + 6, y + 14, f"{value:,.0f}"))
         y += ROW
     return parts, y + 20
 
@@ -46,15 +46,15 @@ def _distribution(waits: dict[str, list[float]], top: int) -> tuple[list[str], i
         return LEFT / 2 + min(1.0, place) * (right - LEFT / 2)
 
     bottom = top + 30 + height
-    parts = [_text(10, top + 16, "idle enqueue → start: share of jobs that started within … ms", size=14)]
+    parts = [text(10, top + 16, "idle enqueue → start: share of jobs that started within … ms", size=14)]
     for exponent in range(low, high + 1):
         at = x(10**exponent)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top + 30}" y2="{bottom}" stroke="#e4e7eb"/>')
-        parts.append(_text(at, bottom + 16, f"{10**exponent:g}", anchor="middle"))
+        parts.append(text(at, bottom + 16, f"{10**exponent:g}", anchor="middle"))
     for share in (0, 0.5, 0.9, 1):
         y = bottom - share * height
         parts.append(f'<line x1="{LEFT / 2}" x2="{right}" y1="{y}" y2="{y}" stroke="#e4e7eb"/>')
-        parts.append(_text(LEFT / 2 - 6, y + 4, f"{share:.0%}", anchor="end"))
+        parts.append(text(LEFT / 2 - 6, y + 4, f"{share:.0%}", anchor="end"))
     names = sorted(waits, key=lambda name: (name != OURS, name))
     for number, name in enumerate(names):
         ordered = sorted(waits[name])
@@ -64,7 +64,7 @@ def _distribution(waits: dict[str, list[float]], top: int) -> tuple[list[str], i
         )
         color = PALETTE[number % len(PALETTE)]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(_text(right + 12, top + 44 + 18 * number, name, color=color))
+        parts.append(text(right + 12, top + 44 + 18 * number, name, color=color))
     return parts, bottom + 40
 
 

@@ -243,6 +243,8 @@ NONSENSE = [
     ("settings.email", {"password": "x", "passwordFrom": {"secret": "y"}}, "exclude each other"),
     ("settings.webhook.allowNetworks", ["everything"], "allowNetworks"),
     ("settings.payment.gateway", "paypal", "gateway"),
+    ("prometheusRule.thresholds.availabilityPercent", 100, "availabilityPercent"),
+    ("prometheusRule.selector", "{a='b'}", "selector"),
     ("worker.terminationGracePeriodSeconds", 20, "worker.terminationGracePeriodSeconds must be more"),
 ]
 

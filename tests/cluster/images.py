@@ -28,6 +28,7 @@ IMAGES = {
     "postgres": "docker.io/library/postgres:18",
     "valkey": "docker.io/valkey/valkey:9",
     "traefik": "docker.io/library/traefik:v3.6",
+    "prometheus": "docker.io/prom/prometheus:v2.42.0",
 }
 """Name → reference under which the nodes know the image."""
 
@@ -50,6 +51,7 @@ def archive_of(name: str) -> Path:
         "postgres": lambda: services.postgres(IMAGES["postgres"], python_base()),
         "valkey": lambda: services.valkey(IMAGES["valkey"], python_base()),
         "traefik": lambda: services.traefik(IMAGES["traefik"]),
+        "prometheus": lambda: services.prometheus(IMAGES["prometheus"], python_base()),
     }
     return makers[name]()
 

@@ -14,6 +14,9 @@ from tests.cluster.versions import CHECKOUT, HERE
 SERVICE_USER = 999
 """Of PostgreSQL in the official `postgres`, and of Valkey in the official `valkey`."""
 
+NOBODY = 65534
+"""Of Prometheus in the official image."""
+
 _LOCK = CHECKOUT / "requirements" / "dev.lock"
 _IMAGES = HERE / "images"
 _THIS = Path(__file__)
@@ -108,6 +111,24 @@ def valkey(reference: str, base: Path) -> Path:
 
     key = hash_of(lock, script, _THIS, reference, base.parent.name)
     return cached("image-valkey", key, make) / "valkey.tar"
+
+
+def prometheus(reference: str, base: Path) -> Path:
+    """Prometheus as Debian packages it, with the official image's entry point and user."""
+    package = debian.file_system("prometheus", ["prometheus"], variant="extract")
+
+    def make(partial: Path) -> None:
+        with tarfile.open(package) as content:
+            content.extractall(partial, [content.getmember("./usr/bin/prometheus")], filter="tar")
+        layer = partial / "layer.tar"
+        program = Added("usr/bin/prometheus", partial / "usr/bin/prometheus", 0o755)
+        archive.write_layer(layer, [program], [Added("prometheus", b"", 0o755, NOBODY), Added("tmp", b"", 0o1777)])
+        config = Config(entrypoint=["/bin/prometheus"], user=str(NOBODY), workdir="/prometheus", ports=["9090/tcp"])
+        archive.write_archive(partial / "prometheus.tar", [reference], [base, layer], config)
+        _keep_only(partial, "prometheus.tar")
+
+    key = hash_of(package.parent.name, base.parent.name, reference, _THIS)
+    return cached("image-prometheus", key, make) / "prometheus.tar"
 
 
 def traefik(reference: str) -> Path:

@@ -1,4 +1,5 @@
-"""What stands in the cluster before GoQueue does: namespaces, the receiver with its certificate, names, job types."""
+"""What stands in the cluster before GoQueue does: namespaces, the receiver with its certificate, Prometheus, names, job
+types."""
 
 import json
 import re
@@ -6,6 +7,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.cluster import images
 from tests.cluster.cluster import Cluster
 from tests.e2e.system import NAMES, NAMESPACE, OTHER, PODS, Object, config_map
 
@@ -71,7 +73,9 @@ def prepare(cluster: Cluster) -> None:
             secret("receiver-ca", {"ca.crt": folder / "ca.crt"}),
             into=NAMESPACE,
         )
-    cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(PODS / "receiver.yaml"))
+    cluster.load(images.archive_of("prometheus"))
+    for pods in ("receiver", "prometheus"):
+        cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(PODS / f"{pods}.yaml"))
     point_names(cluster, _HOSTS)
 
 
