@@ -15,6 +15,7 @@ OPERATING: Final = {
     "keys": "goqueue_cli.commands.keys",
     "metrics": "goqueue_cli.commands.metrics",
     "queues": "goqueue_cli.commands.queues",
+    "redis": "goqueue_cli.commands.redis",
     "schedules": "goqueue_cli.commands.schedules",
     "settings": "goqueue_cli.commands.settings",
 }
@@ -83,11 +84,19 @@ def operator() -> None:
 @main.command()
 @click.option("--check", is_flag=True, help="Only say whether the schema is current; exit 1 where it is not.")
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
-def migrate(check: bool, revision: str) -> None:
+@click.option(
+    "--grant-to",
+    "roles",
+    multiple=True,
+    metavar="ROLE",
+    envvar="GOQUEUE_MIGRATE_GRANT_TO",
+    help="Give this role the rights on rows that the processes need, and no others.",
+)
+def migrate(check: bool, revision: str, roles: tuple[str, ...]) -> None:
     """Bring the database schema to this version."""
     from goqueue_cli import processes
 
-    processes.migrate(revision, only_check=check)
+    processes.migrate(revision, only_check=check, grant_to=roles)
 
 
 @main.command()

@@ -2,14 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
 from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
-from goqueue.errors import StaleSchema
+from goqueue.errors import GoQueueError, StaleSchema
 from goqueue.gauges import watch_stores
 from goqueue.instruments import Process
 from goqueue.registry import REGISTRY
@@ -157,7 +157,7 @@ def api() -> None:
     serve()
 
 
-def migrate(revision: str, *, only_check: bool) -> None:
+def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) -> None:
     """`goqueue migrate`.
 
     Raises:
@@ -183,4 +183,19 @@ def migrate(revision: str, *, only_check: bool) -> None:
     except StaleSchema:
         if only_check or revision == "head":
             raise
+    else:
+        for role in grant_to:
+            _grant(conninfo, role)
     log.info("schema is current", revision=schema.head())
+
+
+def _grant(conninfo: str, role: str) -> None:
+    import psycopg
+
+    from goqueue.store import grants
+
+    try:
+        grants.grant(conninfo, role)
+    except psycopg.Error as error:
+        raise GoQueueError(f"cannot grant to {role}: {' '.join(str(error).split())}") from None
+    log.info("rights granted", role=role)

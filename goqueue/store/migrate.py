@@ -76,6 +76,8 @@ async def check(connection: psycopg.AsyncConnection[Any]) -> None:
         row = await cursor.fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
+    except psycopg.errors.InsufficientPrivilege:
+        raise StaleSchema("this role has no rights in the database: run `goqueue migrate --grant-to ROLE`") from None
     current = row[0] if row else None
     if current is None or current in REVISIONS[:-1]:
         raise StaleSchema(f"database schema is at {current or 'nothing'}, needs {head()}: run `goqueue migrate`")

@@ -146,17 +146,24 @@ async def opened(
     database: FreshDatabase, ready_queues: FreshRedis, keyring: Keyring | None = None
 ) -> AsyncIterator[Engine]:
     """An engine on the given stores, both emptied first."""
-    settings = DatabaseSettings(max_retries=0)
-    pool = Database(database.dsn, settings, maximum=8, keyring=keyring)
-    await pool.open(settings)
     redis = RedisSettings(url=SecretStr(ready_queues.url), prefix=ready_queues.prefix)
+    async with connected(database.dsn, redis, keyring) as engine:
+        async with engine.database.connection() as connection:
+            await empty(connection)
+        await engine.broker._redis.flushdb()
+        yield engine
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn: str, redis: RedisSettings, keyring: Keyring | None = None) -> AsyncIterator[Engine]:
+    """An engine on stores as they are."""
+    settings = DatabaseSettings(max_retries=0)
+    pool = Database(dsn, settings, maximum=8, keyring=keyring)
+    await pool.open(settings)
     broker = Broker(redis)
     service = JobService(pool, broker)
     try:
-        async with pool.connection() as connection:
-            await empty(connection)
-        await broker._redis.flushdb()
-        yield Engine(database.dsn, redis, pool, broker, service)
+        yield Engine(dsn, redis, pool, broker, service)
     finally:
         await service.close()
         await broker.close()

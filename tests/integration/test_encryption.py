@@ -381,6 +381,7 @@ async def test_a_worker_logs_no_more_of_an_error_than_its_class(
     assert [one["error"] for one in told if one.get("job_id") == job_id] == ["ValueError"]
 
 
+@pytest.mark.timeout(180)
 async def test_the_command_makes_keys_counts_by_key_and_rotates(goqueue: Console, tmp_path: Path) -> None:
     key = (await goqueue("encryption", "generate")).out.strip()
     other = (await goqueue("encryption", "generate")).out.strip()
