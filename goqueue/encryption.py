@@ -1,7 +1,7 @@
 """Encryption of what jobs hold while it is stored: payloads, results, errors, log lines (docs/security.md).
 
 Envelope encryption. Each process draws a data key, seals with it for a while, and stores it beside every value, itself
-sealed with a master key of the settings (docs/decisions/0006-encryption.md has the reasons and the figures). A value is
+sealed with a master key of the settings (docs/decisions/0008-encryption.md has the reasons and the figures). A value is
 bound to its place, e.g. to the payload of job 17: put anywhere else it cannot be opened.
 
 A sealed value is a small JSON object, so it fits the columns as they are and rows sealed and unsealed may stand side by

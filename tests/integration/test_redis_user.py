@@ -15,6 +15,7 @@ from goqueue import JobContext
 from goqueue.broker import acl
 from goqueue.job import NewJob, ReadyJob
 from goqueue.settings import RedisSettings
+from goqueue_api.throttle import RedisCounter
 from goqueue_cli.embedded import EmbeddedValkey
 from tests.integration.console import Console
 from tests.integration.engine import QUEUES, Anything, Engine, connected, empty, eventually
@@ -76,6 +77,8 @@ async def work(engine: Engine) -> None:
     await service.close()
     await service.cancel(unserved)
     assert await broker.noted(0)
+    counter = RedisCounter(broker._redis, PREFIX)
+    assert [await counter.add("caller", 2, 60), await counter.add("caller", 1, 60)] == [2, 3]
     async with engine.worker(), engine.scheduler(reconcile_seconds=0.2):
         await asyncio.wait_for(ran.wait(), 10)
         held = await engine.enqueue("hold")
@@ -106,7 +109,6 @@ async def test_all_of_the_work_goes_with_the_user_and_needs_every_command_on_the
     assert before
     assert used - set(acl.COMMANDS) == set()
     optional = {"select", "client|setinfo", "unsubscribe", "client|unblock"}  # as the client and the moment have it
-    optional |= {"evalsha", "script|load", "incrby", "expire"}  # the API's, which has no part in this work
     assert set(acl.COMMANDS) - used <= optional
     denied = await admin.execute_command("ACL", "LOG")
     assert denied == []

@@ -44,7 +44,9 @@ class Authority:
         folder.mkdir()
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
-        builder = _builder(name, name, key).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = _builder(name, name, key).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         certificate = builder.add_extension(own, critical=False).sign(key, hashes.SHA256())
         (folder / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
