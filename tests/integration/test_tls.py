@@ -44,9 +44,11 @@ class Authority:
         folder.mkdir()
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
-        builder = _builder(name, name, key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
+        others = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+        unused = dict.fromkeys((*others, "crl_sign", "encipher_only", "decipher_only"), False)
+        builder = _builder(name, name, key)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, **unused), critical=True)
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         certificate = builder.add_extension(own, critical=False).sign(key, hashes.SHA256())
         (folder / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
