@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel
 
 from goqueue import encryption, settings
+from goqueue.access import TENANT
 from goqueue.broker import Broker
 from goqueue.errors import InvalidInput, StoreUnavailable
 from goqueue.job import Job, NewJob, Source
@@ -41,6 +42,7 @@ class Options(TypedDict, total=False):
     available_at: datetime
     timeout: float
     unique_key: str
+    tenant: str
 
 
 def build(
@@ -55,8 +57,11 @@ def build(
     found = registry.get(name)
     if found is None:
         raise InvalidInput("invalid job type", {"provided": name, "allowed": registry.names()})
-    raw = {"queue": found.queue, **options, "type": name, "payload": _as_json(payload)}
-    return accept(raw, registry, _known_queues() if queues is None else queues, source=Source.LIBRARY)
+    raw: dict[str, Any] = {"queue": found.queue, **options, "type": name, "payload": _as_json(payload)}
+    tenant = raw.pop("tenant", None)
+    if tenant is not None and not (isinstance(tenant, str) and TENANT.fullmatch(tenant)):
+        raise InvalidInput("validation failed", {"tenant": "lower case letters, digits, '-', '_' and '.'"})
+    return accept(raw, registry, _known_queues() if queues is None else queues, source=Source.LIBRARY, tenant=tenant)
 
 
 def build_many(

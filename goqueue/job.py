@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from goqueue.access import Reach
 from goqueue.lifecycle import JobStatus
 
 MAX_ID: Final = 2**63 - 1
@@ -36,8 +37,9 @@ class NewJob:
     """An order for one job, already validated. Built by `goqueue.service`, inserted by `goqueue.store`.
 
     `available_at` None means now by PostgreSQL's clock. `timeout` is in seconds, None for the type's default.
-    `unique_key`: while a job with this key is not final, no second one is made. `source_key`: at most one job
-    ever carries it (the CR's uid, or a schedule's tick). `dispatch` True leaves the push to the dispatcher.
+    `tenant` None is the default tenant. `unique_key`: while a job of the tenant with this key is not final, no second
+    one is made. `source_key`: at most one job ever carries it (the CR's uid, or a schedule's tick). `dispatch` True
+    leaves the push to the dispatcher.
     """
 
     queue: str
@@ -51,6 +53,15 @@ class NewJob:
     source: Source = Source.API
     source_key: str | None = None
     trace_context: str | None = None
+    tenant: str | None = None
+
+    @property
+    def active_key(self) -> str | None:
+        """The unique key as it stands in the index, where those of all tenants meet: it starts with the tenant's name.
+
+        Keys hold no control characters, so no key of one tenant is one of another.
+        """
+        return self.unique_key if self.tenant is None or not self.unique_key else f"{self.tenant}\x1f{self.unique_key}"
 
     def for_each(self, payloads: Iterable[dict[str, Any]]) -> "list[NewJob]":
         """The same order with each of these payloads."""
@@ -67,6 +78,7 @@ class NewJob:
                 self.source,
                 self.source_key,
                 self.trace_context,
+                self.tenant,
             )
             for payload in payloads
         ]
@@ -111,6 +123,7 @@ class Job:
     cancel_requested_at: datetime | None
     progress: float | None
     trace_context: str | None
+    tenant: str | None
 
 
 @dataclass(slots=True)
@@ -183,6 +196,8 @@ class JobFilter:
     after: int | None = None
     newest_first: bool = False
     limit: int = 100
+    reach: Reach | None = None
+    """Only jobs within it; None: those of all tenants."""
 
 
 @dataclass(slots=True)

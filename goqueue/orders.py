@@ -63,6 +63,7 @@ def accept(
     source_key: str | None = None,
     trace_context: str | None = None,
     unique_key: str | None = None,
+    tenant: str | None = None,
 ) -> NewJob:
     """Turn a decoded request body into an order, or say what is wrong with it.
 
@@ -80,11 +81,16 @@ def accept(
         raise InvalidInput("validation failed", field_errors(error)) from None
     kind = _kind_of(order, registry, queues)
     kind.validate(order.payload)
-    return _job(order, kind.name, source, source_key, trace_context, unique_key)
+    return _job(order, kind.name, source, source_key, trace_context, tenant, unique_key)
 
 
 def accept_all(
-    raw: Sequence[Any], registry: Registry, queues: Collection[str], *, trace_context: str | None = None
+    raw: Sequence[Any],
+    registry: Registry,
+    queues: Collection[str],
+    *,
+    trace_context: str | None = None,
+    tenant: str | None = None,
 ) -> list[NewJob] | None:
     """What `accept` makes of each, or None where it would refuse one; takes half the time."""
     try:
@@ -98,7 +104,10 @@ def accept_all(
     by_name = {kind.name: kind for kind in kinds}
     if not all(by_name[name].accepts_all(some) for name, some in payloads.items()):
         return None
-    return [_job(order, kind.name, Source.API, None, trace_context) for kind, order in zip(kinds, orders, strict=True)]
+    return [
+        _job(order, kind.name, Source.API, None, trace_context, tenant)
+        for kind, order in zip(kinds, orders, strict=True)
+    ]
 
 
 def _kind_of(order: Order, registry: Registry, queues: Collection[str]) -> JobType:
@@ -119,6 +128,7 @@ def _job(
     source: Source,
     source_key: str | None,
     trace_context: str | None,
+    tenant: str | None,
     unique_key: str | None = None,
 ) -> NewJob:
     return NewJob(
@@ -133,4 +143,5 @@ def _job(
         source,
         source_key,
         trace_context,
+        tenant,
     )

@@ -5,20 +5,23 @@ commit and is nobody's promise: if it fails or the process dies before it, the d
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from goqueue import metrics, tracing
+from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
-from goqueue.store import enqueue, jobs, queues
-from goqueue.store.connect import Database
+from goqueue.store import audit, enqueue, jobs, queues
+from goqueue.store.audit import Action
+from goqueue.store.connect import Connection, Database
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
@@ -127,13 +130,16 @@ class JobService:
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
-    async def get(self, job_id: int) -> Job:
+    async def get(self, job_id: int, reach: Reach | None = None) -> Job:
         """The job.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or not within reach (None: everything is).
         """
-        return await self._lookups.ask(job_id)
+        job = await self._lookups.ask(job_id)
+        if reach is not None and not reach.covers(job.tenant, job.queue, job.type):
+            raise NotFound("job not found")
+        return job
 
     async def _look_up(self, ids: list[int]) -> Sequence[Job | Exception]:
         async with self.database.connection() as connection:
@@ -145,14 +151,32 @@ class JobService:
         async with self.database.connection() as connection:
             return await jobs.find(connection, wanted, self.database.keyring)
 
-    async def set_status(self, job_id: int, status: JobStatus) -> None:
+    @contextlib.asynccontextmanager
+    async def _act(self, job_id: int, actor: Actor | None, action: Action | None) -> AsyncIterator[Connection]:
+        """A connection on which an actor does something to a job; it is written down in the same transaction.
+
+        Raises:
+            NotFound: there is no such job, or not within the actor's reach.
+        """
+        async with self.database.connection() as connection:
+            if actor is None:
+                yield connection
+                return
+            async with connection.transaction():
+                tenant = await _place(connection, job_id, actor.reach)
+                yield connection
+                if action is not None:
+                    await audit.record(connection, actor, action, job_id, tenant=tenant)
+
+    async def set_status(self, job_id: int, status: JobStatus, actor: Actor | None = None) -> None:
         """Move a job by hand, as the state machine allows.
 
         Raises:
             NotFound: there is no such job.
             Conflict: its state forbids the move.
         """
-        async with self.database.connection() as connection:
+        action = Action.JOB_CANCELLED if status is JobStatus.CANCELLED else None
+        async with self._act(job_id, actor, action) as connection:
             queue = await jobs.set_status(connection, job_id, status)
             if queue is None:
                 now = _found(await jobs.status_of(connection, job_id))
@@ -161,24 +185,24 @@ class JobService:
             return  # the dispatcher pushes it
         await self._try(self.broker.remove(queue, job_id))
 
-    async def increment_attempts(self, job_id: int) -> None:
+    async def increment_attempts(self, job_id: int, actor: Actor | None = None) -> None:
         """attempts + 1, atomically; NotFound where there is no such job."""
-        async with self.database.connection() as connection:
+        async with self._act(job_id, actor, None) as connection:
             _found(await jobs.increment_attempts(connection, job_id) or None)
 
-    async def save_result(self, job_id: int, result: str | None, error: str | None) -> None:
+    async def save_result(self, job_id: int, result: str | None, error: str | None, actor: Actor | None = None) -> None:
         """Store a result (JSON text) and an error; NotFound where there is no such job."""
-        async with self.database.connection() as connection:
+        async with self._act(job_id, actor, None) as connection:
             _found(await jobs.save_result(connection, job_id, result, error, self.database.keyring) or None)
 
-    async def cancel(self, job_id: int) -> JobStatus:
+    async def cancel(self, job_id: int, actor: Actor | None = None) -> JobStatus:
         """Cancel an open job: at once if it waits; a running one is asked to stop (status still `processing`).
 
         Raises:
             NotFound: there is no such job.
             Conflict: it is final already.
         """
-        async with self.database.connection() as connection:
+        async with self._act(job_id, actor, Action.JOB_CANCELLED) as connection:
             done = await jobs.cancel(connection, job_id)
             if done is None:
                 now = _found(await jobs.status_of(connection, job_id))
@@ -191,14 +215,14 @@ class JobService:
             await self._try(self.broker.tell(f"cancel {job_id}"))
         return status
 
-    async def retry(self, job_id: int) -> None:
+    async def retry(self, job_id: int, actor: Actor | None = None) -> None:
         """Give a failed or cancelled job a fresh set of attempts, at once.
 
         Raises:
             NotFound: there is no such job.
             Conflict: it is in another state.
         """
-        async with self.database.connection() as connection:
+        async with self._act(job_id, actor, Action.JOB_RETRIED) as connection:
             ready = await jobs.retry(connection, job_id)
             if ready is None:
                 now = _found(await jobs.status_of(connection, job_id))
@@ -206,23 +230,23 @@ class JobService:
         self._push_soon([ready])
         metrics.RETRIED_BY_HAND.inc()
 
-    async def history(self, job_id: int) -> tuple[list[Attempt], list[dict[str, Any]]]:
+    async def history(self, job_id: int, reach: Reach | None = None) -> tuple[list[Attempt], list[dict[str, Any]]]:
         """The finished attempts of a job and its handler's log lines; NotFound where there is no such job."""
         async with self.database.connection() as connection:
-            _found(await jobs.status_of(connection, job_id))
+            await _place(connection, job_id, reach)
             keyring = self.database.keyring
             ended = await jobs.attempts_of(connection, job_id, keyring)
             return ended, await jobs.logs_of(connection, job_id, keyring=keyring)
 
-    async def logs(self, job_id: int, after: int, limit: int) -> list[dict[str, Any]]:
+    async def logs(self, job_id: int, after: int, limit: int, reach: Reach | None = None) -> list[dict[str, Any]]:
         """One page of the lines that the job's handler logged; NotFound where there is no such job."""
         async with self.database.connection() as connection:
-            _found(await jobs.status_of(connection, job_id))
+            await _place(connection, job_id, reach)
             return await jobs.logs_of(connection, job_id, after, limit, self.database.keyring)
 
-    async def delete(self, job_id: int) -> None:
+    async def delete(self, job_id: int, actor: Actor | None = None) -> None:
         """Hide a job; an open one is cancelled first. NotFound where there is none."""
-        async with self.database.connection() as connection, connection.transaction():
+        async with self._act(job_id, actor, Action.JOB_DELETED) as connection, connection.transaction():
             done = await jobs.cancel(connection, job_id)
             _found(await jobs.soft_delete(connection, job_id) or None)
         if done is not None:
@@ -232,16 +256,20 @@ class JobService:
         elif done is not None:
             await self._try(self.broker.tell(f"cancel {job_id}"))
 
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, actor: Actor | None = None) -> None:
         """Let no worker fetch from the queue."""
-        async with self.database.connection() as connection:
+        async with self.database.connection() as connection, connection.transaction():
             await queues.pause(connection, queue)
+            if actor is not None:
+                await audit.record(connection, actor, Action.QUEUE_PAUSED, queue)
         await self._try(self.broker.tell("pause"))
 
-    async def resume(self, queue: str) -> None:
+    async def resume(self, queue: str, actor: Actor | None = None) -> None:
         """Let workers fetch from it again."""
-        async with self.database.connection() as connection:
+        async with self.database.connection() as connection, connection.transaction():
             await queues.resume(connection, queue)
+            if actor is not None:
+                await audit.record(connection, actor, Action.QUEUE_RESUMED, queue)
         await self._try(self.broker.tell("resume"))
 
     async def _try(self, sending: Any) -> None:
@@ -267,6 +295,18 @@ def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> No
             kinds[labels] = kinds.get(labels, 0) + 1
     for labels, count in kinds.items():
         metrics.ENQUEUED.inc(count, *labels)
+
+
+async def _place(connection: Connection, job_id: int, reach: Reach | None) -> str | None:
+    """The tenant of a job that is within reach. The place of a job never changes, so what follows may rely on it.
+
+    Raises:
+        NotFound: there is no such job, or not within reach: nobody can tell which.
+    """
+    place = await jobs.place_of(connection, job_id)
+    if place is None or (reach is not None and not reach.covers(*place)):
+        raise NotFound("job not found")
+    return place[0]
 
 
 def _found(value: T | None) -> T:

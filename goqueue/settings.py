@@ -354,6 +354,7 @@ class SchedulerSettings(_Group):
     leader_seconds: Seconds = Field(6.0, description="A leader silent for this long is replaced.")
     keep_completed: Seconds = Field(7 * 86400.0, description="Age at which completed jobs are deleted.")
     keep_failed: Seconds = Field(30 * 86400.0, description="The same for failed and cancelled jobs.")
+    keep_audit: Seconds = Field(365 * 86400.0, description="Age at which entries of the audit log are deleted.")
     cron_catch_up: Seconds = Field(
         3600.0, description="After an outage a missed tick still fires, once, if it is younger than this."
     )

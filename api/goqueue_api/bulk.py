@@ -13,7 +13,7 @@ from goqueue.jsontext import decode
 from goqueue.orders import Order, accept, accept_all
 from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response
-from goqueue_api.context import Context, context
+from goqueue_api.context import Context, caller, context
 from goqueue_api.errors import documented
 from goqueue_api.middleware import traceparent
 from goqueue_api.routing import Direct
@@ -47,7 +47,10 @@ async def create_many(request: Request) -> Response:
     parts = context(request)
     # In a thread: other requests need not wait until megabytes are parsed.
     raw = await asyncio.to_thread(decode_many, await request.body(), request.headers.get("content-type", ""))
-    orders = await _accept_all(raw, parts, traceparent(request.scope))
+    orders = await _accept_all(raw, parts, traceparent(request.scope), caller(request).tenant)
+    who = caller(request)
+    for order in orders:
+        who.check_use(order.queue, order.type)
     made = await parts.service.enqueue_many(orders)
     return json_response({"ids": [one.id for one in made], "created": sum(one.created for one in made)}, 201)
 
@@ -81,18 +84,18 @@ def _lines(body: bytes) -> list[Any]:
     return raw
 
 
-async def _accept_all(raw: list[Any], parts: Context, trace_context: str | None) -> list[NewJob]:
+async def _accept_all(raw: list[Any], parts: Context, trace_context: str | None, tenant: str | None) -> list[NewJob]:
     orders: list[NewJob] = []
     wrong: dict[str, Any] = {}
     for first in range(0, len(raw), TURN):
         await asyncio.sleep(0)
         turn = raw[first : first + TURN]
-        if accepted := accept_all(turn, parts.registry, parts.queues, trace_context=trace_context):
+        if accepted := accept_all(turn, parts.registry, parts.queues, trace_context=trace_context, tenant=tenant):
             orders += accepted
             continue
         for index, one in enumerate(turn, start=first):
             try:
-                orders.append(accept(one, parts.registry, parts.queues, trace_context=trace_context))
+                orders.append(accept(one, parts.registry, parts.queues, trace_context=trace_context, tenant=tenant))
             except InvalidInput as error:
                 wrong[str(index)] = error.as_dict()
                 if len(wrong) == MAX_NAMED:

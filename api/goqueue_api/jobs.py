@@ -15,7 +15,7 @@ from goqueue.lifecycle import JobStatus
 from goqueue.orders import Order, accept
 from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response, read, read_json
-from goqueue_api.context import context, job_id
+from goqueue_api.context import actor, caller, context, job_id
 from goqueue_api.errors import documented, error_response
 from goqueue_api.middleware import traceparent
 from goqueue_api.routing import Direct
@@ -82,17 +82,19 @@ def idempotency_key(request: Request) -> str | None:
 @needs(Scope.JOBS_WRITE)
 async def create(request: Request) -> Response:
     """Accept a job. The same `Idempotency-Key` header (or `unique_key`) gives the same job until it ends."""
-    parts = context(request)
+    parts, who = context(request), caller(request)
     order = accept(
         await read_json(request),
         parts.registry,
         parts.queues,
         unique_key=idempotency_key(request),
         trace_context=traceparent(request.scope),
+        tenant=who.tenant,
     )
+    who.check_use(order.queue, order.type)
     try:
         made = await parts.service.enqueue(order)
-        standing = None if made.created else await parts.service.get(made.id)
+        standing = None if made.created else await parts.service.get(made.id, who.reach)
     except (StoreRefused, StoreTimeout, Conflict):
         raise
     except NotFound:
@@ -107,7 +109,7 @@ async def create(request: Request) -> Response:
 @needs(Scope.JOBS_READ)
 async def get(request: Request, id: str) -> Response:
     """One job."""
-    return json_response(job_view(await context(request).service.get(job_id(id))))
+    return json_response(job_view(await context(request).service.get(job_id(id), caller(request).reach)))
 
 
 @router.put(
@@ -118,7 +120,7 @@ async def set_status(request: Request, id: str) -> Response:
     """Move a job by hand, as far as the state machine allows. For workers outside GoQueue."""
     number = job_id(id)
     change = await read(request, StatusChange)
-    await context(request).service.set_status(number, change.status)
+    await context(request).service.set_status(number, change.status, actor(request))
     return Response(status_code=204)
 
 
@@ -126,7 +128,7 @@ async def set_status(request: Request, id: str) -> Response:
 @needs(Scope.JOBS_WRITE)
 async def increment(request: Request, id: str) -> Response:
     """attempts + 1, atomically."""
-    await context(request).service.increment_attempts(job_id(id))
+    await context(request).service.increment_attempts(job_id(id), actor(request))
     return Response(status_code=204)
 
 
@@ -137,7 +139,7 @@ async def save(request: Request, id: str) -> Response:
     number = job_id(id)
     outcome = await read(request, Outcome)
     result = None if outcome.result is None else orjson.dumps(outcome.result).decode()
-    await context(request).service.save_result(number, result, outcome.error or None)
+    await context(request).service.save_result(number, result, outcome.error or None, actor(request))
     return Response(status_code=204)
 
 
@@ -149,7 +151,7 @@ async def save(request: Request, id: str) -> Response:
 @needs(Scope.JOBS_WRITE)
 async def cancel(request: Request, id: str) -> Response:
     """Cancel a job: at once if it waits; a running one is asked to stop and ends within about a second."""
-    status = await context(request).service.cancel(job_id(id))
+    status = await context(request).service.cancel(job_id(id), actor(request))
     return json_response({"status": status.value}, 200 if status is JobStatus.CANCELLED else 202)
 
 
@@ -158,7 +160,7 @@ async def cancel(request: Request, id: str) -> Response:
 async def retry(request: Request, id: str) -> Response:
     """Give a failed or cancelled job a fresh set of attempts, at once."""
     number = job_id(id)
-    await context(request).service.retry(number)
+    await context(request).service.retry(number, actor(request))
     return json_response(job_view(await context(request).service.get(number)))
 
 
@@ -166,7 +168,7 @@ async def retry(request: Request, id: str) -> Response:
 @needs(Scope.JOBS_WRITE)
 async def delete(request: Request, id: str) -> Response:
     """Hide a job; an open one is cancelled first. Retention removes it for good."""
-    await context(request).service.delete(job_id(id))
+    await context(request).service.delete(job_id(id), actor(request))
     return Response(status_code=204)
 
 
@@ -174,5 +176,5 @@ async def delete(request: Request, id: str) -> Response:
 @needs(Scope.JOBS_READ)
 async def attempts(request: Request, id: str) -> Response:
     """The finished attempts of a job with their errors, and the lines its handler logged."""
-    ended, lines = await context(request).service.history(job_id(id))
+    ended, lines = await context(request).service.history(job_id(id), caller(request).reach)
     return json_response({"attempts": ended, "logs": lines})

@@ -12,7 +12,7 @@ from goqueue.job import MAX_ID, JobFilter
 from goqueue.lifecycle import JobStatus
 from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
-from goqueue_api.context import context, job_id
+from goqueue_api.context import caller, context, job_id
 from goqueue_api.errors import documented
 from goqueue_api.routing import Guarded
 from goqueue_api.views import JobView, LogLine, job_view
@@ -58,7 +58,9 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
     """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
     if not query.queue:
         raise InvalidInput("queue parameter is required")
-    found = await context(request).service.find(JobFilter(**query.model_dump()))
+    who = caller(request)
+    who.check_use(query.queue, query.type)
+    found = await context(request).service.find(JobFilter(**query.model_dump(), reach=who.reach))
     return json_response([job_view(job) for job in found])
 
 
@@ -66,4 +68,6 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
 @needs(Scope.JOBS_READ)
 async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
     """What the job's handler logged, oldest first."""
-    return json_response(await context(request).service.logs(job_id(id), query.after, query.limit))
+    return json_response(
+        await context(request).service.logs(job_id(id), query.after, query.limit, caller(request).reach)
+    )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from goqueue.access import Reach
 from goqueue.errors import BrokerUnavailable
 from goqueue.service import JobService, promptly
 from goqueue.store import dispatch
@@ -11,8 +12,17 @@ from goqueue.store import queues as store
 from goqueue_api.rates import Rate, Rates
 
 
-async def overview(service: JobService, names: Sequence[str], rates: Rates) -> dict[str, Any]:
-    """A `QueuesView` as a dictionary."""
+async def overview(
+    service: JobService, names: Sequence[str], rates: Rates, reach: Reach | None = None
+) -> dict[str, Any]:
+    """A `QueuesView` as a dictionary; only of what is within reach.
+
+    Redis and the rates know no tenants. Where there are any, PostgreSQL counts what the caller may know of.
+    """
+    if reach is not None and reach.queues is not None:
+        names = [name for name in names if name in reach.queues]
+    if reach is not None and await _is_part(service, reach):
+        return await _part(service, names, reach)
     async with service.database.connection() as connection:
         paused = await store.paused(connection)
         workers = await dispatch.workers(connection)
@@ -34,6 +44,35 @@ async def overview(service: JobService, names: Sequence[str], rates: Rates) -> d
             }
         )
     return {"queues": shown, "degraded": degraded}
+
+
+async def _is_part(service: JobService, reach: Reach) -> bool:
+    """Whether there may be jobs in the queues that are not within reach."""
+    if reach.tenant is not None or reach.types is not None:
+        return True
+    async with service.database.connection() as connection:
+        return await store.tenants_exist(connection)
+
+
+async def _part(service: JobService, names: Sequence[str], reach: Reach) -> dict[str, Any]:
+    async with service.database.connection() as connection:
+        paused = await store.paused(connection)
+        counts = {count.queue: count for count in await store.open_counts_within(connection, reach)}
+    shown = []
+    for name in names:
+        count = counts.get(name)
+        shown.append(
+            {
+                "name": name,
+                "paused": name in paused,
+                "depth": count.ready if count else 0,
+                "oldest_seconds": count.oldest_seconds if count else None,
+                "in_flight": count.processing if count else 0,
+                "arrived_per_second": None,
+                "finished_per_second": None,
+            }
+        )
+    return {"queues": shown, "degraded": False}
 
 
 async def _waiting(service: JobService, names: Sequence[str]) -> tuple[dict[str, tuple[int, float | None]], bool]:

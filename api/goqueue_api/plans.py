@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from goqueue import cron
+from goqueue.access import Reach
+from goqueue.builtin import TYPE_OF_QUEUE
 from goqueue.errors import InvalidInput
+from goqueue.job import NewJob
 from goqueue.orders import accept
 from goqueue.registry import Registry
 from goqueue.store.schedules import Schedule
@@ -42,8 +45,8 @@ def schedule_name(text: str) -> str:
         raise InvalidInput("validation failed", {"name": "lower case letters, digits, '-', '_' and '.'"}) from None
 
 
-def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str]) -> datetime:
-    """When a schedule put now fires first.
+def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str]) -> tuple[datetime, NewJob]:
+    """When a schedule put now fires first, and the job that it makes then.
 
     Raises:
         InvalidInput: it never does, or the job that it is to make would be refused.
@@ -52,11 +55,17 @@ def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str])
     if "available_at" in wanted.job:
         raise InvalidInput("validation failed", {"job.available_at": "the schedule itself says when"})
     try:
-        accept(wanted.job, registry, queues)
+        job = accept(wanted.job, registry, queues)
     except InvalidInput as error:
         fields = {f"job.{name}": what for name, what in error.fields.items()} or {"job": error.message}
         raise InvalidInput(error.message, fields) from None
-    return tick
+    return tick, job
+
+
+def is_within(schedule: Schedule, reach: Reach) -> bool:
+    """Whether the jobs that a schedule makes are within reach."""
+    queue = str(schedule.job["queue"])
+    return reach.covers(schedule.tenant, queue, schedule.job.get("type") or TYPE_OF_QUEUE.get(queue, ""))
 
 
 def schedule_view(schedule: Schedule) -> dict[str, Any]:
@@ -68,6 +77,7 @@ def schedule_view(schedule: Schedule) -> dict[str, Any]:
         "time_zone": schedule.time_zone,
         "job": schedule.job,
         "enabled": schedule.enabled,
+        "tenant": schedule.tenant,
         "last_tick": schedule.last_tick,
         "last_job_id": schedule.last_job_id,
         "next_ticks": list(following) if schedule.enabled else [],

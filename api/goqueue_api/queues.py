@@ -4,9 +4,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from goqueue.access import Scope
+from goqueue.errors import Forbidden
 from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
-from goqueue_api.context import context, known_queue
+from goqueue_api.context import actor, caller, context, known_queue
 from goqueue_api.errors import documented
 from goqueue_api.overview import overview
 from goqueue_api.routing import Direct
@@ -20,15 +21,14 @@ router = APIRouter(tags=["queues"], route_class=Direct)
 async def show(request: Request) -> Response:
     """Every queue as it is now."""
     parts = context(request)
-    return json_response(await overview(parts.service, parts.queues, parts.rates))
+    return json_response(await overview(parts.service, parts.queues, parts.rates, caller(request).reach))
 
 
 @router.post("/queues/{name}/pause", status_code=204, responses=documented(400))
 @needs(Scope.QUEUES_MANAGE)
 async def pause(request: Request, name: str) -> Response:
     """Let no worker fetch from the queue; running jobs go on, new ones are accepted."""
-    parts = context(request)
-    await parts.service.pause(known_queue(name, parts.queues))
+    await context(request).service.pause(_managed(request, name), actor(request))
     return Response(status_code=204)
 
 
@@ -36,6 +36,15 @@ async def pause(request: Request, name: str) -> Response:
 @needs(Scope.QUEUES_MANAGE)
 async def resume(request: Request, name: str) -> Response:
     """Let workers fetch from the queue again."""
-    parts = context(request)
-    await parts.service.resume(known_queue(name, parts.queues))
+    await context(request).service.resume(_managed(request, name), actor(request))
     return Response(status_code=204)
+
+
+def _managed(request: Request, name: str) -> str:
+    """A queue that the caller may pause. All tenants share them: a tenant pauses only those that its key names."""
+    queue = known_queue(name, context(request).queues)
+    who = caller(request)
+    who.check_use(queue)
+    if who.tenant is not None and who.queues is None:
+        raise Forbidden("forbidden", {"queue": queue})
+    return queue

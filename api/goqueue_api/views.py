@@ -33,6 +33,7 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     unique_key: str | None
+    tenant: str | None
     source: str
     progress: float | None
     cancel_requested: bool
@@ -107,6 +108,7 @@ class ScheduleView(BaseModel):
     time_zone: str
     job: dict[str, Any]
     enabled: bool
+    tenant: str | None
     last_tick: datetime | None
     last_job_id: int | None
     next_ticks: list[datetime]
@@ -151,6 +153,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "unique_key": job.unique_key,
+        "tenant": job.tenant,
         "source": job.source,
         "progress": job.progress,
         "cancel_requested": job.cancel_requested_at is not None,
@@ -178,6 +181,7 @@ def created_view(order: NewJob, made: Enqueued) -> dict[str, Any]:
         "started_at": None,
         "finished_at": None,
         "unique_key": order.unique_key,
+        "tenant": order.tenant,
         "source": order.source.value,
         "progress": None,
         "cancel_requested": False,

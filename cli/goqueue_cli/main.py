@@ -9,6 +9,7 @@ import click
 from goqueue.errors import GoQueueError
 
 OPERATING: Final = {
+    "audit": "goqueue_cli.commands.audit",
     "encryption": "goqueue_cli.commands.encryption",
     "enqueue": "goqueue_cli.commands.jobs",
     "jobs": "goqueue_cli.commands.jobs",

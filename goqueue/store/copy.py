@@ -38,7 +38,9 @@ _start_row = Struct(">hiq").pack
 """Number of columns, length of the id, id."""
 _start_json = Struct(">iB").pack
 """Length of what follows, version of jsonb's format."""
-_shape_of = attrgetter("queue", "type", "max_retries", "priority", "available_at", "timeout", "source", "trace_context")
+_shape_of = attrgetter(
+    "queue", "type", "max_retries", "priority", "available_at", "timeout", "source", "trace_context", "tenant"
+)
 """All that a job says about itself beside its payload (jobs with keys are not copied)."""
 
 
@@ -86,7 +88,7 @@ def _blocks(
         payload = orjson.dumps(job.payload)
         if keyring is not None:
             payload = keyring.seal(payload_of(id), payload)
-        block += _start_row(11, 8, id) + fields + _start_json(len(payload) + 1, 1) + payload
+        block += _start_row(12, 8, id) + fields + _start_json(len(payload) + 1, 1) + payload
         enqueued.append(Enqueued(id, True, now, available_at))
         if score is not None:
             ready.append(ReadyJob(id, job.queue, score))
@@ -105,6 +107,7 @@ def _encode(
     timeout: float | None,
     source: str,
     trace_context: str | None,
+    tenant: str | None,
     *,
     now: datetime,
 ) -> tuple[bytes, datetime, float | None]:
@@ -121,6 +124,7 @@ def _encode(
         None if timeout is None else _real(timeout),
         source.encode(),
         None if trace_context is None else trace_context.encode(),
+        None if tenant is None else tenant.encode(),
     )
     encoded = b"".join(_NULL if field is None else pack(">i", len(field)) + field for field in fields)
     return encoded, due, None if later else ready_score(priority, int(due.timestamp() * 1000))

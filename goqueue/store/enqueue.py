@@ -26,6 +26,7 @@ def columns(jobs: Sequence[NewJob], owed: bool, payloads: list[str] | None = Non
         [job.source.value for job in jobs],
         [job.source_key for job in jobs],
         [job.trace_context for job in jobs],
+        [job.tenant for job in jobs],
         [owed] * len(jobs),
     ]
 
@@ -41,6 +42,7 @@ def _row(job: NewJob) -> dict[str, Any]:
         "timeout": job.timeout,
         "source": job.source.value,
         "trace": job.trace_context,
+        "tenant": job.tenant,
     }
 
 
@@ -115,7 +117,7 @@ async def _insert_keyed(
         made = {(active or source): row for *row, active, source in rows}
         for index in left:
             job = jobs[index]
-            row = made.pop(job.unique_key or job.source_key, None)
+            row = made.pop(job.active_key or job.source_key, None)
             if row is not None:
                 result[index] = Enqueued(row[0], True, row[1], row[2])
                 if row[3]:
@@ -134,7 +136,7 @@ async def _find(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enq
         connection,
         sql.FIND_KEYED,
         [
-            [job.unique_key for job in jobs if job.unique_key],
+            [job.active_key for job in jobs if job.unique_key],
             [job.source_key for job in jobs if job.source_key],
         ],
     )
@@ -142,7 +144,7 @@ async def _find(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enq
     by_source = {source: id for id, _, source in rows if source}
     found = {}
     for at, job in enumerate(jobs):
-        id = by_source.get(job.source_key) or by_active.get(job.unique_key)
+        id = by_source.get(job.source_key) or by_active.get(job.active_key)
         if id is not None:
             found[at] = Enqueued(id, False)
     return found

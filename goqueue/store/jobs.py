@@ -46,6 +46,15 @@ async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | Non
         where.append(compose.SQL(condition))
         values.append(value)
 
+    reach = wanted.reach
+    if reach is not None and reach.tenant is None:
+        where.append(compose.SQL("tenant IS NULL"))
+    elif reach is not None:
+        add("tenant = %s", reach.tenant)
+    if reach is not None and reach.queues is not None:
+        add("queue = ANY(%s)", sorted(reach.queues))
+    if reach is not None and reach.types is not None:
+        add("type = ANY(%s)", sorted(reach.types))
     if wanted.queue is not None:
         add("queue = %s", wanted.queue)
     if wanted.type is not None:
@@ -70,6 +79,12 @@ async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | Non
     )
     cursor = await connection.execute(query, values, prepare=False)
     return [_revealed(_job(row), keyring) for row in await cursor.fetchall()]
+
+
+async def place_of(connection: Connection, job_id: int) -> tuple[str | None, str, str] | None:
+    """The job's tenant, queue and type, which never change; None where there is no such job."""
+    rows = await fetch_all(connection, sql.PLACE_OF, (job_id,))
+    return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
 
 async def status_of(connection: Connection, job_id: int) -> JobStatus | None:

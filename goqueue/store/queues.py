@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
+from goqueue.access import Reach
 from goqueue.store import sql
 from goqueue.store.connect import Connection, fetch_all
 
@@ -39,6 +40,19 @@ async def open_counts(connection: Connection) -> list[OpenCount]:
     cursor = connection.cursor(row_factory=class_row(OpenCount))
     await cursor.execute(sql.OPEN_COUNTS)
     return await cursor.fetchall()
+
+
+async def open_counts_within(connection: Connection, reach: Reach) -> list[OpenCount]:
+    """The same of what is within reach; costs as much as all open jobs do."""
+    cursor = connection.cursor(row_factory=class_row(OpenCount))
+    types = None if reach.types is None else sorted(reach.types)
+    await cursor.execute(sql.OPEN_COUNTS_WITHIN, {"tenant": reach.tenant, "types": types})
+    return [count for count in await cursor.fetchall() if reach.queues is None or count.queue in reach.queues]
+
+
+async def tenants_exist(connection: Connection) -> bool:
+    """Whether any job has a tenant."""
+    return bool((await fetch_all(connection, sql.TENANTS_EXIST))[0][0])
 
 
 async def failed_counts(connection: Connection) -> dict[str, int]:

@@ -8,8 +8,10 @@ from typing import Any
 import orjson
 from psycopg.rows import class_row
 
+from goqueue.access import Actor, Reach
 from goqueue.encryption import Keyring, shown, template_of
-from goqueue.store import sql
+from goqueue.store import audit, sql
+from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, fetch_all
 
 
@@ -28,34 +30,49 @@ class Schedule:
     next_tick: datetime
     created_at: datetime
     updated_at: datetime
+    tenant: str | None
+
+    @property
+    def stored_name(self) -> str:
+        """The name in the table, where those of all tenants meet."""
+        return _stored(self.name, self.tenant)
 
 
-def _sealed(name: str, job: dict[str, Any], keyring: Keyring | None) -> dict[str, Any]:
+def _stored(name: str, tenant: str | None) -> str:
+    return name if tenant is None else f"{tenant}/{name}"
+
+
+def _sealed(stored_name: str, job: dict[str, Any], keyring: Keyring | None) -> dict[str, Any]:
     """The template as it is stored: queue and type stay readable."""
     if keyring is None or "payload" not in job:
         return job
-    sealed = keyring.seal(template_of(name), orjson.dumps(job["payload"]))
+    sealed = keyring.seal(template_of(stored_name), orjson.dumps(job["payload"]))
     return {**job, "payload": orjson.loads(sealed)}
 
 
 def _revealed(schedule: Schedule, keyring: Keyring | None) -> Schedule:
     if keyring is None or "payload" not in schedule.job:
         return schedule
-    payload = shown(keyring, template_of(schedule.name), schedule.job["payload"])
+    payload = shown(keyring, template_of(schedule.stored_name), schedule.job["payload"])
     return dataclasses.replace(schedule, job={**schedule.job, "payload": payload})
 
 
-async def list_all(connection: Connection, keyring: Keyring | None = None) -> list[Schedule]:
-    """All schedules, by name."""
+async def list_all(
+    connection: Connection, keyring: Keyring | None = None, *, reach: Reach | None = None
+) -> list[Schedule]:
+    """The schedules of the reach's tenant by name; those of all tenants where there is none."""
     cursor = connection.cursor(row_factory=class_row(Schedule))
-    await cursor.execute(sql.LIST_SCHEDULES)
+    tenant = None if reach is None else reach.tenant
+    await cursor.execute(sql.LIST_SCHEDULES, {"all": reach is None, "tenant": tenant})
     return [_revealed(schedule, keyring) for schedule in await cursor.fetchall()]
 
 
-async def get(connection: Connection, name: str, keyring: Keyring | None = None) -> Schedule | None:
-    """The schedule of that name, or None."""
+async def get(
+    connection: Connection, name: str, keyring: Keyring | None = None, *, tenant: str | None = None
+) -> Schedule | None:
+    """The tenant's schedule of that name, or None."""
     cursor = connection.cursor(row_factory=class_row(Schedule))
-    await cursor.execute(sql.GET_SCHEDULE, (name,))
+    await cursor.execute(sql.GET_SCHEDULE, (_stored(name, tenant),))
     found = await cursor.fetchone()
     return _revealed(found, keyring) if found else None
 
@@ -69,27 +86,39 @@ async def put(
     enabled: bool,
     next_tick: datetime,
     keyring: Keyring | None = None,
+    *,
+    tenant: str | None = None,
+    actor: Actor | None = None,
 ) -> tuple[Schedule, bool]:
     """Create or replace a schedule; True where it is new. A keyring encrypts the template's payload."""
-    rows = await fetch_all(
-        connection,
-        sql.PUT_SCHEDULE,
-        {
-            "name": name,
-            "cron": cron,
-            "time_zone": time_zone,
-            "job": orjson.dumps(_sealed(name, job, keyring)).decode(),
-            "enabled": enabled,
-            "next_tick": next_tick,
-        },
-    )
+    async with connection.transaction():
+        rows = await fetch_all(
+            connection,
+            sql.PUT_SCHEDULE,
+            {
+                "name": _stored(name, tenant),
+                "cron": cron,
+                "time_zone": time_zone,
+                "job": orjson.dumps(_sealed(_stored(name, tenant), job, keyring)).decode(),
+                "enabled": enabled,
+                "next_tick": next_tick,
+                "tenant": tenant,
+            },
+        )
+        if actor is not None:
+            details = {"cron": cron, "time_zone": time_zone, "enabled": enabled}
+            await audit.record(connection, actor, Action.SCHEDULE_PUT, name, tenant=tenant, details=details)
     *row, created = rows[0]
     return _revealed(Schedule(*row), keyring), created
 
 
-async def delete(connection: Connection, name: str) -> bool:
+async def delete(connection: Connection, name: str, tenant: str | None = None, actor: Actor | None = None) -> bool:
     """Remove a schedule; False where there is none. Jobs it made stay."""
-    return bool(await fetch_all(connection, sql.DELETE_SCHEDULE, (name,)))
+    async with connection.transaction():
+        gone = bool(await fetch_all(connection, sql.DELETE_SCHEDULE, (_stored(name, tenant),)))
+        if gone and actor is not None:
+            await audit.record(connection, actor, Action.SCHEDULE_DELETED, name, tenant=tenant)
+    return gone
 
 
 async def due(connection: Connection) -> list[tuple[Schedule, datetime]]:

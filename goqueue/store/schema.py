@@ -41,4 +41,5 @@ JOBS: Final = Table(
     Column("source", Text, nullable=False),
     Column("source_key", Text),
     Column("trace_context", Text),
+    Column("tenant", Text),
 )

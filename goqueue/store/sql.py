@@ -10,7 +10,7 @@ from typing import Final, LiteralString
 
 COLUMNS: Final[LiteralString] = """id, queue, type, payload, status, attempts, max_retries, result, error, created_at,
     updated_at, priority, available_at, timeout, started_at, finished_at, unique_key, source, worker_id,
-    cancel_requested_at, progress, trace_context"""
+    cancel_requested_at, progress, trace_context, tenant"""
 
 FLOOR: Final[LiteralString] = "(SELECT id FROM dispatch_floor)"
 
@@ -21,13 +21,14 @@ def _insertion(id: LiteralString = "", array: LiteralString = "") -> LiteralStri
     """An INSERT of many; with `id` and its array: of jobs whose ids were drawn before."""
     return f"""
 INSERT INTO jobs ({id}queue, type, payload, max_retries, priority, available_at, timeout, unique_key, active_key,
-    source, source_key, trace_context, dispatch_at)
-SELECT {id}queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key, unique_key,
-    source, source_key, trace_context, CASE WHEN available_at > now() THEN available_at WHEN owed THEN now() END
+    source, source_key, trace_context, tenant, dispatch_at)
+SELECT {id}queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key,
+    coalesce(tenant || chr(31), '') || unique_key, source, source_key, trace_context, tenant,
+    CASE WHEN available_at > now() THEN available_at WHEN owed THEN now() END
 FROM unnest({array}%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::smallint[], %s::timestamptz[], %s::real[],
-    %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
     AS input ({id}queue, type, payload, max_retries, priority, available_at, timeout, unique_key, source, source_key,
-        trace_context, owed, ord)
+        trace_context, tenant, owed, ord)
 ORDER BY ord
 """
 
@@ -40,9 +41,9 @@ INSERT_DRAWN: Final[LiteralString] = _insertion("id, ", "%s::bigint[], ")
 
 INSERT_ONE: Final[LiteralString] = """
 INSERT INTO jobs (queue, type, payload, max_retries, priority, available_at, timeout, source, trace_context,
-    dispatch_at)
+    tenant, dispatch_at)
 VALUES (%(queue)s, %(type)s, %(payload)s, %(max_retries)s, %(priority)s, coalesce(%(due)s::timestamptz, now()),
-    %(timeout)s, %(source)s, %(trace)s, CASE WHEN %(due)s > now() THEN %(due)s END)
+    %(timeout)s, %(source)s, %(trace)s, %(tenant)s, CASE WHEN %(due)s > now() THEN %(due)s END)
 RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready
 """
 """The same for a lone job: arrays of one element cost client and server more than the row."""
@@ -63,7 +64,8 @@ SELECT ARRAY(SELECT nextval('jobs_id_seq') FROM generate_series(1, %s)), now()
 """
 
 COPY_JOBS: Final[LiteralString] = """
-COPY jobs (id, queue, type, max_retries, priority, available_at, dispatch_at, timeout, source, trace_context, payload)
+COPY jobs (id, queue, type, max_retries, priority, available_at, dispatch_at, timeout, source, trace_context, tenant,
+    payload)
 FROM STDIN (FORMAT binary)
 """
 
@@ -157,6 +159,8 @@ DEREGISTER_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s"
 
 GET_JOBS: Final[LiteralString] = f"SELECT {COLUMNS} FROM jobs WHERE id = ANY(%s) AND deleted_at IS NULL"
 
+PLACE_OF: Final[LiteralString] = "SELECT tenant, queue, type FROM jobs WHERE id = %s AND deleted_at IS NULL"
+
 STATUS_OF: Final[LiteralString] = "SELECT status FROM jobs WHERE id = %s AND deleted_at IS NULL"
 
 SET_STATUS: Final[LiteralString] = """
@@ -201,7 +205,9 @@ UPDATE jobs
 SET status = 'pending', attempts = 0, lease = lease + 1, available_at = now(), dispatch_at = now(),
     finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL, updated_at = now(),
     active_key = CASE WHEN unique_key IS NULL
-        OR EXISTS (SELECT FROM jobs AS other WHERE other.active_key = jobs.unique_key) THEN NULL ELSE unique_key END
+        OR EXISTS (SELECT FROM jobs AS other
+            WHERE other.active_key = coalesce(jobs.tenant || chr(31), '') || jobs.unique_key) THEN NULL
+        ELSE coalesce(tenant || chr(31), '') || unique_key END
 WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
 RETURNING queue, priority, available_at
 """
@@ -337,32 +343,44 @@ ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now())
 
 RESUME: Final[LiteralString] = "UPDATE queues SET paused_at = NULL WHERE name = %s"
 
-OPEN_COUNTS: Final[LiteralString] = f"""
+TENANTS_EXIST: Final[LiteralString] = "SELECT EXISTS (SELECT FROM jobs WHERE tenant IS NOT NULL)"
+
+_OPEN_COUNTS: Final[LiteralString] = f"""
 SELECT queue, count(*) FILTER (WHERE status = 'pending' AND available_at <= now()) AS ready,
     count(*) FILTER (WHERE status = 'pending' AND available_at > now()) AS scheduled,
     count(*) FILTER (WHERE status = 'processing') AS processing,
     extract(epoch FROM now() - min(available_at) FILTER (WHERE status = 'pending' AND available_at <= now()))::float
         AS oldest_seconds
 FROM (
-    SELECT queue, status, available_at FROM jobs WHERE id >= {FLOOR} AND finished_at IS NULL
+    SELECT queue, status, available_at, tenant, type FROM jobs WHERE id >= {FLOOR} AND finished_at IS NULL
     UNION ALL
-    SELECT queue, status, available_at FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR}
+    SELECT queue, status, available_at, tenant, type FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR}
         AND finished_at IS NULL
-) AS open GROUP BY queue
+) AS open
 """
+
+OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
+
+OPEN_COUNTS_WITHIN: Final[LiteralString] = (
+    _OPEN_COUNTS + "WHERE tenant IS NOT DISTINCT FROM %(tenant)s"
+    " AND (%(types)s::text[] IS NULL OR type = ANY(%(types)s)) GROUP BY queue"
+)
 
 FAILED_COUNTS: Final[LiteralString] = """
 SELECT queue, count(*) FROM jobs WHERE failed_at IS NOT NULL AND deleted_at IS NULL GROUP BY queue
 """
 
-SCHEDULE_COLUMNS: Final[LiteralString] = """id, name, cron, time_zone, job, enabled, last_tick, last_job_id, next_tick,
-    created_at, updated_at"""
+SCHEDULE_COLUMNS: Final[LiteralString] = """id, substr(name, coalesce(length(tenant), -1) + 2) AS name, cron, time_zone,
+    job, enabled, last_tick, last_job_id, next_tick, created_at, updated_at, tenant"""
+"""The name of a tenant's schedule is stored as `tenant/name`; no name of its own holds a slash."""
 
-LIST_SCHEDULES: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules ORDER BY name"
+LIST_SCHEDULES: Final[LiteralString] = f"""
+SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
+"""
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
 PUT_SCHEDULE: Final[LiteralString] = f"""
-INSERT INTO schedules (name, cron, time_zone, job, enabled, next_tick)
-VALUES (%(name)s, %(cron)s, %(time_zone)s, %(job)s, %(enabled)s, %(next_tick)s)
+INSERT INTO schedules (name, cron, time_zone, job, enabled, next_tick, tenant)
+VALUES (%(name)s, %(cron)s, %(time_zone)s, %(job)s, %(enabled)s, %(next_tick)s, %(tenant)s)
 ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, time_zone = excluded.time_zone, job = excluded.job,
     enabled = excluded.enabled, next_tick = excluded.next_tick, updated_at = now()
 RETURNING {SCHEDULE_COLUMNS}, (xmax = 0) AS created

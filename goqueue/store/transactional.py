@@ -34,7 +34,7 @@ def statements(job: NewJob, keyring: Keyring | None = None, id: int | None = Non
     yield insertion
     if job.unique_key:
         for _ in range(TRIES):
-            yield select(JOBS.c.id).where(JOBS.c.active_key == job.unique_key)
+            yield select(JOBS.c.id).where(JOBS.c.active_key == job.active_key)
             yield insertion
 
 
@@ -52,9 +52,10 @@ def _insert(job: NewJob) -> Any:
             available_at=due,
             timeout=job.timeout,
             unique_key=job.unique_key,
-            active_key=job.unique_key,
+            active_key=job.active_key,
             source=job.source.value,
             trace_context=job.trace_context,
+            tenant=job.tenant,
             dispatch_at=due,
         )
         .on_conflict_do_nothing()

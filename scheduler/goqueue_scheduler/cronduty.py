@@ -73,10 +73,12 @@ class CronDuty:
     async def _make(self, schedule: Schedule, tick: datetime) -> int | None:
         key = f"schedule:{schedule.id}:{tick.isoformat()}"
         try:
-            place = encryption.template_of(schedule.name)
+            place = encryption.template_of(schedule.stored_name)
             payload = encryption.payload(self._service.database.keyring, place, schedule.job.get("payload"))
             job = {**schedule.job, "payload": payload}
-            order = accept(job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
+            order = accept(
+                job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key, tenant=schedule.tenant
+            )
             made = await self._service.enqueue(order)
         except (StoreUnavailable, KeyMissing):
             raise

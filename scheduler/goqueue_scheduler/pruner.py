@@ -8,11 +8,14 @@ import structlog
 
 from goqueue import metrics
 from goqueue.errors import StoreUnavailable
-from goqueue.store import dispatch
+from goqueue.store import audit, dispatch
 from goqueue.store.connect import Database
 
 PAUSE: Final = 0.1
 """Seconds between two chunks."""
+
+CHUNK: Final = 5000
+"""Entries of the audit log that are deleted together."""
 
 PASS: Final = 300.0
 """Seconds between two walks through the table."""
@@ -23,10 +26,11 @@ log = structlog.get_logger(__name__)
 class Pruner:
     """The leader's retention duty; ages in seconds."""
 
-    def __init__(self, database: Database, completed: float, failed: float) -> None:
+    def __init__(self, database: Database, completed: float, failed: float, audited: float) -> None:
         self._database = database
         self._completed = completed
         self._failed = failed
+        self._audited = audited
 
     async def run(self) -> None:
         """Walk until cancelled."""
@@ -35,9 +39,21 @@ class Pruner:
                 gone = await self.walk()
                 if gone:
                     log.info("old jobs deleted", jobs=gone)
+                await self.forget_deeds()
             except StoreUnavailable:
                 pass
             await asyncio.sleep(PASS)
+
+    async def forget_deeds(self) -> int:
+        """Delete the entries of the audit log that are old enough; how many there were."""
+        gone = 0
+        while True:
+            async with self._database.connection() as connection:
+                count = await audit.prune(connection, self._audited, CHUNK)
+            gone += count
+            if count < CHUNK:
+                return gone
+            await asyncio.sleep(PAUSE)
 
     async def walk(self) -> int:
         """One pass from the oldest id to the first chunk that is too young; how many jobs were deleted."""

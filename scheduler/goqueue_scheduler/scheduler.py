@@ -33,7 +33,7 @@ class Scheduler:
         self.rescuer = Rescuer(database, self.dispatcher, engine.lease_seconds)
         self._service = JobService(database, broker)
         self._cron = CronDuty(self._service, registry, engine.queues, settings.cron_catch_up)
-        self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed)
+        self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed, settings.keep_audit)
         self._census = Census(database, broker, engine.queues)
         self._patience = 10 * settings.leader_seconds
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext
+from goqueue.access import Actor
 from goqueue.job import NewJob
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempts, dispatch, schedules, sql
+from goqueue.store import attempts, audit, dispatch, schedules, sql
+from goqueue.store.audit import Action
 from goqueue.store.enqueue import columns
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
 from tests.integration.engine import Engine, eventually
@@ -287,5 +289,31 @@ async def test_retention_deletes_final_jobs_past_their_age_and_nothing_else(engi
     await engine.execute(done, "completed", "1 day", young)
     await engine.execute(done, "failed", "8 days", failed)
     day = 86400.0
-    assert await Pruner(engine.database, 7 * day, 30 * day).walk() == 1
+    assert await Pruner(engine.database, 7 * day, 30 * day, 365 * day).walk() == 1
     assert {row[0] for row in await engine.rows("SELECT id FROM jobs")} == {young, failed, waiting}
+
+
+async def test_retention_deletes_old_entries_of_the_audit_log(engine: Engine) -> None:
+    from goqueue_scheduler.pruner import Pruner
+
+    async with engine.database.connection() as connection:
+        for queue in ("old", "young"):
+            await audit.record(connection, Actor("test"), Action.QUEUE_PAUSED, queue)
+    await engine.execute("UPDATE audit_log SET at = now() - interval '2 days' WHERE object = 'old'")
+    assert await Pruner(engine.database, 1.0, 1.0, 86_400.0).forget_deeds() == 1
+    assert await engine.rows("SELECT object FROM audit_log") == [("young",)]
+
+
+async def test_a_schedules_job_belongs_to_the_tenant_of_the_schedule(engine: Engine) -> None:
+    job = {"queue": "default", "type": "nothing", "payload": {}}
+    due = datetime.now(UTC) - timedelta(seconds=1)
+    async with engine.database.connection() as connection:
+        for tenant in ("acme", None):
+            await schedules.put(connection, "same", "* * * * *", "UTC", job, True, due, tenant=tenant)
+
+    async def both_fired() -> bool:
+        return len(await engine.rows("SELECT 1 FROM jobs")) == 2
+
+    async with engine.scheduler():
+        await eventually(both_fired)
+    assert {row[0] for row in await engine.rows("SELECT tenant FROM jobs")} == {"acme", None}

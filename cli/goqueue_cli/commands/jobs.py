@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import click
 
+from goqueue.access import Reach
 from goqueue.client import Options, build
 from goqueue.errors import Conflict, GoQueueError, NotFound
 from goqueue.job import Job, JobFilter
@@ -37,6 +38,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 @click.argument("type")
 @click.argument("payload", default="{}")
 @order_options
+@click.option("--tenant", help="Whose job it is; default: the default tenant.")
 @click.option("--available-at", metavar="TIME", help="Not before this time, e.g. 2030-01-31T08:00:00Z.")
 @click.option("--wait", type=span, help="Wait so long for the job's end; exit 1 unless it completed.")
 @output.option
@@ -87,11 +89,14 @@ def jobs() -> None:
 @click.option("--queue", help="Only jobs of this queue.")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only jobs in this state.")
 @click.option("--type", help="Only jobs of this type.")
+@click.option("--tenant", help="Only jobs of this tenant; default: of all.")
 @click.option("--limit", type=click.IntRange(1, MAX_PAGE), default=50, show_default=True, help="As many at most.")
 @output.option
-def find(queue: str | None, status: str | None, type: str | None, limit: int, form: str) -> None:
+def find(queue: str | None, status: str | None, type: str | None, tenant: str | None, limit: int, form: str) -> None:
     """List jobs, the newest first."""
-    wanted = JobFilter(queue, type, JobStatus(status) if status else None, newest_first=True, limit=limit)
+    reach = None if tenant is None else Reach(tenant)
+    state = JobStatus(status) if status else None
+    wanted = JobFilter(queue, type, state, newest_first=True, limit=limit, reach=reach)
 
     async def work(session: Session) -> None:
         found = [job_view(job) for job in await session.service.find(wanted)]
@@ -144,7 +149,7 @@ def cancel(id: int, form: str) -> None:
     """Cancel a job: at once if it waits; a running one is asked to stop."""
 
     async def work(session: Session) -> None:
-        status = await session.service.cancel(id)
+        status = await session.service.cancel(id, session.actor)
         if form == "json":
             output.as_json({"status": status.value})
         else:
@@ -161,7 +166,7 @@ def retry(id: int, form: str) -> None:
     """Give a failed or cancelled job a fresh set of attempts, at once."""
 
     async def work(session: Session) -> None:
-        await session.service.retry(id)
+        await session.service.retry(id, session.actor)
         if form == "json":
             output.as_json(job_view(await session.service.get(id)))
         else:
@@ -177,7 +182,7 @@ def delete(id: int, form: str) -> None:
     """Hide a job; an open one is cancelled first. Retention removes it for good."""
 
     async def work(session: Session) -> None:
-        await session.service.delete(id)
+        await session.service.delete(id, session.actor)
         output.done(form, f"job {id} deleted")
 
     run(work)

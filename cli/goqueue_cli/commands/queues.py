@@ -40,7 +40,7 @@ def pause(name: str, form: str) -> None:
     """Let no worker fetch from a queue; running jobs go on, new ones are accepted."""
 
     async def work(session: Session) -> None:
-        await session.service.pause(_known(name, session))
+        await session.service.pause(_known(name, session), session.actor)
         output.done(form, f"queue {name} paused")
 
     run(work)
@@ -53,7 +53,7 @@ def resume(name: str, form: str) -> None:
     """Let workers fetch from a queue again."""
 
     async def work(session: Session) -> None:
-        await session.service.resume(_known(name, session))
+        await session.service.resume(_known(name, session), session.actor)
         output.done(form, f"queue {name} resumed")
 
     run(work)

@@ -1,6 +1,6 @@
 """`goqueue schedules`."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 from pydantic import ValidationError
@@ -11,7 +11,11 @@ from goqueue.store import schedules as store
 from goqueue_api.plans import SchedulePut, first_tick, schedule_name, schedule_view
 from goqueue_cli.commands import output
 from goqueue_cli.commands.jobs import given, order_options
-from goqueue_cli.commands.session import STORES, Session, payload_of, run
+from goqueue_cli.commands.session import STORES, Session, payload_of, run, tenant_name
+
+TENANT: Final = click.option(
+    "--tenant", callback=tenant_name, help="Whose schedule it is; default: the default tenant."
+)
 
 
 @click.group(epilog=STORES)
@@ -31,7 +35,18 @@ def find(form: str) -> None:
         if form == "json":
             output.as_json(found)
             return
-        columns = ("name", "enabled", "cron", "time_zone", "queue", "type", "last_job_id", "last_tick", "next_tick")
+        columns = (
+            "name",
+            "tenant",
+            "enabled",
+            "cron",
+            "time_zone",
+            "queue",
+            "type",
+            "last_job_id",
+            "last_tick",
+            "next_tick",
+        )
         output.as_table(columns, [[_flat(view)[column] for column in columns] for view in found])
 
     run(work)
@@ -54,10 +69,19 @@ def _flat(view: dict[str, Any]) -> dict[str, Any]:
 @click.option("--type", required=True, help="Type of the job that it makes.")
 @click.option("--payload", default="{}", show_default=True, help="JSON object, or - for standard input.")
 @click.option("--enabled/--disabled", default=True, help="Whether it fires.")
+@TENANT
 @order_options
 @output.option
 def put(
-    name: str, cron: str, time_zone: str, type: str, payload: str, enabled: bool, form: str, **options: Any
+    name: str,
+    cron: str,
+    time_zone: str,
+    type: str,
+    payload: str,
+    enabled: bool,
+    tenant: str | None,
+    form: str,
+    **options: Any,
 ) -> None:
     """Create or replace a schedule. It fires next at the first time from now on."""
     job = {"type": type, "payload": payload_of(payload), **given(options)}
@@ -75,11 +99,20 @@ def put(
             wanted = SchedulePut.model_validate(body)
         except ValidationError as error:
             raise InvalidInput("validation failed", field_errors(error)) from None
-        tick = first_tick(wanted, types, session.engine.queues)
+        tick, _ = first_tick(wanted, types, session.engine.queues)
         database = session.service.database
         async with database.connection() as connection:
             schedule, created = await store.put(
-                connection, chosen, cron, time_zone, wanted.job, enabled, tick, database.keyring
+                connection,
+                chosen,
+                cron,
+                time_zone,
+                wanted.job,
+                enabled,
+                tick,
+                database.keyring,
+                tenant=tenant,
+                actor=session.actor,
             )
         if form == "json":
             output.as_json(schedule_view(schedule))
@@ -99,14 +132,15 @@ def _queue_of(type: str, types: Registry) -> str:
 
 @schedules.command(epilog=STORES)
 @click.argument("name")
+@TENANT
 @output.option
-def delete(name: str, form: str) -> None:
+def delete(name: str, tenant: str | None, form: str) -> None:
     """Remove a schedule; the jobs it made stay."""
 
     async def work(session: Session) -> None:
         chosen = schedule_name(name)
         async with session.service.database.connection() as connection:
-            if not await store.delete(connection, chosen):
+            if not await store.delete(connection, chosen, tenant=tenant, actor=session.actor):
                 raise NotFound("schedule not found")
         output.done(form, f"schedule {chosen} deleted")
 

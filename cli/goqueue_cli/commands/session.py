@@ -1,6 +1,7 @@
 """A command's connection to the stores, opened once and closed whatever happens."""
 
 import asyncio
+import getpass
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ import click
 import structlog
 
 from goqueue import registry, settings
+from goqueue.access import TENANT, Actor
 from goqueue.client import AsyncClient
 from goqueue.job import MAX_ID
 from goqueue.jsontext import decode
@@ -41,6 +43,14 @@ class Session:
     def service(self) -> JobService:
         """The same door through which the API's requests go."""
         return self.client.service
+
+    @property
+    def actor(self) -> Actor:
+        """Who works on this console, for the audit log. It reaches everything: it has the database itself."""
+        try:
+            return Actor(f"cli:{getpass.getuser()}")
+        except (KeyError, OSError):  # a user id without a name, as in a container
+            return Actor("cli")
 
     def types(self) -> Registry:
         """All job types. Commands that need none must work where your modules are not installed.
@@ -104,6 +114,13 @@ def job_id(text: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= 19 and 1 <= int(text) <= MAX_ID:
         return int(text)
     raise click.BadParameter("a job's id is a whole number from 1")
+
+
+def tenant_name(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """A tenant on the command line; what cannot be the name of one is wrong usage."""
+    if text is None or TENANT.fullmatch(text):
+        return text
+    raise click.BadParameter("lower case letters, digits, '-', '_' and '.', at most 63")
 
 
 def span(text: str) -> float:

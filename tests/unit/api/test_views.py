@@ -8,7 +8,7 @@ from goqueue_api.bodies import json_response
 from goqueue_api.views import JobView, created_view, job_view
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-ORDER = NewJob("q", "t", {"a": 1}, 3, 7, None, 1.5, "key", Source.API, None, "trace")
+ORDER = NewJob("q", "t", {"a": 1}, 3, 7, None, 1.5, "key", Source.API, None, "trace", "acme")
 
 
 def test_a_job_made_now_looks_as_it_will_when_it_is_read_back() -> None:
@@ -35,6 +35,7 @@ def test_a_job_made_now_looks_as_it_will_when_it_is_read_back() -> None:
         cancel_requested_at=None,
         progress=None,
         trace_context="trace",
+        tenant="acme",
     )
     made = created_view(ORDER, Enqueued(5, True, AT, AT))
     assert made == job_view(read)
