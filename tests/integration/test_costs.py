@@ -3,16 +3,21 @@
 The bounds are about twice what was seen when they were set, so they break on a change of kind, not on noise.
 """
 
+import contextvars
 import timeit
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
-from goqueue import JobContext, instruments, metrics
-from goqueue.job import ClaimedJob, Enqueued, NewJob, Outcome
+from goqueue import JobContext, instruments, metrics, tracing
+from goqueue.job import AttemptEnd, ClaimedJob, Enqueued, NewJob, Outcome
 from goqueue.service import count_enqueued
+from goqueue.spans import Spans
 from goqueue_worker.tallies import Tallies
 from tests.integration.engine import Engine, eventually
 
@@ -120,3 +125,47 @@ def test_metrics_cost_less_than_two_microseconds_for_a_job() -> None:
             assert best < 2e-6
     finally:
         instruments.end()
+
+
+def attempts_of(worker: Spans | None, jobs: list[ClaimedJob]) -> float:
+    """Seconds that an attempt takes of what `Worker._run` does for traces; the best of many short turns."""
+    end = AttemptEnd(1, 1, Outcome.COMPLETED)
+
+    def turn() -> None:
+        for job in jobs:
+            spans = worker if worker is not None else tracing.on
+            span = spans.begin_attempt(job, "worker") if spans is not None else None
+            if spans is not None and span is not None:
+                spans.end_attempt(span, job, end, None)
+                spans.recorded()
+
+    return min(timeit.repeat(lambda: contextvars.Context().run(turn), number=1, repeat=10)) / len(jobs)
+
+
+def test_traces_cost_an_attempt_nothing_where_they_are_off_and_little_where_they_are_on() -> None:
+    """Bounds are several times what was seen: docs/decisions/0006-traces.md has the figures."""
+    now = datetime.now(UTC)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+
+    def jobs(flags: str) -> list[ClaimedJob]:
+        context = f"00-{1:032x}-{1:016x}-{flags}"
+        return [ClaimedJob(n, 1, 1, "default", "nothing", {}, 5, None, now, now, context) for n in range(100)]
+
+    off, unrecorded, recorded = (
+        attempts_of(None, jobs("01")),
+        attempts_of(Spans(provider), jobs("00")),
+        attempts_of(Spans(provider), jobs("01")),
+    )
+    provider.shutdown()
+    print(f"µs for an attempt: off {off * 1e6:.3f}, not recorded {unrecorded * 1e6:.1f}, recorded {recorded * 1e6:.1f}")
+    assert off < 0.5e-6
+    assert unrecorded < 100e-6
+    assert recorded < 600e-6
+
+
+class Nowhere(SpanExporter):
+    """Takes spans and forgets them."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from goqueue import tracing
@@ -233,6 +234,22 @@ async def test_a_handlers_own_spans_and_lines_are_below_its_attempt(
     (line,) = (line for line in lines_of(worker) if line["event"] == "own line")
     assert (line["trace_id"], line["span_id"]) == (job["trace_id"], own.id)
     assert (line["job_id"], line["attempt"]) == (job["id"], 1)
+
+
+async def test_histograms_of_a_worker_name_a_trace_for_who_asks_for_openmetrics(
+    stores: Processes, jaeger: Jaeger
+) -> None:
+    stores.environment |= jaeger.environment()
+    with stores.start("api") as api, stores.start("worker") as worker:
+        job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
+        await done(api, job["id"])
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.health}") as client:
+            accept = {"accept": "application/openmetrics-text"}
+            text = (await client.get("/metrics", headers=accept)).text
+            plain = (await client.get("/metrics")).text
+    named_there = {line.partition("{")[0] for line in text.splitlines() if f'trace_id="{job["trace_id"]}"' in line}
+    assert named_there == {"goqueue_attempt_duration_seconds_bucket", "goqueue_queue_wait_seconds_bucket"}
+    assert "trace_id" not in plain
 
 
 async def test_what_the_caller_does_not_record_is_not_recorded_and_says_so_to_the_next(
