@@ -34,13 +34,12 @@ class Traced:
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         with self._spans.serving(method, trace_context(scope), _attributes(scope, method)) as span:
             await self._app(scope, receive, noted)
-            # The router has left its route in the scope, if there is one. Any other path may hold anything.
+            # The router has left its route in the scope, if there is one. The path itself may hold anything.
             route = getattr(scope.get("route"), "path", None)
             if route is not None:
                 span.update_name(f"{method} {route}")
                 span.set_attribute("http.route", route)
-                span.set_attribute("url.path", scope["path"])
-            for name, value in answer["headers"]:
+                for name, value in answer["headers"]:
                 if name == b"x-request-id":
                     span.set_attribute("goqueue.request.id", value.decode())
             if answer["status"]:
