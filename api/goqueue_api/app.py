@@ -116,6 +116,8 @@ def create_app(
         openapi_url="/openapi.json" if api.docs else None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
+        # FastAPI's own spans tell the whole query, and would stand beside ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     parts = (*PARTS, docs) if api.docs else PARTS
     routes = [route for part in parts for route in part.router.routes if isinstance(route, APIRoute)]

@@ -39,7 +39,7 @@ class Traced:
             if route is not None:
                 span.update_name(f"{method} {route}")
                 span.set_attribute("http.route", route)
-                for name, value in answer["headers"]:
+            for name, value in answer["headers"]:
                 if name == b"x-request-id":
                     span.set_attribute("goqueue.request.id", value.decode())
             if answer["status"]:
