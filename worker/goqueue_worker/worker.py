@@ -361,19 +361,11 @@ class Worker:
 
     async def _pause_until_freed(self, seconds: float) -> None:
         self._freed.clear()
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._freed.wait()
-        except TimeoutError:
-            pass
+        await _wait(self._freed, max(0.0, seconds))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try, or less when stopping."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await _wait(self._stopping, seconds)
 
     async def _timer(self) -> None:
         """One look at all deadlines instead of a timer for each job."""
@@ -403,3 +395,9 @@ class Worker:
         if not self._joined.is_set() or self._membership.fenced:
             return {"database": "no heartbeat written"}
         return {}
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
