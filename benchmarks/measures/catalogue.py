@@ -120,6 +120,13 @@ ALL: tuple[Measure, ...] = (
             "idle worker memory": "MiB",
         },
     ),
+    Measure(
+        10,
+        "POST /jobs/create with a key and rate limits, wrk at 50 connections, 2 API processes",
+        http.guarded,
+        {"POST, open": "req/s", "POST, with a key": "req/s", "POST, with a key and limits": "req/s"},
+        _ours,
+    ),
 )
 
 BY_NUMBER = {measure.number: measure for measure in ALL}
