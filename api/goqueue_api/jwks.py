@@ -18,7 +18,8 @@ import jwt
 import structlog
 
 from goqueue.errors import StoreUnavailable
-from goqueue.settings import OidcSettings, is_secure
+from goqueue.settings import OidcSettings
+from goqueue.settings.kinds import is_secure
 
 PATIENCE: Final = 2.0
 """Seconds that a request with an unknown key waits."""

@@ -232,5 +232,5 @@ def variables() -> str:
         if setting.secret:
             entry["secretOf"] = secret_of(setting.group)
         tree.setdefault(setting.group, {})[setting.key] = entry
-    head = "# Value → environment variable. Written by `python -m tests.chart write` from goqueue/settings.py.\n"
+    head = "# Value → environment variable. Written by `python -m tests.chart write` from goqueue/settings/.\n"
     return head + yaml.safe_dump(tree, sort_keys=False)

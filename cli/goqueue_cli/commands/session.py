@@ -21,6 +21,7 @@ from goqueue.jsontext import decode
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.settings.kinds import seconds as seconds_of
 from goqueue.store import migrate
 from goqueue.store.connect import dsn
 from goqueue_cli.commands import environment
@@ -126,7 +127,7 @@ def tenant_name(_: click.Context, __: click.Parameter, text: str | None) -> str 
 def span(text: str) -> float:
     """A time span on the command line, in seconds; anything else is wrong usage."""
     try:
-        seconds = float(settings.seconds(text))
+        seconds = float(seconds_of(text))
     except ValueError:
         seconds = 0.0
     if 0 < seconds < float("inf"):

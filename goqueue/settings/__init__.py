@@ -1,0 +1,73 @@
+"""Every setting, read from the environment once at start. A wrong value stops the process with one line.
+
+The names of the Go project stay (`POSTGRES_*`, `DB_*`); the rest starts with `GOQUEUE_`. The table in
+docs/settings.md and the chart's values are generated from and checked against this module.
+"""
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from goqueue.errors import SettingsError
+from goqueue.settings.api import ASYMMETRIC, ApiSettings, OidcSettings
+from goqueue.settings.handlers import EmailSettings, PaymentSettings, WebhookSettings
+from goqueue.settings.kinds import QUEUE_NAME, Group
+from goqueue.settings.processes import DevSettings, EngineSettings, OperatorSettings, SchedulerSettings, WorkerSettings
+from goqueue.settings.stores import DatabaseSettings, EncryptionSettings, PostgresSettings, RedisSettings
+from goqueue.settings.tracing import TracingSettings
+
+__all__ = [
+    "ASYMMETRIC",
+    "GROUPS",
+    "QUEUE_NAME",
+    "ApiSettings",
+    "DatabaseSettings",
+    "DevSettings",
+    "EmailSettings",
+    "EncryptionSettings",
+    "EngineSettings",
+    "OidcSettings",
+    "OperatorSettings",
+    "PaymentSettings",
+    "PostgresSettings",
+    "RedisSettings",
+    "SchedulerSettings",
+    "TracingSettings",
+    "WebhookSettings",
+    "WorkerSettings",
+    "load",
+]
+
+GROUPS: tuple[type[Group], ...] = (
+    PostgresSettings,
+    DatabaseSettings,
+    RedisSettings,
+    EngineSettings,
+    EncryptionSettings,
+    ApiSettings,
+    OidcSettings,
+    WorkerSettings,
+    SchedulerSettings,
+    OperatorSettings,
+    EmailSettings,
+    WebhookSettings,
+    PaymentSettings,
+    TracingSettings,
+    DevSettings,
+)
+
+T = TypeVar("T", bound=Group)
+
+
+def load(group: type[T]) -> T:
+    """Read one group from the environment.
+
+    Raises:
+        SettingsError: a value is wrong; the message names the variable in one line and never shows the value.
+    """
+    try:
+        return group()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(group.model_config.get("env_prefix", "")) + "_".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{name.upper()}: {first['msg']}") from None

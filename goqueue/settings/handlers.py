@@ -1,0 +1,82 @@
+"""What the built-in handlers need: mail, webhooks, payments."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from goqueue.settings.kinds import Group, Names, Seconds, names, networks
+
+_ADDRESS = r"[^\s<>@\x00-\x1f]+@[^\s<>@\x00-\x1f]+"
+
+_SENDER = re.compile(rf"[^<>\x00-\x1f\x7f]*<{_ADDRESS}>|{_ADDRESS}")
+"""An address, or a name and an address in angle brackets."""
+
+
+class EmailSettings(Group):
+    """send_email."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_SMTP_")
+
+    host: str = Field("", description="SMTP server; empty: e-mails fail with a clear error.")
+    port: int = Field(587, ge=1, le=65535, description="Its port.")
+    user: str = Field("", description="User, where the server wants one.")
+    password: SecretStr = Field(SecretStr(""), description="Password.")
+    sender: str = Field("goqueue@localhost", description="From address.")
+    tls: Literal["starttls", "implicit", "none"] = Field("starttls", description="How the connection is secured.")
+    tls_ca: Path | None = Field(None, description="CA certificate of the server, where the system's own do not do.")
+    timeout_seconds: Seconds = Field(30.0, description="For each step of the conversation.")
+
+    @field_validator("sender")
+    @classmethod
+    def _one_address(cls, value: str) -> str:
+        if not _SENDER.fullmatch(value):
+            raise ValueError("must be an address, or `Name <address>`")
+        return value
+
+
+class WebhookSettings(Group):
+    """send_webhook."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_WEBHOOK_")
+
+    secrets: Annotated[list[SecretStr], NoDecode, BeforeValidator(names)] = Field(
+        [], description="Signing secrets (`whsec_…`, comma-separated: two while rotating); empty: unsigned."
+    )
+    allow_networks: Names = Field(
+        [], description="Private networks that may be called (CIDR, e.g. 10.1.0.0/16); else all are refused."
+    )
+    max_response_bytes: int = Field(4096, ge=0, le=32_768, description="How much of the response is stored.")
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        return networks(value)
+
+
+class PaymentSettings(Group):
+    """process_payment."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_PAYMENT_")
+
+    gateway: Literal["none", "stripe", "sandbox"] = Field(
+        "none", description="`sandbox` charges nobody; for development."
+    )
+    stripe_key: SecretStr = Field(SecretStr(""), description="Stripe's secret key.")
+    stripe_url: str = Field("", description="Another address than Stripe's own.")
+    timeout_seconds: Seconds = Field(30.0, description="For one call.")
+
+    @field_validator("stripe_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")):
+            raise ValueError("must be http:// or https:// and a host")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _stripe_needs_a_key(self) -> Self:
+        if self.gateway == "stripe" and not self.stripe_key.get_secret_value():
+            raise ValueError("GOQUEUE_PAYMENT_STRIPE_KEY must be set where GOQUEUE_PAYMENT_GATEWAY is stripe")
+        return self

@@ -1,0 +1,103 @@
+"""Where jobs are kept: PostgreSQL, Redis, and what is encrypted there."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from goqueue.settings.kinds import Group, Names, Seconds, names
+
+
+class PostgresSettings(Group):
+    """The database."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTGRES_")
+
+    user: str = Field("postgres", description="Role to connect as.")
+    password: SecretStr = Field(SecretStr(""), description="Its password.")
+    db: str = Field("goqueue", description="Database.")
+    host: str = Field("localhost", description="Host, or folder of the Unix socket.")
+    port: int = Field(5432, ge=1, le=65535, description="Port.")
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS, as libpq understands it."
+    )
+    sslrootcert: Path | None = Field(None, description="CA certificate for verify-ca and verify-full.")
+    sslcert: Path | None = Field(None, description="Client certificate, where the server asks for one.")
+    sslkey: Path | None = Field(None, description="Its private key, readable by the process's own user only.")
+
+
+class DatabaseSettings(Group):
+    """How connections to the database are made and kept."""
+
+    model_config = SettingsConfigDict(env_prefix="DB_")
+
+    max_retries: int = Field(10, ge=0, description="Attempts to connect at start, beyond the first.")
+    retry_delay: Seconds = Field(2.0, description="Wait between those attempts (`2s`, `500ms` or seconds).")
+    connect_timeout: int = Field(5, ge=1, description="Seconds until one attempt is given up.")
+    log_level: Literal["silent", "error", "warn", "info"] = Field("warn", description="What the store logs.")
+    max_idle_conns: int = Field(10, ge=0, description="Idle connections an API process keeps.")
+    max_open_conns: int = Field(50, ge=1, description="Connections an API process opens at most.")
+    conn_max_lifetime: Seconds = Field(3600.0, description="Age at which a connection is replaced.")
+    pgbouncer: bool = Field(
+        False, description="Connections go through PgBouncer in transaction mode: no prepared statements."
+    )
+
+
+class RedisSettings(Group):
+    """The ready queues."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_REDIS_")
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="`redis://`, `rediss://` or `unix://` URL."
+    )
+    prefix: str = Field(
+        "{goqueue}", min_length=1, description="Starts every key; the braces keep them in one cluster slot."
+    )
+    sentinel_hosts: Names = Field([], description="`host:port` of the Sentinels, instead of the URL's host.")
+    sentinel_master: str = Field("mymaster", description="Name of the master that the Sentinels watch.")
+    cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
+    tls_ca: Path | None = Field(None, description="CA certificate for `rediss://`.")
+    tls_cert: Path | None = Field(None, description="Client certificate, where the server asks for one.")
+    tls_key: Path | None = Field(None, description="Its private key.")
+
+    @model_validator(mode="after")
+    def _tls_is_spoken(self) -> Self:
+        if (self.tls_ca or self.tls_cert or self.tls_key) and not self.url.get_secret_value().startswith("rediss://"):
+            raise ValueError("GOQUEUE_REDIS_TLS_… need a GOQUEUE_REDIS_URL that begins with rediss://")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("GOQUEUE_REDIS_TLS_CERT and GOQUEUE_REDIS_TLS_KEY belong together")
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        try:
+            understood = url.startswith(("redis://", "rediss://", "unix://")) and urlsplit(url).port != 0
+        except ValueError:
+            understood = False
+        if not understood:
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return value
+
+
+class EncryptionSettings(Group):
+    """Encryption of payloads, results, errors and log lines in the database; the same for all processes."""
+
+    model_config = SettingsConfigDict(env_prefix="GOQUEUE_ENCRYPTION_")
+
+    keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(names)] = Field(
+        [],
+        description="Keys that `goqueue encryption generate` made, comma-separated: the first encrypts, all decrypt; "
+        "empty: nothing is encrypted.",
+    )
+    keys_file: Path | None = Field(None, description="A file with the same, one key a line, instead.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.keys and self.keys_file:
+            raise ValueError("GOQUEUE_ENCRYPTION_KEYS and GOQUEUE_ENCRYPTION_KEYS_FILE cannot both be set")
+        return self
