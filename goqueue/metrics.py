@@ -78,8 +78,8 @@ HTTP_SECONDS: Final = Histogram(
 
 HTTP_REFUSED: Final = Counter(
     "goqueue_http_requests_refused_total",
-    "Requests refused before they were looked at; `reason`: rate (of the caller), address_rate, unauthorized, "
-    "forbidden.",
+    "Requests refused for what their caller is or does; `reason`: rate (of the caller), address_rate, quota (of its "
+    "tenant), unauthorized, forbidden.",
     ("api",),
     ("reason",),
 )

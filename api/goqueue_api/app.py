@@ -33,6 +33,7 @@ from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
 from goqueue_api.openness import is_open
+from goqueue_api.quotas import Quotas
 from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
 from goqueue_api.throttle import Limits, RedisCounter
@@ -93,8 +94,12 @@ def create_app(
             issuer_keys = KeySet(oidc)
             ways.append(Tokens(oidc, issuer_keys))
             watching.append(asyncio.create_task(issuer_keys.watch(), name="jwks"))
+        quotas = None
+        if api.tenant_quota:
+            quotas = Quotas(database, api.tenant_quota)
+            watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
         gate = Gate(ways, open=anybody, limits=limits)
-        app.state.context = Context(service, types, engine.queues, rates, gate)
+        app.state.context = Context(service, types, engine.queues, rates, gate, quotas)
         try:
             yield
         finally:

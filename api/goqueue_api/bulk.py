@@ -51,6 +51,8 @@ async def create_many(request: Request) -> Response:
     who = caller(request)
     for order in orders:
         who.check_use(order.queue, order.type)
+    if parts.quotas is not None:
+        await parts.quotas.admit(who.tenant, len(orders))
     made = await parts.service.enqueue_many(orders)
     return json_response({"ids": [one.id for one in made], "created": sum(one.created for one in made)}, 201)
 

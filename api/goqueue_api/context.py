@@ -11,6 +11,7 @@ from goqueue.job import MAX_ID
 from goqueue.registry import Registry
 from goqueue.service import JobService
 from goqueue_api.access import Caller, Gate
+from goqueue_api.quotas import Quotas
 from goqueue_api.rates import Rates
 
 
@@ -23,6 +24,8 @@ class Context:
     queues: list[str]
     rates: Rates
     gate: Gate
+    quotas: Quotas | None = None
+    """None: any number of jobs may wait."""
 
 
 def context(request: Request) -> Context:

@@ -56,7 +56,7 @@ _MEANING: Final = {
     408: "The request took too long; whether it took effect is unknown.",
     409: "The state forbids the change.",
     413: "The body is too large.",
-    429: "The caller, or its address, sent too many requests: see `RateLimit` and `Retry-After`.",
+    429: "The caller, or its address, sent too many requests, or too many jobs of its tenant wait: see `Retry-After`.",
     500: "The server failed.",
     503: "PostgreSQL cannot be reached.",
 }

@@ -92,6 +92,8 @@ async def create(request: Request) -> Response:
         tenant=who.tenant,
     )
     who.check_use(order.queue, order.type)
+    if parts.quotas is not None:
+        await parts.quotas.admit(who.tenant, 1)
     try:
         made = await parts.service.enqueue(order)
         standing = None if made.created else await parts.service.get(made.id, who.reach)

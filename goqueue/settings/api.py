@@ -43,6 +43,11 @@ class ApiSettings(Group):
     address_rate_limit: str = Field(
         "", pattern=_RATE, description="The same for one address, before credentials are looked at."
     )
+    tenant_quota: int = Field(
+        0,
+        ge=0,
+        description="Jobs of one tenant that may wait or be scheduled; more are refused with 429. 0: any number.",
+    )
     trusted_proxies: Names = Field(
         [],
         description="Networks (CIDR) whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's.",

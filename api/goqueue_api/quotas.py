@@ -1,0 +1,70 @@
+"""How many jobs of one tenant may wait: so that none fills the queues for all others.
+
+Nothing is counted for a single request. A tenant's waiting jobs are counted when it first sends some, and then every
+`LOOK` seconds as long as it does; in between this process adds what it accepts. So a tenant can pass its quota by what
+the *other* API processes accept for it within `LOOK` seconds, and is refused for at most as long after jobs have left.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from goqueue import metrics
+from goqueue.errors import StoreTimeout, StoreUnavailable
+from goqueue.store import queues
+from goqueue.store.connect import Database
+from goqueue_api.throttle import TooManyRequests
+
+LOOK: Final = 2.0
+"""Seconds between two counts."""
+
+
+@dataclass(slots=True)
+class _Standing:
+    waiting: int
+    asked: bool = True
+    """Whether it sent jobs since the last count."""
+
+
+class Quotas:
+    """At most `most` waiting jobs of each tenant."""
+
+    def __init__(self, database: Database, most: int) -> None:
+        self._database = database
+        self._most = most
+        self._standings: dict[str | None, _Standing] = {}
+
+    async def admit(self, tenant: str | None, jobs: int) -> None:
+        """Take up room for so many jobs.
+
+        Raises:
+            TooManyRequests: there is not enough.
+            StoreUnavailable: the tenant's jobs cannot be counted.
+        """
+        standing = self._standings.get(tenant)
+        if standing is None:
+            waiting = await self._count(tenant)
+            standing = self._standings.setdefault(tenant, _Standing(waiting))
+        standing.asked = True
+        if standing.waiting + jobs > self._most:
+            metrics.HTTP_REFUSED.inc(1, "quota")
+            raise TooManyRequests("waiting_jobs", int(LOOK))
+        standing.waiting += jobs
+
+    async def watch(self) -> None:
+        """Count anew every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK)
+            for tenant, standing in list(self._standings.items()):
+                if not standing.asked:
+                    del self._standings[tenant]
+                    continue
+                standing.asked = False
+                try:
+                    standing.waiting = await self._count(tenant)
+                except (StoreUnavailable, StoreTimeout):
+                    standing.asked = True  # the last count stands
+
+    async def _count(self, tenant: str | None) -> int:
+        async with self._database.connection() as connection:
+            return await queues.waiting_of(connection, tenant, self._most + 1)
