@@ -29,6 +29,7 @@ IMAGES = {
     "valkey": "docker.io/valkey/valkey:9",
     "traefik": "docker.io/library/traefik:v3.6",
     "prometheus": "docker.io/prom/prometheus:v2.42.0",
+    "jaeger": "docker.io/jaegertracing/all-in-one:1.76.0",
 }
 """Name → reference under which the nodes know the image."""
 
@@ -52,6 +53,7 @@ def archive_of(name: str) -> Path:
         "valkey": lambda: services.valkey(IMAGES["valkey"], python_base()),
         "traefik": lambda: services.traefik(IMAGES["traefik"]),
         "prometheus": lambda: services.prometheus(IMAGES["prometheus"], python_base()),
+        "jaeger": lambda: services.jaeger(IMAGES["jaeger"]),
     }
     return makers[name]()
 

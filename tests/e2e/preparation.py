@@ -1,5 +1,5 @@
-"""What stands in the cluster before GoQueue does: namespaces, the receiver with its certificate, Prometheus, names, job
-types."""
+"""What stands in the cluster before GoQueue does: namespaces, the receiver with its certificate, Prometheus, Jaeger,
+names, job types."""
 
 import json
 import re
@@ -73,8 +73,9 @@ def prepare(cluster: Cluster) -> None:
             secret("receiver-ca", {"ca.crt": folder / "ca.crt"}),
             into=NAMESPACE,
         )
-    cluster.load(images.archive_of("prometheus"))
-    for pods in ("receiver", "prometheus"):
+    for name in ("prometheus", "jaeger"):
+        cluster.load(images.archive_of(name))
+    for pods in ("receiver", "prometheus", "jaeger"):
         cluster.kubectl("-n", NAMESPACE, "apply", "-f", str(PODS / f"{pods}.yaml"))
     point_names(cluster, _HOSTS)
 

@@ -71,7 +71,7 @@ def test_a_burst_is_shown_from_the_first_job_to_the_last_pod(system: System, mon
     assert answer.is_success, answer.text
     first, *_, last = sorted(answer.json()["ids"])
     system.status(last, "completed", timeout=120)
-    query = f"SELECT count(*) FROM jobs WHERE id BETWEEN {first:d} AND {last:d} AND status = 'completed'"  # noqa: S608
+    query = f"SELECT count(*) FROM jobs WHERE id BETWEEN {first:d} AND {last:d} AND status = 'completed'"  # noqa: S608 - numbers of the test itself
     until("all jobs of the burst to end", lambda: system.number(query) == JOBS, 60)
     system.pool_has("scale", 0, timeout=90)
     monitoring.record(LINES, began, time.time() + 2)

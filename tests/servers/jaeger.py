@@ -93,8 +93,7 @@ class Jaeger:
             if error.code == 404:
                 return []
             raise
-        services = {name: process["serviceName"] for name, process in trace["processes"].items()}
-        return sorted((_span(span, services) for span in trace["spans"]), key=lambda span: span.start)
+        return spans_of(trace)
 
     def until(self, trace_id: str, condition: Callable[[list[Span]], Any], seconds: float = 20.0) -> list[Span]:
         """The trace as soon as the condition holds.
@@ -142,6 +141,12 @@ class Jaeger:
 def shown(spans: list[Span]) -> list[str]:
     """Spans for a person: `kind name (service)`."""
     return [f"{span.kind} {span.name} ({span.service})" for span in spans]
+
+
+def spans_of(trace: dict[str, Any]) -> list[Span]:
+    """The spans of one trace of Jaeger's HTTP API, in the order in which they began."""
+    services = {name: process["serviceName"] for name, process in trace["processes"].items()}
+    return sorted((_span(span, services) for span in trace["spans"]), key=lambda span: span.start)
 
 
 def _span(span: dict[str, Any], services: dict[str, str]) -> Span:
