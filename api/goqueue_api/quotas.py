@@ -2,7 +2,8 @@
 
 Nothing is counted for a single request. A tenant's waiting jobs are counted when it first sends some, and then every
 `LOOK` seconds as long as it does; in between this process adds what it accepts. So a tenant can pass its quota by what
-the *other* API processes accept for it within `LOOK` seconds, and is refused for at most as long after jobs have left.
+the *other* API processes accept for it within `LOOK` seconds and by requests that are under way while it is counted,
+and is refused for at most `LOOK` seconds after jobs have left.
 """
 
 import asyncio
@@ -60,10 +61,13 @@ class Quotas:
                     del self._standings[tenant]
                     continue
                 standing.asked = False
+                before = standing.waiting
                 try:
-                    standing.waiting = await self._count(tenant)
+                    counted = await self._count(tenant)
                 except (StoreUnavailable, StoreTimeout):
                     standing.asked = True  # the last count stands
+                else:
+                    standing.waiting += counted - before  # what was accepted meanwhile is not in the count
 
     async def _count(self, tenant: str | None) -> int:
         async with self._database.connection() as connection:

@@ -9,7 +9,7 @@ from tests.integration.engine import Engine
 
 
 async def test_an_issuer_of_tokens_lets_an_api_without_keys_start_and_closes_it(engine: Engine) -> None:
-    reached = ApiSettings(host="0.0.0.0")  # noqa: S104 - nothing is bound
+    reached = ApiSettings(host="0.0.0.0")
     issuer = OidcSettings(issuer="https://issuer.example.org", audience="goqueue")
     async with engine.service.database.connection() as connection:
         with pytest.raises(SettingsError, match="GOQUEUE_OIDC_ISSUER"):
