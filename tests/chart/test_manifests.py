@@ -325,6 +325,27 @@ def test_migrations_run_again_for_another_database() -> None:
     assert job_name(own[0], "goqueue-migrate-") != job_name(own[1], "goqueue-migrate-")
 
 
+def test_migrations_run_as_the_owner_and_grant_to_the_role_of_the_others() -> None:
+    owner = {"owner": {"user": "jobs_owner", "passwordFrom": {"secret": "jobs-db-owner", "key": "password"}}}
+    settings = {"settings": {"postgres": {"user": "jobs", "passwordFrom": {"secret": "jobs-db", "key": "password"}}}}
+    documents = render(merged(OWN_STORES, {"migrations": owner}, settings))
+
+    def environment(pod: Manifest) -> dict[str, Any]:
+        (container,) = pod["containers"]
+        names = [entry["name"] for entry in container["env"]]
+        assert len(names) == len(set(names))  # the API server refuses the same name twice
+        return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+    job = find(documents, "Job", job_name(documents, "goqueue-migrate-"))
+    migrating = environment(job["spec"]["template"]["spec"])
+    assert migrating["POSTGRES_USER"] == "jobs_owner"
+    assert migrating["GOQUEUE_MIGRATE_GRANT_TO"] == "jobs"
+    assert migrating["POSTGRES_PASSWORD"]["secretKeyRef"]["name"] == "jobs-db-owner"
+    serving = environment(find(documents, "Deployment", "goqueue-api")["spec"]["template"]["spec"])
+    assert serving["POSTGRES_PASSWORD"]["secretKeyRef"]["name"] == "jobs-db"
+    assert not {"POSTGRES_USER", "GOQUEUE_MIGRATE_GRANT_TO"} & serving.keys()
+
+
 def test_migrations_are_no_hook_unless_asked() -> None:
     assert "annotations" not in find(render(), "Job", job_name(render(), "goqueue-migrate-"))["metadata"]
     hooked = merged(OWN_STORES, {"migrations": {"mode": "hook"}, "settings": {"postgres": {"password": "x"}}})

@@ -201,6 +201,7 @@ NONSENSE = [
     ("fullnameOverride", "Not_A_Name", "fullnameOverride"),
     ("operator.enabled", "yes", "enabled"),
     ("migrations.mode", "sidecar", "mode"),
+    ("migrations.owner.user", "owner", "migrations.owner: the bundled PostgreSQL has one role"),
     ("migrations.mode", "hook", "migrations.mode=hook runs before the bundled PostgreSQL"),
     ("postgresql.persistence.size", "8", "size"),
     ("postgresql.persistence.sizes", "8Gi", "sizes"),

@@ -150,6 +150,9 @@ gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
 {{- if has (default "" $entry.secretOf) (list "all" $component) -}}
 {{- $value := include "goqueue.text" (index $root.Values.settings $group $key) -}}
 {{- $from := index $root.Values.settings $group (printf "%sFrom" $key) -}}
+{{- if and (eq $component "migrations") (eq $entry.variable "POSTGRES_PASSWORD") $root.Values.migrations.owner.user -}}
+{{- $from = $root.Values.migrations.owner.passwordFrom -}}
+{{- end -}}
 {{- if $from.secret }}
 - name: {{ $entry.variable }}
   valueFrom: {secretKeyRef: {name: {{ $from.secret | quote }}, key: {{ $from.key | quote }}}}
@@ -183,6 +186,12 @@ gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
 {{- toYaml . }}
 {{- end }}
 {{- include "goqueue.secretEnv" . }}
+{{- if and (eq .component "migrations") .root.Values.migrations.owner.user }}
+- name: POSTGRES_USER
+  value: {{ .root.Values.migrations.owner.user | quote }}
+- name: GOQUEUE_MIGRATE_GRANT_TO
+  value: {{ include "goqueue.text" .root.Values.settings.postgres.user | quote }}
+{{- end }}
 {{- with .own }}
 {{- with .queues }}
 - name: GOQUEUE_WORKER_QUEUES

@@ -8,6 +8,9 @@
   {{- if eq .Values.migrations.mode "hook" -}}
     {{- fail "migrations.mode=hook runs before the bundled PostgreSQL is there: use mode job, or postgresql.enabled=false" -}}
   {{- end -}}
+  {{- if .Values.migrations.owner.user -}}
+    {{- fail "migrations.owner: the bundled PostgreSQL has one role; use postgresql.enabled=false" -}}
+  {{- end -}}
 {{- else if not $settings.postgres.host -}}
   {{- fail "postgresql.enabled=false: settings.postgres.host must name your PostgreSQL" -}}
 {{- end -}}
