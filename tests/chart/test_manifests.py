@@ -94,6 +94,7 @@ PARTS = ("api", "scheduler", "operator", "worker", "migrations", "maintenance")
 MADE_BY_USERS = {
     "registry",
     "store-ca",
+    "telemetry",
     "everywhere",
     "redis",
     "goqueue-database",
