@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from benchmarks.children import Child, DriverFailed
 from benchmarks.counting import Counter, Stores
@@ -67,19 +66,13 @@ class Run:
         self._bench = bench
         self.system = system
         self._log = bench.servers.folder / f"{system.name}.log"
-        address = urlsplit(bench.servers.postgres_url)
         self._env = {
             **os.environ,
             **system.env,
             "PYTHONUNBUFFERED": "1",
             "BENCH_POSTGRES_URL": bench.servers.postgres_url,
             "BENCH_REDIS_URL": bench.servers.valkey.url,
-            "POSTGRES_HOST": str(address.hostname),
-            "POSTGRES_PORT": str(address.port),
-            "POSTGRES_USER": str(address.username),
-            "POSTGRES_PASSWORD": str(address.password),
-            "POSTGRES_DB": address.path.lstrip("/"),
-            "GOQUEUE_REDIS_URL": bench.servers.valkey.url,
+            **bench.servers.environment,
             **env,
         }
         self.counter: Counter = system.counter()

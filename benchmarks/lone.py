@@ -19,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 import uvloop
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel
 
 from benchmarks.servers import Servers
@@ -138,15 +137,7 @@ def main() -> None:
     with Servers() as servers:
         servers.fresh("lone")
         migrate.upgrade(servers.postgres_url)
-        place = conninfo_to_dict(servers.postgres_url)
-        os.environ.update(
-            POSTGRES_HOST=str(place["host"]),
-            POSTGRES_PORT=str(place["port"]),
-            POSTGRES_USER=str(place["user"]),
-            POSTGRES_PASSWORD=str(place.get("password") or ""),
-            POSTGRES_DB=str(place["dbname"]),
-            GOQUEUE_REDIS_URL=servers.valkey.url,
-        )
+        os.environ.update(servers.environment)
         runs = uvloop.run(_measure())
     print(f"{'from':>16}    {'to':<16} {'median, us':>10} {'calls':>6}")
     for begin, end in itertools.pairwise(PLACES):

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -64,6 +65,19 @@ class Servers:
     def postgres_url(self) -> str:
         """The database of the system under test."""
         return self.postgres.dsn_for(DATABASE)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Both servers as GoQueue's settings name them."""
+        address = urlsplit(self.postgres_url)
+        return {
+            "POSTGRES_HOST": str(address.hostname),
+            "POSTGRES_PORT": str(address.port),
+            "POSTGRES_USER": str(address.username),
+            "POSTGRES_PASSWORD": str(address.password),
+            "POSTGRES_DB": address.path.lstrip("/"),
+            "GOQUEUE_REDIS_URL": self.valkey.url,
+        }
 
     def connect(self, database: str = DATABASE) -> psycopg.Connection[tuple[int]]:
         """A connection of the runner's own."""
