@@ -18,7 +18,7 @@ from grafana.panels import (
     number,
     spread,
 )
-from grafana.queries import API, grown, of, quantile, rate, ratio
+from grafana.queries import API, grown, of, quantile, quantiles, rate, ratio
 
 ROUTE = 'route=~"$route"'
 
@@ -86,7 +86,7 @@ def api() -> Dashboard:
             "Latency",
             "From the request's head to the end of the answer, over all chosen routes.",
             SECONDS,
-            *[(quantile(share, metrics.HTTP_SECONDS, "", ROUTE), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)],
+            *quantiles(metrics.HTTP_SECONDS, "", ROUTE),
         ),
         graph(
             "Latency by route, p95",

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from goqueue import metrics
 from grafana import panels
 from grafana.panels import JOBS, JOBS_A_SECOND, PLAIN, PODS, SECONDS, SHARE, graph
-from grafana.queries import latest, of, phases_of, quantile, rate, total
+from grafana.queries import latest, of, phases_of, quantiles, rate, total
 
 POOL = 'pool=~"$pool"'
 QUEUE = 'queue=~"$queue"'
@@ -75,10 +75,7 @@ def autoscaling() -> Dashboard:
             "Time from ready to claimed",
             "How long jobs waited before a worker took them: what scaling is there to bound.",
             SECONDS,
-            *[
-                (quantile(share, metrics.WAIT_SECONDS, "queue", QUEUE), f"{{{{queue}}}} p{share * 100:g}")
-                for share in (0.5, 0.95)
-            ],
+            *quantiles(metrics.WAIT_SECONDS, "queue", QUEUE, shares=(0.5, 0.95)),
         ),
     ]
     slots = [

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from goqueue import metrics
 from grafana import panels
 from grafana.panels import JOBS_A_SECOND, SECONDS, SHARE, graph, spread
-from grafana.queries import quantile, rate, ratio
+from grafana.queries import quantiles, rate, ratio
 
 CHOSEN = ('queue=~"$queue"', 'type=~"$type"')
 
@@ -51,10 +51,7 @@ def job_types() -> Dashboard:
             "Duration",
             "How long attempts ran.",
             SECONDS,
-            *[
-                (quantile(share, metrics.ATTEMPT_SECONDS, "type", *CHOSEN), f"{{{{type}}}} p{share * 100:g}")
-                for share in (0.5, 0.95, 0.99)
-            ],
+            *quantiles(metrics.ATTEMPT_SECONDS, "type", *CHOSEN),
         ),
         spread("Duration, all chosen types", "How attempts spread over durations.", metrics.ATTEMPT_SECONDS, *CHOSEN),
         graph(

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from goqueue import metrics
 from grafana import panels
 from grafana.panels import GREEN, JOBS, JOBS_A_SECOND, ORANGE, PLAIN, RED, SECONDS, SHARE, graph, number
-from grafana.queries import SCHEDULER, grown, latest, of, phases_of, quantile, rate, ratio
+from grafana.queries import SCHEDULER, grown, latest, of, phases_of, quantile, quantiles, rate, ratio
 
 
 def overview() -> Dashboard:
@@ -101,7 +101,7 @@ def overview() -> Dashboard:
             "Time from ready to claimed",
             "How long jobs waited before a worker took them, over all queues.",
             SECONDS,
-            *[(quantile(share, metrics.WAIT_SECONDS, ""), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)],
+            *quantiles(metrics.WAIT_SECONDS, ""),
         ),
         graph(
             "Running and scheduled",

@@ -46,6 +46,14 @@ def quantile(share: float, metric: Histogram, by: str, *matchers: str) -> str:
     return f"histogram_quantile({share}, sum by ({', '.join(filter(None, ('le', by)))}) ({buckets}))"
 
 
+def quantiles(
+    metric: Histogram, by: str, *matchers: str, shares: tuple[float, ...] = (0.5, 0.95, 0.99)
+) -> list[tuple[str, str]]:
+    """A line for each share; `by` is one label or none, and begins the name of its lines."""
+    prefix = f"{{{{{by}}}}} " if by else ""
+    return [(quantile(share, metric, by, *matchers), f"{prefix}p{share * 100:g}") for share in shares]
+
+
 def ratio(part: str, whole: str) -> str:
     """Part of a whole from 0 to 1; 0 while there is no whole."""
     return f"({part} or 0 * {whole}) / ({whole} > 0) or 0 * {whole}"
