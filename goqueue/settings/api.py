@@ -1,16 +1,21 @@
 """The REST API and who may use it."""
 
-import re
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from goqueue.keys import Token
-from goqueue.settings.kinds import Group, Names, Seconds, is_secure, networks
+from goqueue.settings.kinds import Group, Names, Networks, Seconds, each, is_secure
 
-_ORIGIN = re.compile(r"https?://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+_Origins = Annotated[
+    Names,
+    each(
+        r"https?://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?",
+        "an origin such as https://app.example.org, in lower case, and not `*`",
+    ),
+]
 
 _RATE = r"^$|^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
 
@@ -31,7 +36,7 @@ class ApiSettings(Group):
     head_timeout: Seconds = Field(10.0, description="A request whose headers take longer to come gets 408.")
     write_timeout: Seconds = Field(30.0, description="A client that takes longer to read an answer is cut off.")
     max_connections: int = Field(10_000, ge=1, description="Connections of a server process; one more gets 503.")
-    cors_origins: Names = Field(
+    cors_origins: _Origins = Field(
         [], description="Web pages (`https://app.example.org`) whose scripts may call the API; empty: none."
     )
     rate_limit: str = Field(
@@ -48,7 +53,7 @@ class ApiSettings(Group):
         ge=0,
         description="Jobs of one tenant that may wait or be scheduled; more are refused with 429. 0: any number.",
     )
-    trusted_proxies: Names = Field(
+    trusted_proxies: Networks = Field(
         [],
         description="Networks (CIDR) whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's.",
     )
@@ -63,19 +68,6 @@ class ApiSettings(Group):
     key_cache: Seconds = Field(5.0, description="A key that was revoked may still be used for so long.", le=300)
     health_host: str = Field("127.0.0.1", description="Address of the metrics.")
     health_port: int = Field(8084, ge=0, le=65535, description="Port of the metrics; 0: any free one.")
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: list[str]) -> list[str]:
-        for origin in value:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError("each must be an origin such as https://app.example.org, in lower case, and not `*`")
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _proxies(cls, value: list[str]) -> list[str]:
-        return networks(value)
 
     @field_validator("bootstrap_key")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from goqueue.settings.kinds import Group, Names, Seconds, names, networks
+from goqueue.settings.kinds import Group, Networks, Seconds, names
 
 _ADDRESS = r"[^\s<>@\x00-\x1f]+@[^\s<>@\x00-\x1f]+"
 
@@ -45,15 +45,10 @@ class WebhookSettings(Group):
     secrets: Annotated[list[SecretStr], NoDecode, BeforeValidator(names)] = Field(
         [], description="Signing secrets (`whsec_…`, comma-separated: two while rotating); empty: unsigned."
     )
-    allow_networks: Names = Field(
+    allow_networks: Networks = Field(
         [], description="Private networks that may be called (CIDR, e.g. 10.1.0.0/16); else all are refused."
     )
     max_response_bytes: int = Field(4096, ge=0, le=32_768, description="How much of the response is stored.")
-
-    @field_validator("allow_networks")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        return networks(value)
 
 
 class PaymentSettings(Group):

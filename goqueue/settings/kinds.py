@@ -5,7 +5,7 @@ import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 QUEUE_NAME = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
@@ -36,6 +36,18 @@ def networks(value: list[str]) -> list[str]:
     return value
 
 
+def each(pattern: str, wanted: str) -> AfterValidator:
+    """Refuses a list with an item that is not wholly as the pattern says; `wanted` tells what each must be."""
+    known = re.compile(pattern)
+
+    def check(value: list[str]) -> list[str]:
+        if not all(map(known.fullmatch, value)):
+            raise ValueError(f"each must be {wanted}")
+        return value
+
+    return AfterValidator(check)
+
+
 def is_secure(url: str) -> bool:
     """Whether what is read from this URL is the word of its host: https, or http on this machine."""
     try:
@@ -56,6 +68,7 @@ def names(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(names)]
+Networks = Annotated[Names, AfterValidator(networks)]
 
 
 class Group(BaseSettings):

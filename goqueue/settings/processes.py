@@ -1,14 +1,13 @@
 """The engine, and the processes that move jobs and watch over them."""
 
-import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from goqueue.errors import SettingsError
-from goqueue.settings.kinds import QUEUE_NAME, Group, Names, Seconds
+from goqueue.settings.kinds import QUEUE_NAME, Group, Names, Seconds, each
 
 
 class EngineSettings(Group):
@@ -101,7 +100,9 @@ class OperatorSettings(Group):
     cluster_wide: bool = Field(False, description="Serve all namespaces.")
     lease_name: str = Field("goqueue-operator", min_length=1, description="Lease by which one of the replicas leads.")
     image: str = Field("", description="Image of worker pools that name none.")
-    worker_env_from: Names = Field(
+    worker_env_from: Annotated[
+        Names, each(r"(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "configmap/NAME or secret/NAME")
+    ] = Field(
         [], description="`configmap/NAME` and `secret/NAME`: environment of all workers, in the pool's namespace."
     )
     worker_certificates: str = Field(
@@ -109,7 +110,9 @@ class OperatorSettings(Group):
         pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$",
         description="Secret in the pool's namespace that all workers mount as /etc/goqueue/certificates.",
     )
-    worker_labels: Names = Field([], description="`KEY=VALUE`: labels of worker pods whose pools do not set them.")
+    worker_labels: Annotated[
+        Names, each(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*)=[A-Za-z0-9_.-]*", "KEY=VALUE")
+    ] = Field([], description="`KEY=VALUE`: labels of worker pods whose pools do not set them.")
     worker_service_accounts: Names = Field(
         [],
         description="Service accounts that worker pools may name beside `default`; `*`: any but the operator's own.",
@@ -120,22 +123,6 @@ class OperatorSettings(Group):
     requests: int = Field(16, ge=1, le=256, description="Writes to the Kubernetes API at the same time.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8083, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
-
-    @field_validator("worker_env_from")
-    @classmethod
-    def _references(cls, value: list[str]) -> list[str]:
-        for item in value:
-            if not re.fullmatch(r"(configmap|secret)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?", item):
-                raise ValueError("each must be configmap/NAME or secret/NAME")
-        return value
-
-    @field_validator("worker_labels")
-    @classmethod
-    def _labels(cls, value: list[str]) -> list[str]:
-        for item in value:
-            if not re.fullmatch(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*)=[A-Za-z0-9_.-]*", item):
-                raise ValueError("each must be KEY=VALUE")
-        return value
 
 
 class DevSettings(Group):
