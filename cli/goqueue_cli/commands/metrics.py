@@ -60,8 +60,8 @@ def _section(title: str) -> Iterator[str]:
     yield f"## {title}"
     yield ""
     several = title == "Several processes"
-    yield f"| metric | type | labels |{' processes |' if several else ''} meaning |"
-    yield f"|---|---|---|{'---|' if several else ''}---|"
+    columns = ["metric", "type", "labels", *(["processes"] if several else []), "meaning"]
+    rows = []
     for one in CATALOGUE:
         if _TITLES.get(one.processes, "Several processes") != title:
             continue
@@ -72,7 +72,8 @@ def _section(title: str) -> Iterator[str]:
         text = one.help
         if isinstance(one, Histogram):
             text += f" Buckets: {', '.join(f'{bound:g}' for bound in one.buckets)}."
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in (*cells, text)) + " |"
+        rows.append((*cells, text))
+    yield output.markdown_table(columns, rows)
     yield ""
 
 

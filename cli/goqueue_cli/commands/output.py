@@ -57,6 +57,13 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         click.echo(_fit(GAP.join([*padded, row[-1]]).rstrip()))
 
 
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under their columns, as Markdown."""
+    escaped = ([text.replace("|", r"\|") for text in row] for row in rows)
+    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in escaped)])
+
+
 def as_list(values: Mapping[str, Any]) -> None:
     """Print one thing: a line for each of its values that is not null, whole."""
     width = max(map(len, values))

@@ -63,12 +63,11 @@ def page() -> str:
 def _section(group: type[Any]) -> Iterator[str]:
     yield f"## {(group.__doc__ or '').strip().rstrip('.')}"
     yield ""
-    yield "| variable | values | default | meaning |"
-    yield "|---|---|---|---|"
-    for setting in settings_of(group):
-        default = f"`{setting.default}`" if setting.default else ""
-        cells = (f"`{setting.variable}`", setting.values, default, setting.description)
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    rows = [
+        (f"`{one.variable}`", one.values, f"`{one.default}`" if one.default else "", one.description)
+        for one in settings_of(group)
+    ]
+    yield output.markdown_table(("variable", "values", "default", "meaning"), rows)
     yield ""
 
 
