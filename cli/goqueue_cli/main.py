@@ -83,7 +83,9 @@ def operator() -> None:
 
 
 @main.command()
-@click.option("--check", is_flag=True, help="Only say whether the schema is current; exit 1 where it is not.")
+@click.option(
+    "--check", is_flag=True, help="Change no table, only say whether the schema is current; exit 1 where it is not."
+)
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
 @click.option(
     "--grant-to",
@@ -91,7 +93,7 @@ def operator() -> None:
     multiple=True,
     metavar="ROLE",
     envvar="GOQUEUE_MIGRATE_GRANT_TO",
-    help="Give this role the rights on rows that the processes need, and no others.",
+    help="Give this role the rights on rows that the processes need, and no others; with --check, too.",
 )
 def migrate(check: bool, revision: str, roles: tuple[str, ...]) -> None:
     """Bring the database schema to this version."""

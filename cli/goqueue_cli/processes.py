@@ -158,7 +158,8 @@ def api() -> None:
 
 
 def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) -> None:
-    """`goqueue migrate`.
+    """`goqueue migrate`. Roles are granted to whenever the schema is current, so that a role that came later gets its
+    rights from the next run.
 
     Raises:
         StaleSchema: with `only_check`, where migrations are missing.
