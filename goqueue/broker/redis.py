@@ -155,7 +155,7 @@ class Broker:
             return
         async with self._speaking():
             if self._pusher is None:
-                self._pusher, _ = await self._own_connection()
+                self._pusher = self._own_connection()
             for queue, scores in by_queue.items():
                 await self._pusher.zadd(self._ready(queue), scores)
         async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
@@ -194,7 +194,11 @@ class Broker:
         keys = [self._ready(queue) for queue in queues]
         async with self._speaking():
             if self._fetcher is None:
-                self._fetcher, self._fetcher_id = await self._own_connection()
+                fetcher = self._own_connection()
+                if fetcher is not self._redis:
+                    # Redis's name for the connection, by which a blocked fetch can be woken.
+                    self._fetcher_id = await fetcher.client_id()
+                self._fetcher = fetcher
             reply = await self._fetcher.bzmpop(block, len(keys), keys, min=True, count=count)
         if not reply:
             return []
@@ -202,12 +206,9 @@ class Broker:
         queue = queues[keys.index(key.decode())]
         return [ReadyJob(int(member), queue, float(score)) for member, score in members]
 
-    async def _own_connection(self) -> tuple[Any, int | None]:
-        """A client with a connection to itself, and Redis's name for that, by which a blocked fetch can be woken."""
-        if isinstance(self._redis, RedisCluster):
-            return self._redis, None
-        fetcher = self._redis.client()
-        return fetcher, await fetcher.client_id()
+    def _own_connection(self) -> Any:
+        """A client with a connection to itself; a cluster has none."""
+        return self._redis if isinstance(self._redis, RedisCluster) else self._redis.client()
 
     async def wake_fetch(self) -> None:
         """Let a blocked `fetch` return at once, empty-handed; without this it returns when its time is up."""
