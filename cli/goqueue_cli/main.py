@@ -1,12 +1,11 @@
 """The `goqueue` command. Every part is imported by the subcommand that needs it, so that each process stays lean."""
 
 import importlib
+import signal
 import sys
 from typing import Any, Final
 
 import click
-
-from goqueue.errors import GoQueueError
 
 OPERATING: Final = {
     "audit": "goqueue_cli.commands.audit",
@@ -38,10 +37,23 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except GoQueueError as error:
+        except Exception as error:
+            from goqueue.errors import GoQueueError  # brings pydantic along: not before SIGTERM is heard
+
+            if not isinstance(error, GoQueueError):
+                raise
             detail = f" {error.fields}" if error.fields else ""
             click.echo(f"goqueue: {error.message}{detail}", err=True)
             sys.exit(1)
+
+
+def _hear_sigterm() -> None:
+    """End on SIGTERM from here on, until the process has a handler of its own.
+
+    In a container it is process 1, to which Linux delivers no signal that it does not handle: a pod that is deleted
+    while it imports would go on, take jobs, and be killed with them when its grace period is over.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,6 +65,7 @@ def main() -> None:
 @main.command()
 def api() -> None:
     """Serve the REST API."""
+    _hear_sigterm()
     from goqueue_cli import processes
 
     processes.api()
@@ -61,6 +74,7 @@ def api() -> None:
 @main.command()
 def worker() -> None:
     """Run jobs."""
+    _hear_sigterm()
     from goqueue_cli import processes
 
     processes.worker()
@@ -69,6 +83,7 @@ def worker() -> None:
 @main.command()
 def scheduler() -> None:
     """Dispatch, rescue, fire schedules, prune (one leader among any number)."""
+    _hear_sigterm()
     from goqueue_cli import processes
 
     processes.scheduler()
@@ -77,6 +92,7 @@ def scheduler() -> None:
 @main.command()
 def operator() -> None:
     """Make custom resources of Kubernetes work (one leader among any number)."""
+    _hear_sigterm()
     from goqueue_cli import processes
 
     processes.operator()
@@ -97,6 +113,7 @@ def operator() -> None:
 )
 def migrate(check: bool, revision: str, roles: tuple[str, ...]) -> None:
     """Bring the database schema to this version."""
+    _hear_sigterm()
     from goqueue_cli import processes
 
     processes.migrate(revision, only_check=check, grant_to=roles)

@@ -1,0 +1,39 @@
+"""SIGTERM while a process is still importing."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers.process import GOQUEUE, Process
+from tests.servers.stores import FreshDatabase, FreshRedis
+
+MODULE = """
+import pathlib
+import time
+
+pathlib.Path("importing").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("part", ["worker", "scheduler"])
+def test_sigterm_during_the_imports_ends_the_process_by_a_handler_and_not_by_the_default_that_process_1_lacks(
+    part: str, database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(MODULE)
+    environment = {
+        **database.environment,
+        **ready_queues.environment,
+        "PYTHONPATH": str(tmp_path),
+        "GOQUEUE_JOBS": "slow",
+        f"GOQUEUE_{part.upper()}_HEALTH_PORT": "0",
+    }
+    with Process([GOQUEUE, part], environment=environment, cwd=tmp_path, log=tmp_path / "log") as process:
+        until = time.monotonic() + 30
+        while not (tmp_path / "importing").exists():
+            assert time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.02)  # a file gives no sign
+        process.send(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
