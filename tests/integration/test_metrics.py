@@ -110,7 +110,11 @@ async def test_what_a_dying_worker_leaves_is_counted_as_handed_back_and_rescued(
             with started.start("worker") as killed:
                 await killed.until(lambda scraped: scraped("goqueue_worker_slots_busy") == 2)
                 killed.process.kill()
-            seen = await scheduler.until(lambda scraped: scraped("goqueue_jobs_rescued_total") == 2)
+            await scheduler.until(lambda scraped: scraped("goqueue_jobs_rescued_total") == 2)
+            # The reconciliation that a death asks for comes with the next tick.
+            seen = await scheduler.until(
+                lambda scraped: scraped("goqueue_dispatch_reconcile_duration_seconds_count") >= 2
+            )
             assert seen("goqueue_jobs_rescued_total", fate="again") == 2
             assert seen("goqueue_workers_buried_total") == 1
             assert seen("goqueue_dispatch_reconcile_duration_seconds_count") >= 2
