@@ -166,3 +166,18 @@ async def test_the_sweep_for_strays_reads_each_job_once(engine: Engine, connecti
     first = await dispatch.recent(connection, made[0].id, made[-1].id + 1)
     assert [job.id for job in first] == [job.id for job in made]
     assert await dispatch.recent(connection, made[-1].id + 1, made[-1].id + 1) == []
+
+
+async def test_the_statements_of_a_lone_job_are_planned_once(engine: Engine) -> None:
+    async with engine.database.connection() as connection:
+        worker = await attempts.register(connection, "lone", ["default"], 1)
+        for _ in range(10):  # PostgreSQL decides after five executions
+            [made], _ready = await insert(connection, [NewJob("default", "noop", {})])
+            [job] = await attempts.claim(connection, worker, [made.id])
+            assert await attempts.complete(connection, [AttemptEnd(job.id, job.lease, Outcome.COMPLETED)]) == {job.id}
+        planned = await fetch_all(
+            connection,
+            "SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE '%% jobs%%' AND generic_plans > 5",
+            (),
+        )
+        assert [count for (count,) in planned] == [0, 0, 0]
