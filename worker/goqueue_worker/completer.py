@@ -1,6 +1,7 @@
 """Ends of attempts on their way to PostgreSQL: whatever gathered while the last write ran goes out in the next."""
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,12 @@ from goqueue.store.connect import Connection, Database
 
 BATCH: Final = 1_000
 """Ends in one statement."""
+
+GAP: Final = 0.005
+"""Seconds between two writes, the time in which ends gather; none where the last write is longer ago."""
+
+ENOUGH: Final = 200
+"""Ends that are worth a write at once."""
 
 BACKLOG: Final = 5_000
 """Unwritten ends at which the worker stops fetching."""
@@ -38,6 +45,7 @@ class Completer:
         self._waiting: deque[AttemptEnd] = deque()
         self._writing = 0
         self._work = asyncio.Event()
+        self._enough = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.stale = 0
@@ -48,6 +56,8 @@ class Completer:
         self._waiting.append(end)
         self._work.set()
         self._idle.clear()
+        if len(self._waiting) >= ENOUGH:
+            self._enough.set()
 
     @property
     def backlog(self) -> int:
@@ -61,8 +71,13 @@ class Completer:
     async def run(self) -> None:
         """Write until cancelled."""
         delay = 0.05
+        loop = asyncio.get_running_loop()
+        written = loop.time() - GAP
         while True:
             await self._work.wait()
+            if (early := written + GAP - loop.time()) > 0:
+                await self._gather(early)
+            self._enough.clear()
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             self._writing = len(batch)
             try:
@@ -74,10 +89,16 @@ class Completer:
                 await asyncio.sleep(delay)  # PostgreSQL gives no sign when it is back
                 delay = min(delay * 2, 1.0)
             self._writing = 0
+            written = loop.time()
             self._written()
             if not self._waiting:
                 self._work.clear()
                 self._idle.set()
+
+    async def _gather(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
 
     async def _write(self, batch: list[AttemptEnd]) -> None:
         done = [end for end in batch if end.outcome is Outcome.COMPLETED]

@@ -48,5 +48,5 @@ class Lookahead:
 
     @property
     def batch(self) -> int:
-        """Jobs that are worth a claim: as many as are used up while it is under way, so that claims do not crumble."""
-        return max(1, self.jobs // MARGIN)
+        """Jobs that are worth a claim: half of what is held; the other half lasts until it is back."""
+        return max(1, self.jobs // 2)

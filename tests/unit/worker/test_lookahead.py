@@ -26,7 +26,7 @@ def test_jobs_that_take_seconds_are_never_claimed_ahead() -> None:
 def test_short_jobs_are_claimed_ahead_by_rate_times_round_trip() -> None:
     lookahead = after(200, every=0.002, seconds=0.002, ended=10)  # 5,000 ends a second
     assert lookahead.jobs == MARGIN * 5_000 * 0.002 == 30
-    assert lookahead.batch == 10
+    assert lookahead.batch == 15
 
 
 def test_it_forgets_within_a_dozen_claims_when_jobs_become_long() -> None:

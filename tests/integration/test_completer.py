@@ -1,0 +1,83 @@
+"""Ends of attempts go out together: alone at once, and in a burst by few statements."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+import goqueue_worker.completer as module
+from goqueue.job import AttemptEnd, Outcome
+from goqueue.store import attempts
+from goqueue.store.connect import Connection
+from goqueue_worker.completer import Completer
+from tests.integration.engine import Engine, eventually
+
+LONG = 600.0
+
+
+@contextlib.asynccontextmanager
+async def completing(engine: Engine) -> AsyncIterator[tuple[Completer, list[AttemptEnd]]]:
+    """A running completer, and the ends of three claimed jobs."""
+    ids = [await engine.enqueue("noop") for _ in range(3)]
+    async with engine.database.connection() as connection:
+        worker = await attempts.register(connection, "completer", ["default"], 3)
+        jobs = await attempts.claim(connection, worker, ids)
+    completer = Completer(engine.database, lambda: None)
+    running = asyncio.create_task(completer.run())
+    try:
+        yield completer, [AttemptEnd(job.id, job.lease, Outcome.COMPLETED) for job in jobs]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many ends each write had."""
+    counts: list[int] = []
+    complete = attempts.complete
+
+    async def counted(connection: Connection, ends: Sequence[AttemptEnd], keyring: None) -> set[int]:
+        counts.append(len(ends))
+        return await complete(connection, ends, keyring)
+
+    monkeypatch.setattr(attempts, "complete", counted)
+    return counts
+
+
+async def test_a_lone_end_is_written_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, writes: list[int]
+) -> None:
+    monkeypatch.setattr(module, "GAP", LONG)
+    async with completing(engine) as (completer, ends):
+        completer.put(ends[0])
+        await asyncio.wait_for(completer.drained(), 5)
+    assert writes == [1]
+
+
+async def test_ends_that_come_soon_after_a_write_gather_until_they_are_enough(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, writes: list[int]
+) -> None:
+    monkeypatch.setattr(module, "GAP", LONG)
+    monkeypatch.setattr(module, "ENOUGH", 2)
+    async with completing(engine) as (completer, ends):
+        completer.put(ends[0])
+        await asyncio.wait_for(completer.drained(), 5)
+        completer.put(ends[1])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(completer.drained(), 0.2)
+        completer.put(ends[2])
+        await asyncio.wait_for(completer.drained(), 5)
+    assert writes == [1, 2]
+
+
+async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
+    async with completing(engine) as (completer, ends):
+        for end in ends:
+            completer.put(end)
+            await eventually(lambda: asyncio.sleep(0, completer.backlog < 3))
+        await asyncio.wait_for(completer.drained(), 5)
+    assert sum(writes) == 3
+    for end in ends:
+        assert (await engine.service.get(end.id)).status == "completed"
