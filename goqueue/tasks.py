@@ -3,17 +3,18 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def at_once(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+def at_once(work: Coroutine[Any, Any, T], name: str | None = None, context: Context | None = None) -> asyncio.Task[T]:
     """A task that runs here and now until it first waits, and not after a turn of the event loop.
 
     Before Python 3.12 it begins with the next turn, before whatever is woken from now on.
     """
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, name=name, eager_start=True)
-    return loop.create_task(work, name=name)
+        return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
+    return loop.create_task(work, name=name, context=context)

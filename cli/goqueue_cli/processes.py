@@ -1,6 +1,7 @@
 """How each long-running process is put together, started and stopped."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -39,6 +40,10 @@ def _begin_counting(process: Process) -> EngineSettings:
 def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run `main` in an event loop; SIGTERM and SIGINT set its event."""
     import uvloop
+
+    # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
+    gc.collect()
+    gc.freeze()
 
     async def guarded() -> None:
         stop = asyncio.Event()

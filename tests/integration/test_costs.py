@@ -3,18 +3,21 @@
 The bounds are about twice what was seen when they were set, so they break on a change of kind, not on noise.
 """
 
+import asyncio
 import contextvars
+import gc
 import timeit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
-from goqueue import JobContext, instruments, metrics, tracing
+from goqueue import JobContext, NeverRetry, instruments, metrics, tracing
 from goqueue.job import AttemptEnd, ClaimedJob, Enqueued, NewJob, Outcome
 from goqueue.service import count_enqueued
 from goqueue.spans import Spans
@@ -169,3 +172,39 @@ class Nowhere(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         return SpanExportResult.SUCCESS
+
+
+async def _waits(payload: Any, job: JobContext) -> None:
+    await asyncio.sleep(0.001)
+
+
+async def _ends_at_once(payload: Any, job: JobContext) -> None:
+    pass
+
+
+def _runs_in_a_thread(payload: Any, job: JobContext) -> None:
+    pass
+
+
+async def _fails(payload: Any, job: JobContext) -> None:
+    raise NeverRetry("no use")
+
+
+@pytest.mark.parametrize("handler", [_waits, _ends_at_once, _runs_in_a_thread, _fails])
+async def test_an_attempt_leaves_nothing_for_a_collection_of_garbage(engine: Engine, handler: Any) -> None:
+    engine.handle("leaves", handler)
+
+    async def garbage(jobs: int) -> int:
+        gc.collect()
+        async with engine.worker(concurrency=10):
+            for job_id in [await engine.enqueue("leaves") for _ in range(jobs)]:
+                await engine.until(job_id, "completed", "failed")
+        return gc.collect()
+
+    gc.disable()
+    try:
+        await garbage(10)  # a first run imports and caches
+        few, many = await garbage(10), await garbage(210)
+    finally:
+        gc.enable()
+    assert many - few < 100, "objects of 200 attempts"

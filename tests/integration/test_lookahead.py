@@ -1,6 +1,7 @@
 """Jobs that a worker claimed for slots about to be free, where those do not come free."""
 
 import asyncio
+import contextvars
 import time
 from typing import Any
 
@@ -133,3 +134,25 @@ async def test_jobs_claimed_ahead_start_in_the_order_of_their_queue(engine: Engi
 
         await eventually(all_started)
     assert started == high + low
+
+
+async def test_a_job_that_starts_as_another_ends_sees_nothing_that_the_other_has_set(engine: Engine) -> None:
+    mark: contextvars.ContextVar[int] = contextvars.ContextVar("mark", default=0)
+    seen: list[int] = []
+
+    async def marks(payload: Any, job: JobContext) -> None:
+        seen.append(mark.get())
+        mark.set(job.job_id)
+        await asyncio.sleep(0.001)
+
+    engine.handle("marks", marks)
+    for _ in range(20):
+        await engine.enqueue("marks")
+    async with engine.worker(concurrency=1) as worker:
+        worker._lookahead = Eager(4, 0.0)
+
+        async def all_ran() -> bool:
+            return len(seen) == 20
+
+        await eventually(all_ran)
+    assert set(seen) == {0}

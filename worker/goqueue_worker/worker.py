@@ -184,8 +184,15 @@ class Worker:
         return []
 
     def _start_held(self) -> None:
-        while self._held and len(self._running) < self._settings.concurrency:
-            self._start(self._held.popleft()[1])
+        """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again."""
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._held and len(self._running) < self._settings.concurrency:
+                self._start(self._held.popleft()[1])
+        finally:
+            self._starting = False
 
     def _start(self, job: ClaimedJob) -> None:
         kind = self._registry.get(job.type)
@@ -197,9 +204,14 @@ class Worker:
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
         self._busy[job.queue] += 1
-        running.task = at_once(self._run(running))  # a handler that never waits ends here
+        task = at_once(self._run(running), context=self._context.copy())
+        if not task.done():  # as it is where the handler never waits
+            running.task = task
 
     async def _run(self, running: RunningAttempt) -> None:
+        """The attempt from here to its end. At last it lets go of its task and its failure: the context of the one and
+        the traceback of the other lead back to it, and in a circle they would wait for a collection of garbage, which
+        stops all slots for milliseconds."""
         job = running.job
         logs.JOB.set(running)
         spans = tracing.on
@@ -208,6 +220,7 @@ class Worker:
         kind = self._registry.get(job.type)
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
         end = await run(running, kind, policy, self._threads, self._database.keyring)
+        running.task = None
         if self._running.get(job.id) is running:
             del self._running[job.id]
         self._busy[job.queue] -= 1
@@ -222,16 +235,10 @@ class Worker:
         self._ended += 1
         self._completer.put(end)
         self._freed.set()
-        if self._held and not self._starting:
-            # Not from here: a handler that never waits would start the next one from within the end of the last.
-            self._starting = True
-            self._loop.call_soon(self._start_next, context=self._context)
+        self._start_held()  # here and now: with jobs of milliseconds, a turn of the event loop is a slot in ten
         if end.outcome is not Outcome.COMPLETED:
             tell(running, end, self.name)
-
-    def _start_next(self) -> None:
-        self._starting = False
-        self._start_held()
+            running.failure = None
 
     # --- around it ---------------------------------------------------------------------------------------------------
 
