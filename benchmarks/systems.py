@@ -104,7 +104,7 @@ OURS: tuple[System, ...] = (
         "Python",
         BOTH,
         lambda: Rows("jobs", "finished_at IS NOT NULL"),
-        how="GoQueue's SQL and Redis commands from a bare loop that runs no handler",
+        how="GoQueue's SQL and Redis commands from a bare loop; no-op jobs are not run, the others by bare tasks",
     ),
 )
 

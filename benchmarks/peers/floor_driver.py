@@ -1,57 +1,155 @@
-"""The floor: GoQueue's own SQL and Redis commands from a bare loop. No product, no handler, no job ever fails.
+"""The floor: GoQueue's own SQL and Redis commands from a bare loop. No product, no rules, no job ever fails.
 
-Two connections take turns, so that PostgreSQL works on one batch while the other is fetched and decoded.
+A backlog of no-op jobs is drained without running anything: two connections take turns, so that PostgreSQL works on one
+batch while the other is fetched and decoded. Where jobs are stamped or wait, bare tasks are the slots.
 """
 
 import asyncio
 import os
+import time
 from typing import Any
 
+import orjson
 import psycopg
 from redis.asyncio import Redis
 
 from benchmarks.peers import protocol
 from benchmarks.peers.goqueue_driver import GoQueue
+from benchmarks.peers.protocol import Payload, async_job
+from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
 from goqueue.store import sql
 from goqueue.store.connect import PLANNER
 
 LOOPS = 2
+GAP = 0.005
+"""Seconds in which ends gather, as in the product."""
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+async def _connect() -> Connection:
+    connection = await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True)
+    connection.prepare_threshold = 0
+    await connection.execute("; ".join(PLANNER), prepare=False)
+    return connection
+
+
+def _array(items: list[Any]) -> str:
+    return "{" + ",".join(map(str, items)) + "}"
+
+
+class Stores:
+    """One connection to each store, and the commands of the hot path."""
+
+    def __init__(self, connection: Connection, worker: int = 0) -> None:
+        self._cursor = connection.cursor(binary=True)
+        self._redis = Redis.from_url(protocol.REDIS_URL, protocol=2)
+        self._key = f"{load(RedisSettings).prefix}:ready:default"
+        self._worker = worker
+
+    async def add(self, payload: Payload) -> None:
+        """Enqueue one job."""
+        await self._cursor.execute(
+            sql.INSERT_ONE,
+            {
+                "queue": "default",
+                "type": "bench",
+                "payload": orjson.dumps(payload).decode(),
+                "max_retries": 3,
+                "priority": 0,
+                "due": None,
+                "timeout": None,
+                "source": "library",
+                "trace": None,
+                "tenant": None,
+            },
+        )
+        row = await self._cursor.fetchone()
+        assert row is not None
+        await self._redis.zadd(self._key, {row[0]: ready_score(0, int(row[2].timestamp() * 1000))})
+
+    async def claim(self, count: int) -> list[Any]:
+        """Up to `count` jobs as `(id, lease, …)`; none where none came within a second."""
+        reply: Any = await self._redis.bzmpop(1, 1, [self._key], min=True, count=count)
+        if not reply:
+            return []
+        ids = [int(member) for member, _ in reply[1]]
+        await self._cursor.execute(sql.CLAIM, {"worker": self._worker, "ids": _array(ids)})
+        return await self._cursor.fetchall()
+
+    async def complete(self, jobs: list[Any]) -> None:
+        """End these jobs."""
+        ids, leases, results = _array([job[0] for job in jobs]), _array([job[1] for job in jobs]), ["NULL"] * len(jobs)
+        await self._cursor.execute(sql.COMPLETE, (ids, leases, _array(results)))
+        await self._cursor.fetchall()
 
 
 class Floor(GoQueue):
-    """Enqueues as GoQueue does; works without it."""
+    """Enqueues in bulk as GoQueue does; one by one, and works, without it."""
+
+    async def open(self, callers: int) -> None:
+        await super().open(callers)
+        self._stores = [Stores(await _connect()) for _ in range(min(callers, 50))]
+        self._free = asyncio.Queue[Stores]()
+        for stores in self._stores:
+            self._free.put_nowait(stores)
+
+    async def one(self, payload: Payload) -> None:
+        stores = await self._free.get()
+        await stores.add(payload)
+        self._free.put_nowait(stores)
 
     def work(self) -> None:
         protocol.run_loop(self._work())
 
     async def _work(self) -> None:
-        async with await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True) as connection:
-            cursor = await connection.execute(sql.REGISTER_WORKER, (f"floor-{os.getpid()}", ["default"], 1))
-            row = await cursor.fetchone()
+        cursor = await (await _connect()).execute(sql.REGISTER_WORKER, (f"floor-{os.getpid()}", ["default"], 1))
+        row = await cursor.fetchone()
         assert row is not None
-        await asyncio.gather(*(self._loop(row[0]) for _ in range(LOOPS)))
+        if protocol.AWAIT_SECONDS or protocol.PROBE:
+            await _run_in_slots(row[0])
+        else:
+            await asyncio.gather(*[_drain(Stores(await _connect(), row[0])) for _ in range(LOOPS)])
 
-    async def _loop(self, worker: int) -> None:
-        key = f"{load(RedisSettings).prefix}:ready:default"
-        share = min(500, max(1, protocol.CONCURRENCY // LOOPS))
-        redis = Redis.from_url(protocol.REDIS_URL, protocol=2)
-        async with await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True) as connection:
-            connection.prepare_threshold = 0
-            await connection.execute("; ".join(PLANNER), prepare=False)
-            cursor = connection.cursor(binary=True)
-            while True:
-                reply: Any = await redis.bzmpop(1, 1, [key], min=True, count=share)
-                if not reply:
-                    continue
-                ids = [int(member) for member, _ in reply[1]]
-                await cursor.execute(sql.CLAIM, {"worker": worker, "ids": ids})
-                claimed = await cursor.fetchall()
-                await cursor.execute(
-                    sql.COMPLETE,
-                    ([row[0] for row in claimed], [row[1] for row in claimed], [None] * len(claimed)),
-                )
-                await cursor.fetchall()
+
+async def _drain(stores: Stores) -> None:
+    share = min(500, max(1, protocol.CONCURRENCY // LOOPS))
+    while True:
+        if jobs := await stores.claim(share):
+            await stores.complete(jobs)
+
+
+async def _run_in_slots(worker: int) -> None:
+    waiting, ended = asyncio.Queue[Any](), asyncio.Queue[Any]()
+    low = asyncio.Event()
+
+    async def feed(stores: Stores) -> None:
+        while True:
+            while waiting.qsize() > protocol.CONCURRENCY:
+                low.clear()
+                await low.wait()
+            for job in await stores.claim(protocol.CONCURRENCY):
+                waiting.put_nowait(job)
+
+    async def slot() -> None:
+        while True:
+            job = await waiting.get()
+            low.set()
+            await async_job(job[5]["sent"])
+            ended.put_nowait(job)
+
+    async def complete(stores: Stores) -> None:
+        while True:
+            jobs = [await ended.get()]
+            while not ended.empty():
+                jobs.append(ended.get_nowait())
+            written = time.monotonic()
+            await stores.complete(jobs)
+            await asyncio.sleep(max(0.0, written + GAP - time.monotonic()))
+
+    feeding, completing = Stores(await _connect(), worker), Stores(await _connect(), worker)
+    await asyncio.gather(*(slot() for _ in range(protocol.CONCURRENCY)), feed(feeding), complete(completing))
 
 
 if __name__ == "__main__":
