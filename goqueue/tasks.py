@@ -12,7 +12,8 @@ T = TypeVar("T")
 def at_once(work: Coroutine[Any, Any, T], name: str | None = None, context: Context | None = None) -> asyncio.Task[T]:
     """A task that runs here and now until it first waits, and not after a turn of the event loop.
 
-    It runs in `context`, or in a copy of the caller's. Before Python 3.12 it begins with the next turn, before whatever is woken from now on.
+    It runs in `context`, or in a copy of the caller's. Before Python 3.12 it begins with the next turn, before whatever
+    is woken from now on.
     """
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from goqueue import keyring
+from goqueue import key_management
 from goqueue.access import Scope
 from goqueue.job import MAX_ID
-from goqueue.keyring import NewKey, Rotation
+from goqueue.key_management import NewKey, Rotation
 from goqueue.keys import ApiKey, Token
 from goqueue.store import audit
 from goqueue_api.access import needs
@@ -74,7 +74,7 @@ def key_view(key: ApiKey, token: Token | None = None) -> dict[str, Any]:
     view = {
         "prefix": key.prefix,
         "name": key.name,
-        **keyring.grants(key),
+        **key_management.grants(key),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
@@ -88,7 +88,7 @@ def key_view(key: ApiKey, token: Token | None = None) -> dict[str, Any]:
 @needs(Scope.KEYS_MANAGE)
 async def list_keys(request: Request) -> Response:
     """The API keys of the caller's tenant, the oldest first; of all tenants for a caller of the default tenant."""
-    found = await keyring.find_all(context(request).service.database, actor(request))
+    found = await key_management.find_all(context(request).service.database, actor(request))
     return json_response([key_view(key) for key in found])
 
 
@@ -104,7 +104,7 @@ async def create_key(request: Request) -> Response:
     """Make a key with a part of what the caller may do itself. Its secret is shown in this answer only."""
     wanted = await read(request, NewKey)
     database = context(request).service.database
-    key, token = await keyring.create(database, wanted, actor(request), caller(request).scopes)
+    key, token = await key_management.create(database, wanted, actor(request), caller(request).scopes)
     return json_response(key_view(key, token), 201, NOT_KEPT)
 
 
@@ -112,7 +112,7 @@ async def create_key(request: Request) -> Response:
 @needs(Scope.KEYS_MANAGE)
 async def revoke_key(request: Request, prefix: str) -> Response:
     """Close a key for good."""
-    await keyring.revoke(context(request).service.database, prefix, actor(request))
+    await key_management.revoke(context(request).service.database, prefix, actor(request))
     return Response(status_code=204)
 
 
@@ -127,7 +127,7 @@ async def rotate_key(request: Request, prefix: str) -> Response:
     """Give a key another secret, shown in this answer only; the one of now stays good for the grace."""
     wanted = await read(request, Rotation)
     database = context(request).service.database
-    key, token = await keyring.rotate(database, prefix, wanted, actor(request), caller(request).scopes)
+    key, token = await key_management.rotate(database, prefix, wanted, actor(request), caller(request).scopes)
     return json_response(key_view(key, token), headers=NOT_KEPT)
 
 

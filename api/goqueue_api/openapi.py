@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from goqueue.job import MAX_ID
-from goqueue.keyring import NewKey, Rotation
+from goqueue.key_management import NewKey, Rotation
 from goqueue.orders import Order
 from goqueue_api import jobs
 from goqueue_api.errors import documented

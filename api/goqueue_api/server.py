@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from goqueue import settings, tracing
 from goqueue.instruments import shared
-from goqueue.keyring import add_bootstrap
+from goqueue.key_management import add_bootstrap
 from goqueue.keys import Token
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, OidcSettings, PostgresSettings, RedisSettings

@@ -1,4 +1,4 @@
-"""API keys as they are stored. `goqueue.keyring` says who may make which."""
+"""API keys as they are stored. `goqueue.key_management` says who may make which."""
 
 from collections.abc import Collection
 from typing import Any, Final, LiteralString

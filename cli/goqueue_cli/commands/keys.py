@@ -5,10 +5,10 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from goqueue import keyring
+from goqueue import key_management
 from goqueue.access import Scope
 from goqueue.errors import InvalidInput
-from goqueue.keyring import GRACE, NewKey, Rotation
+from goqueue.key_management import GRACE, NewKey, Rotation
 from goqueue.keys import ApiKey, Token
 from goqueue.registry import field_errors
 from goqueue_api.admin import key_view
@@ -61,7 +61,7 @@ def create(
         raise InvalidInput("validation failed", field_errors(error)) from None
 
     async def work(session: Session) -> None:
-        _show(form, *await keyring.create(session.service.database, wanted, session.actor))
+        _show(form, *await key_management.create(session.service.database, wanted, session.actor))
 
     run(work)
 
@@ -72,7 +72,7 @@ def find(form: str) -> None:
     """List the keys, the oldest first; never their secrets."""
 
     async def work(session: Session) -> None:
-        found = [key_view(key) for key in await keyring.find_all(session.service.database, session.actor)]
+        found = [key_view(key) for key in await key_management.find_all(session.service.database, session.actor)]
         if form == "json":
             output.as_json(found)
             return
@@ -93,7 +93,7 @@ def revoke(prefix: str, form: str) -> None:
     """Close a key for good. Running API processes notice within GOQUEUE_API_KEY_CACHE (5 s)."""
 
     async def work(session: Session) -> None:
-        await keyring.revoke(session.service.database, prefix, session.actor)
+        await key_management.revoke(session.service.database, prefix, session.actor)
         output.done(form, f"key {prefix} revoked")
 
     run(work)
@@ -112,7 +112,7 @@ def rotate(prefix: str, grace: float | None, at_once: bool, form: str) -> None:
         raise InvalidInput("validation failed", field_errors(error)) from None
 
     async def work(session: Session) -> None:
-        _show(form, *await keyring.rotate(session.service.database, prefix, wanted, session.actor))
+        _show(form, *await key_management.rotate(session.service.database, prefix, wanted, session.actor))
 
     run(work)
 

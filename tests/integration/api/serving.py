@@ -8,10 +8,10 @@ import httpx
 from fastapi import FastAPI
 
 import goqueue.builtin  # noqa: F401 - registers the types that the tests ask for
-from goqueue import keyring
+from goqueue import key_management
 from goqueue.access import Actor, Scope
 from goqueue.broker import Broker
-from goqueue.keyring import NewKey
+from goqueue.key_management import NewKey
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, OidcSettings
 from goqueue.store.connect import Database
 from goqueue_api.app import create_app
@@ -45,5 +45,5 @@ async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def new_key(engine: Engine, *scopes: Scope | str, **more: Any) -> dict[str, str]:
     """The headers of a key made just now; all scopes where none is named."""
     wanted = NewKey(name="test", scopes=set(map(Scope, scopes or Scope)), **more)
-    _, token = await keyring.create(engine.database, wanted, OWNER)
+    _, token = await key_management.create(engine.database, wanted, OWNER)
     return {"Authorization": f"Bearer {token.text}"}

@@ -9,9 +9,9 @@ import httpx
 import psycopg
 import pytest
 
-from goqueue import keyring
+from goqueue import key_management
 from goqueue.access import Scope
-from goqueue.keyring import Rotation
+from goqueue.key_management import Rotation
 from goqueue.keys import Token
 from tests.integration.api.serving import OWNER, app_on, new_key, serving
 from tests.integration.engine import Engine, eventually
@@ -44,7 +44,7 @@ async def test_what_is_not_good_gets_one_answer_by_the_same_statements_whatever_
     good = await new_key(engine)
     wrong = Token.new(token_of(good).prefix)
     revoked, expired = token_of(await new_key(engine)), token_of(await new_key(engine, expires_in=0.001))
-    await keyring.revoke(engine.database, revoked.prefix, OWNER)
+    await key_management.revoke(engine.database, revoked.prefix, OWNER)
     bad = {"unknown": Token.new(), "wrong secret": wrong, "revoked": revoked, "expired": expired}
     answers: dict[str, tuple[int, Any, list[tuple[str, str]], list[Any]]] = {}
     async with serving(app_on(engine)) as client:
@@ -76,7 +76,7 @@ async def test_a_revocation_counts_within_the_time_of_the_cache(engine: Engine) 
     headers = await new_key(engine)
     async with serving(app_on(engine, key_cache=1.0)) as client:
         assert (await client.get("/types", headers=headers)).status_code == 200
-        await keyring.revoke(engine.database, token_of(headers).prefix, OWNER)
+        await key_management.revoke(engine.database, token_of(headers).prefix, OWNER)
         revoked_at = time.monotonic()
 
         async def refused() -> bool:
@@ -100,7 +100,7 @@ async def test_after_a_rotation_both_secrets_open_until_the_grace_ends(engine: E
     headers = await new_key(engine)
     prefix = token_of(headers).prefix
     async with serving(app_on(engine, key_cache=0.1)) as client:
-        _, second = await keyring.rotate(engine.database, prefix, Rotation(grace=3600), OWNER)
+        _, second = await key_management.rotate(engine.database, prefix, Rotation(grace=3600), OWNER)
         for good in (headers, sent(second)):
             assert (await client.get("/types", headers=good)).status_code == 200
         await engine.execute("UPDATE api_keys SET former_until = now()")
@@ -110,7 +110,7 @@ async def test_after_a_rotation_both_secrets_open_until_the_grace_ends(engine: E
 
         await eventually(former_ended)
         assert (await client.get("/types", headers=sent(second))).status_code == 200
-        _, third = await keyring.rotate(engine.database, prefix, Rotation(grace=0), OWNER)
+        _, third = await key_management.rotate(engine.database, prefix, Rotation(grace=0), OWNER)
         assert (await client.get("/types", headers=sent(third))).status_code == 200
 
 
@@ -206,7 +206,7 @@ async def test_nobody_hands_out_more_than_they_have(
 async def test_who_is_let_in_without_a_key(engine: Engine, settings: dict[str, Any], keys: int, open: bool) -> None:
     for _ in range(keys):
         headers = await new_key(engine, Scope.JOBS_READ)
-        await keyring.revoke(engine.database, token_of(headers).prefix, OWNER)
+        await key_management.revoke(engine.database, token_of(headers).prefix, OWNER)
     async with serving(app_on(engine, **settings)) as client:
         assert (await client.get("/queues")).status_code == (200 if open else 401)
         assert (await client.get("/readyz")).status_code == 200
