@@ -1,5 +1,6 @@
 """A Jaeger in the cluster sees every process, and one trace from `kubectl apply` to the attempt on a worker."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,24 @@ def test_an_applied_resource_is_one_trace_from_the_operator_to_the_attempt(
     assert attempt.tags["messaging.client.id"].startswith(f"e2e-goqueue-{pool}-")
     assert attempt.tags["messaging.message.id"] == str(status["jobID"])
     assert attempt.tags["goqueue.attempt.outcome"] == "completed"
+
+
+def test_the_line_of_a_failed_attempt_is_found_by_the_trace_that_the_resource_names(
+    system: System, traces: Traces
+) -> None:
+    """By the command of docs/observability.md."""
+    system.apply(gqj("traced-failure", {"fail": True}, maxRetries=0))
+    system.wait("condition=Failed", "gqj/traced-failure")
+    status = system.get("gqj", "traced-failure")["status"]
+    logs = system.kubectl("logs", "-l", "app.kubernetes.io/name=goqueue", "--prefix", "--tail=-1")
+    (line,) = (line for line in logs.splitlines() if status["traceID"] in line)
+    system.note("its line", line)
+    place, _, told = line.partition(" ")
+    assert place.startswith("[pod/e2e-goqueue-work-")
+    assert json.loads(told)["job_id"] == status["jobID"]
+    spans = traces.with_spans(status["traceID"], {"process work", "write status"})
+    (attempt,) = (span for span in spans if span.name == "process work")
+    assert json.loads(told)["span_id"] == attempt.id
 
 
 def test_a_tick_of_a_schedule_is_one_trace_from_the_scheduler_to_the_attempt(system: System, traces: Traces) -> None:
