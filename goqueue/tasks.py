@@ -1,6 +1,7 @@
-"""Tasks that begin at once."""
+"""Tasks that begin at once, and waits that end in time."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine
 from contextvars import Context
@@ -19,3 +20,10 @@ def at_once(work: Coroutine[Any, Any, T], name: str | None = None, context: Cont
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, context=context, eager_start=True)
     return loop.create_task(work, name=name, context=context)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait for the event, but no longer than that; None: for as long as it takes. Which it was, the event knows."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -23,6 +23,7 @@ from goqueue.job import Enqueued, Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
 from goqueue.service import JobService
+from goqueue.tasks import wait_at_most
 from goqueue_operator import jobstatus, payloads, rows
 from goqueue_operator.conditions import moment
 from goqueue_operator.entries import Entries, Entry, parsed
@@ -137,9 +138,7 @@ class Jobs:
         """Do the work whenever it is asked for, or after the seconds that it returned."""
         seconds: float | None = 0.0
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await wake.wait()
+            await wait_at_most(wake, seconds)
             wake.clear()
             try:
                 seconds = await work()

@@ -20,6 +20,7 @@ from goqueue.errors import BrokerUnavailable
 from goqueue.scaling import Cause, Decision, History, Load, Policy, decide
 from goqueue.service import JobService
 from goqueue.store.dispatch import WorkerRow
+from goqueue.tasks import wait_at_most
 from goqueue_operator import deployment, load, poolstatus
 from goqueue_operator.conditions import timestamp
 from goqueue_operator.deployment import POOL_LABEL, Defaults, Refused
@@ -200,9 +201,7 @@ class Pools:
                 await self._look(full)
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "pools")
             await asyncio.sleep(BREATH)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_full - time.monotonic())):
-                    await self._arrival.wait()
+            await wait_at_most(self._arrival, max(0.0, next_full - time.monotonic()))
             self._arrival.clear()
 
     async def _look(self, full: bool) -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import kopf
 import structlog
 
+from goqueue.tasks import wait_at_most
 from goqueue_operator.access import Access
 from goqueue_operator.kube import Kind
 
@@ -84,9 +85,7 @@ async def watch(access: Access, namespace: str | None, kinds: Mapping[Kind, Hear
         raise RuntimeError("watching has ended by itself")
     finally:
         stop.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await ended.wait()
+        await wait_at_most(ended, STOP_SECONDS)
 
 
 async def _watch(

@@ -1,7 +1,6 @@
 """Ends of attempts on their way to PostgreSQL: whatever gathered while the last write ran goes out in the next."""
 
 import asyncio
-import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from goqueue.errors import StoreUnavailable
 from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from goqueue.store.connect import Connection, Database
+from goqueue.tasks import wait_at_most
 
 BATCH: Final = 1_000
 """Ends in one statement."""
@@ -76,7 +76,7 @@ class Completer:
         while True:
             await self._work.wait()
             if (early := written + GAP - loop.time()) > 0:
-                await self._gather(early)
+                await wait_at_most(self._enough, early)
             self._enough.clear()
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             self._writing = len(batch)
@@ -94,11 +94,6 @@ class Completer:
             if not self._waiting:
                 self._work.clear()
                 self._idle.set()
-
-    async def _gather(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._enough.wait()
 
     async def _write(self, batch: list[AttemptEnd]) -> None:
         done = [end for end in batch if end.outcome is Outcome.COMPLETED]

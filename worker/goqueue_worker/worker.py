@@ -31,7 +31,7 @@ from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
 from goqueue.store.connect import Database
-from goqueue.tasks import at_once
+from goqueue.tasks import at_once, wait_at_most
 from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, handed_back, run, tell
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.hearing import Hearing
@@ -368,11 +368,11 @@ class Worker:
 
     async def _pause_until_freed(self, seconds: float) -> None:
         self._freed.clear()
-        await _wait(self._freed, max(0.0, seconds))
+        await wait_at_most(self._freed, max(0.0, seconds))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try, or less when stopping."""
-        await _wait(self._stopping, seconds)
+        await wait_at_most(self._stopping, seconds)
 
     async def _timer(self) -> None:
         """One look at all deadlines instead of a timer for each job."""
@@ -402,9 +402,3 @@ class Worker:
         if not self._joined.is_set() or self._membership.fenced:
             return {"database": "no heartbeat written"}
         return {}
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
