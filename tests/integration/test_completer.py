@@ -11,7 +11,7 @@ from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from goqueue.store.connect import Connection
 from goqueue_worker.completer import Completer
-from tests.integration.engine import Engine, eventually
+from tests.integration.engine import Engine
 
 LONG = 600.0
 
@@ -72,12 +72,27 @@ async def test_ends_that_come_soon_after_a_write_gather_until_they_are_enough(
     assert writes == [1, 2]
 
 
-async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
+async def test_what_a_full_write_leaves_is_written_at_once_where_it_is_enough(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, writes: list[int]
+) -> None:
+    monkeypatch.setattr(module, "GAP", LONG)
+    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "ENOUGH", 1)
     async with completing(engine) as (completer, ends):
         for end in ends:
             completer.put(end)
-            await eventually(lambda: asyncio.sleep(0, completer.backlog < 3))
+        await asyncio.wait_for(completer.drained(), 5)
+    assert writes == [2, 1]
+
+
+async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
+    async with completing(engine) as (completer, ends):
+        completer.put(ends[0])
+        await asyncio.wait_for(completer.drained(), 5)
+        for end in ends[1:]:
+            completer.put(end)
         await asyncio.wait_for(completer.drained(), 5)
     assert sum(writes) == 3
+    assert writes == [1, 2]
     for end in ends:
         assert (await engine.service.get(end.id)).status == "completed"

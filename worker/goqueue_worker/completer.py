@@ -1,4 +1,4 @@
-"""Ends of attempts on their way to PostgreSQL: whatever gathered while the last write ran goes out in the next."""
+"""Ends of attempts on their way to PostgreSQL: alone at once, else with what gathers while a write runs and after it."""
 
 import asyncio
 import dataclasses
@@ -75,9 +75,10 @@ class Completer:
         written = loop.time() - GAP
         while True:
             await self._work.wait()
-            if (early := written + GAP - loop.time()) > 0:
+            early = written + GAP - loop.time()
+            if early > 0 and len(self._waiting) < ENOUGH:
+                self._enough.clear()
                 await wait_at_most(self._enough, early)
-            self._enough.clear()
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             self._writing = len(batch)
             try:
