@@ -6,8 +6,7 @@ batch while the other is fetched and decoded. Where jobs are stamped or wait, ba
 
 import asyncio
 import os
-import time
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import psycopg
@@ -18,35 +17,29 @@ from benchmarks.peers.goqueue_driver import GoQueue
 from benchmarks.peers.protocol import Payload, async_job
 from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
-from goqueue.store import sql
+from goqueue.store import attempts, sql
 from goqueue.store.connect import PLANNER
+from goqueue_worker.completer import GAP
 
 LOOPS = 2
-GAP = 0.005
-"""Seconds in which ends gather, as in the product."""
-
-Connection = psycopg.AsyncConnection[Any]
-
-
-async def _connect() -> Connection:
-    connection = await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True)
-    connection.prepare_threshold = 0
-    await connection.execute("; ".join(PLANNER), prepare=False)
-    return connection
-
-
-def _array(items: list[Any]) -> str:
-    return "{" + ",".join(map(str, items)) + "}"
 
 
 class Stores:
     """One connection to each store, and the commands of the hot path."""
 
-    def __init__(self, connection: Connection, worker: int = 0) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], worker: int) -> None:
         self._cursor = connection.cursor(binary=True)
         self._redis = Redis.from_url(protocol.REDIS_URL, protocol=2)
         self._key = f"{load(RedisSettings).prefix}:ready:default"
         self._worker = worker
+
+    @classmethod
+    async def connect(cls, worker: int = 0) -> Self:
+        """Connect as GoQueue's processes do; `worker` claims."""
+        connection = await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True)
+        connection.prepare_threshold = 0
+        await connection.execute("; ".join(PLANNER), prepare=False)
+        return cls(connection, worker)
 
     async def add(self, payload: Payload) -> None:
         """Enqueue one job."""
@@ -75,13 +68,13 @@ class Stores:
         if not reply:
             return []
         ids = [int(member) for member, _ in reply[1]]
-        await self._cursor.execute(sql.CLAIM, {"worker": self._worker, "ids": _array(ids)})
+        await self._cursor.execute(sql.CLAIM, {"worker": self._worker, "ids": attempts.array_text(ids)})
         return await self._cursor.fetchall()
 
     async def complete(self, jobs: list[Any]) -> None:
         """End these jobs."""
-        ids, leases, results = _array([job[0] for job in jobs]), _array([job[1] for job in jobs]), ["NULL"] * len(jobs)
-        await self._cursor.execute(sql.COMPLETE, (ids, leases, _array(results)))
+        columns = [job[0] for job in jobs], [job[1] for job in jobs], ["NULL"] * len(jobs)
+        await self._cursor.execute(sql.COMPLETE, tuple(map(attempts.array_text, columns)))
         await self._cursor.fetchall()
 
 
@@ -90,27 +83,22 @@ class Floor(GoQueue):
 
     async def open(self, callers: int) -> None:
         await super().open(callers)
-        self._stores = [Stores(await _connect()) for _ in range(min(callers, 50))]
-        self._free = asyncio.Queue[Stores]()
-        for stores in self._stores:
-            self._free.put_nowait(stores)
+        self._stores = await Stores.connect()
 
     async def one(self, payload: Payload) -> None:
-        stores = await self._free.get()
-        await stores.add(payload)
-        self._free.put_nowait(stores)
+        await self._stores.add(payload)
 
     def work(self) -> None:
         protocol.run_loop(self._work())
 
     async def _work(self) -> None:
-        cursor = await (await _connect()).execute(sql.REGISTER_WORKER, (f"floor-{os.getpid()}", ["default"], 1))
-        row = await cursor.fetchone()
-        assert row is not None
+        async with await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True) as connection:
+            worker = await attempts.register(connection, f"floor-{os.getpid()}", ["default"], 1)
+        stores = [await Stores.connect(worker) for _ in range(LOOPS)]
         if protocol.AWAIT_SECONDS or protocol.PROBE:
-            await _run_in_slots(row[0])
+            await _run_in_slots(*stores)
         else:
-            await asyncio.gather(*[_drain(Stores(await _connect(), row[0])) for _ in range(LOOPS)])
+            await asyncio.gather(*map(_drain, stores))
 
 
 async def _drain(stores: Stores) -> None:
@@ -120,16 +108,16 @@ async def _drain(stores: Stores) -> None:
             await stores.complete(jobs)
 
 
-async def _run_in_slots(worker: int) -> None:
+async def _run_in_slots(feeding: Stores, completing: Stores) -> None:
     waiting, ended = asyncio.Queue[Any](), asyncio.Queue[Any]()
     low = asyncio.Event()
 
-    async def feed(stores: Stores) -> None:
+    async def feed() -> None:
         while True:
             while waiting.qsize() > protocol.CONCURRENCY:
                 low.clear()
                 await low.wait()
-            for job in await stores.claim(protocol.CONCURRENCY):
+            for job in await feeding.claim(protocol.CONCURRENCY):
                 waiting.put_nowait(job)
 
     async def slot() -> None:
@@ -139,17 +127,15 @@ async def _run_in_slots(worker: int) -> None:
             await async_job(job[5]["sent"])
             ended.put_nowait(job)
 
-    async def complete(stores: Stores) -> None:
+    async def complete() -> None:
         while True:
             jobs = [await ended.get()]
             while not ended.empty():
                 jobs.append(ended.get_nowait())
-            written = time.monotonic()
-            await stores.complete(jobs)
-            await asyncio.sleep(max(0.0, written + GAP - time.monotonic()))
+            await completing.complete(jobs)
+            await asyncio.sleep(GAP)
 
-    feeding, completing = Stores(await _connect(), worker), Stores(await _connect(), worker)
-    await asyncio.gather(*(slot() for _ in range(protocol.CONCURRENCY)), feed(feeding), complete(completing))
+    await asyncio.gather(*(slot() for _ in range(protocol.CONCURRENCY)), feed(), complete())
 
 
 if __name__ == "__main__":

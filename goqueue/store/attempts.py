@@ -23,7 +23,7 @@ _REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1}
 """Outcomes that give the attempt back, since it was not the job's fault."""
 
 
-def _array(items: Iterable[int | str]) -> str:
+def array_text(items: Iterable[int | str]) -> str:
     """PostgreSQL's text form of an array; psycopg's own way looks at every item and takes a dozen times as long."""
     return "{" + ",".join(map(str, items)) + "}"
 
@@ -32,7 +32,7 @@ async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> l
     """Take the jobs among `ids` that wait and are due, in one statement. PostgreSQL is the arbiter: an id that was
     taken, cancelled or pushed twice yields nothing, and a worker that was buried gets nothing."""
     cursor = connection.cursor(binary=True)
-    await cursor.execute(sql.CLAIM, {"worker": worker_id, "ids": _array(ids)})
+    await cursor.execute(sql.CLAIM, {"worker": worker_id, "ids": array_text(ids)})
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
 
 
@@ -48,9 +48,9 @@ async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: 
     await cursor.execute(
         sql.COMPLETE,
         (
-            _array([end.id for end in ends]),
-            _array([end.lease for end in ends]),
-            _results(ends, keyring) if any(end.result for end in ends) else _array(["NULL"] * len(ends)),
+            array_text([end.id for end in ends]),
+            array_text([end.lease for end in ends]),
+            _results(ends, keyring) if any(end.result for end in ends) else array_text(["NULL"] * len(ends)),
         ),
     )
     return {row[0] for row in await cursor.fetchall()}

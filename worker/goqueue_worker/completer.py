@@ -1,4 +1,4 @@
-"""Ends of attempts on their way to PostgreSQL: alone at once, else with what gathers while a write runs and after it."""
+"""Ends of attempts on their way to PostgreSQL: alone at once, else with what gathers during a write and after it."""
 
 import asyncio
 import dataclasses
