@@ -6,7 +6,8 @@ batch while the other is fetched and decoded. Where jobs are stamped or wait, ba
 
 import asyncio
 import os
-from typing import Any, Self
+from datetime import datetime
+from typing import Any, LiteralString, Self
 
 import orjson
 import psycopg
@@ -27,22 +28,33 @@ LOOPS = 2
 class Stores:
     """One connection to each store, and the commands of the hot path."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any], worker: int) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], redis: str, worker: int) -> None:
         self._cursor = connection.cursor(binary=True)
-        self._redis = Redis.from_url(protocol.REDIS_URL, protocol=2)
+        self._redis = Redis.from_url(redis, protocol=2)
         self._key = f"{load(RedisSettings).prefix}:ready:default"
         self._worker = worker
 
     @classmethod
-    async def connect(cls, worker: int = 0) -> Self:
+    async def connect(
+        cls, worker: int = 0, *, postgres: str = protocol.POSTGRES_URL, redis: str = protocol.REDIS_URL
+    ) -> Self:
         """Connect as GoQueue's processes do; `worker` claims."""
-        connection = await psycopg.AsyncConnection.connect(protocol.POSTGRES_URL, autocommit=True)
+        connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
         connection.prepare_threshold = 0
         await connection.execute("; ".join(PLANNER), prepare=False)
-        return cls(connection, worker)
+        return cls(connection, redis, worker)
+
+    async def execute(self, statement: LiteralString) -> None:
+        """Tell PostgreSQL something about this connection."""
+        await self._cursor.execute(statement)
 
     async def add(self, payload: Payload) -> None:
         """Enqueue one job."""
+        job, available_at = await self.insert(payload)
+        await self._redis.zadd(self._key, {job: ready_score(0, int(available_at.timestamp() * 1000))})
+
+    async def insert(self, payload: Payload) -> tuple[Any, datetime]:
+        """Insert one job; its id, and when it may run."""
         await self._cursor.execute(
             sql.INSERT_ONE,
             {
@@ -60,14 +72,17 @@ class Stores:
         )
         row = await self._cursor.fetchone()
         assert row is not None
-        await self._redis.zadd(self._key, {row[0]: ready_score(0, int(row[2].timestamp() * 1000))})
+        return row[0], row[2]
 
     async def claim(self, count: int) -> list[Any]:
         """Up to `count` jobs as `(id, lease, …)`; none where none came within a second."""
         reply: Any = await self._redis.bzmpop(1, 1, [self._key], min=True, count=count)
         if not reply:
             return []
-        ids = [int(member) for member, _ in reply[1]]
+        return await self.claim_ids([int(member) for member, _ in reply[1]])
+
+    async def claim_ids(self, ids: list[int]) -> list[Any]:
+        """Of these jobs those that could be claimed."""
         await self._cursor.execute(sql.CLAIM, {"worker": self._worker, "ids": attempts.array_text(ids)})
         return await self._cursor.fetchall()
 
