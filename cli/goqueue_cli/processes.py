@@ -42,7 +42,6 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     import uvloop
 
     # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
-    gc.collect()
     gc.freeze()
 
     async def guarded() -> None:
