@@ -13,10 +13,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from goqueue_cli import keeper
 from goqueue_cli.keeper import LOOPBACK, remove
@@ -307,16 +308,24 @@ class EmbeddedValkey(_EmbeddedServer):
         return [f"--setting={name}={value}" for name, value in self.settings.items()]
 
 
+_handed_out: Final[deque[int]] = deque(maxlen=1000)
+
+
 def free_port() -> int:
     """A free port below those that systems hand out to outgoing connections.
 
     From that range a client that keeps trying to reach a stopped server would in the end be given the
     server's own port, connect to itself, and hold the port against the server's return.
+
+    None of the last thousand is given again: whoever asks for several does not listen on the first ones yet.
     """
     while True:
         port = 20_000 + secrets.randbelow(10_000)
+        if port in _handed_out:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
+            _handed_out.append(port)
             return port
 
 

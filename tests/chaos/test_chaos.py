@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from goqueue_cli.embedded import free_port
 from tests.chaos.cluster import Cluster, Tally
 
 pytestmark = pytest.mark.timeout(150)
@@ -114,9 +114,7 @@ async def test_the_api_dies_between_commit_and_push(cluster: Cluster) -> None:
     cluster.start("worker")
     await cluster.workers(1)
     for _ in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         api = cluster.start("api", GOQUEUE_API_PORT=str(port), GOQUEUE_API_HEALTH_PORT="0", CHAOS_DIE_BEFORE_PUSH="1")
         order = {"queue": "default", "type": "work", "payload": {"seconds": 0}}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

@@ -3,11 +3,12 @@
 import pytest
 
 from tests.e2e.preparation import namespace
-from tests.e2e.system import OTHER, RELEASE, System, gqj, until
+from tests.e2e.system import OTHER, RELEASE, System, gqj
 
 pytestmark = pytest.mark.timeout(120)
 
 OPERATOR = f"deployment/{RELEASE}-goqueue-operator"
+OPERATOR_PODS = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator"
 
 
 def job_id(system: System, name: str, where: str = "e2e") -> int:
@@ -40,7 +41,8 @@ def test_without_the_operator_deletions_do_not_hang_and_are_made_up_for_later(sy
     system.wait("condition=Running", "gqj/there", namespace=OTHER)
     ids = [job_id(system, "left"), job_id(system, "there", OTHER)]
     system.kubectl("scale", OPERATOR, "--replicas=0")
-    until("the operator's pods to go", lambda: not system.pods("operator"), 40)
+    # Until they are gone, and not only told to end: a leader still hears of deletions meanwhile.
+    system.wait("delete", "pods", f"--selector={OPERATOR_PODS}", seconds=40)
     try:
         system.kubectl("delete", "gqj", "left", "--timeout=10s")
         system.kubectl("delete", "namespace", OTHER, "--timeout=40s")

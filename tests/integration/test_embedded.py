@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey, free_port
 from tests.servers.gotools import Mailpit, StripeMock
 from tests.servers.stores import FreshDatabase, FreshRedis
 
@@ -94,6 +94,11 @@ def test_a_folder_in_use_is_refused(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(EmbeddedServerError, match="in use by another process"):
         EmbeddedPostgres(postgres.data_dir).start()
     assert postgres.running
+
+
+def test_ports_asked_for_together_differ() -> None:
+    ports = [free_port() for _ in range(1000)]
+    assert len(set(ports)) == len(ports)
 
 
 def test_a_taken_port_is_named(postgres: EmbeddedPostgres, tmp_path: Path) -> None:

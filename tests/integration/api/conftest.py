@@ -1,22 +1,15 @@
 """A real API server process for each module, and a client for it."""
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from goqueue_cli.embedded import free_port
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.integration.api.conftest import free_port
+from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
 

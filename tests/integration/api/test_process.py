@@ -12,7 +12,7 @@ import pytest
 
 from goqueue.keys import Token
 from goqueue.store import migrate
-from tests.integration.api.conftest import free_port
+from goqueue_cli.embedded import free_port
 from tests.integration.engine import eventually
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
