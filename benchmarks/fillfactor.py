@@ -59,8 +59,8 @@ def measure(dsn: str, fill_factor: int, *, snapshot: bool) -> tuple[float, float
         before = _one(connection, "SELECT pg_current_wal_lsn() - '0/0'")
         for first in range(0, JOBS, BATCH):
             parameters = {"worker": int(worker), "ids": ids[first : first + BATCH]}
-            claimed = connection.execute(sql.CLAIM, parameters).fetchall()
-            ends = ([row[0] for row in claimed], [row[1] for row in claimed], [None] * len(claimed))
+            claimed = sorted(connection.execute(sql.CLAIM, parameters).fetchall())
+            ends = {"ids": [row[0] for row in claimed], "leases": [row[1] for row in claimed], "results": None}
             connection.execute(sql.COMPLETE, ends)
         wal = _one(connection, "SELECT pg_current_wal_lsn() - '0/0'") - before
         connection.execute("SELECT pg_stat_force_next_flush()")

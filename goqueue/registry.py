@@ -88,7 +88,7 @@ class JobType:
         if MARK in payload:
             raise InvalidInput("payload validation failed", {MARK: "this name is reserved"})
         try:
-            self.payload.model_validate(payload)
+            self.parse(payload)
         except ValidationError as error:
             raise InvalidInput("payload validation failed", field_errors(error)) from None
         return payload
@@ -102,6 +102,15 @@ class JobType:
         except ValidationError:
             return False
         return all(type(payload) is dict and MARK not in payload for payload in payloads)
+
+    @cached_property
+    def parse(self) -> Callable[[Any], BaseModel]:
+        """`payload.model_validate`, without the third of its time that it spends beside validating.
+
+        Raises:
+            ValidationError: the model does not accept what it is given.
+        """
+        return TypeAdapter(self.payload).validator.validate_python
 
     @cached_property
     def _many(self) -> TypeAdapter[list[BaseModel]]:

@@ -88,8 +88,10 @@ class Stores:
 
     async def complete(self, jobs: list[Any]) -> None:
         """End these jobs."""
-        columns = [job[0] for job in jobs], [job[1] for job in jobs], ["NULL"] * len(jobs)
-        await self._cursor.execute(sql.COMPLETE, tuple(map(attempts.array_text, columns)))
+        jobs = sorted(jobs)
+        columns = {"ids": [job[0] for job in jobs], "leases": [job[1] for job in jobs]}
+        arrays = {name: attempts.array_text(column) for name, column in columns.items()}
+        await self._cursor.execute(sql.COMPLETE, arrays | {"results": None})
         await self._cursor.fetchall()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
@@ -36,6 +37,9 @@ async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> l
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
 
 
+_BY_JOB: Final = attrgetter("id", "lease")
+
+
 def _results(ends: Sequence[AttemptEnd], keyring: Keyring | None) -> list[str | None]:
     if keyring is None:
         return [end.result for end in ends]
@@ -44,14 +48,16 @@ def _results(ends: Sequence[AttemptEnd], keyring: Keyring | None) -> list[str | 
 
 async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
     """Write completions; returns the ids that were still ours. The rest had lost their lease and changed nothing."""
+    # One end of each job, the newest, in the order of their ids.
+    newest = {end.id: end for end in sorted(ends, key=_BY_JOB)}
+    results = None
+    if any(end.result for end in ends):
+        texts = zip(newest, _results(list(newest.values()), keyring), strict=True)
+        results = "{" + ",".join(f'"{id}":{text}' for id, text in texts if text is not None) + "}"
     cursor = connection.cursor(binary=True)
     await cursor.execute(
         sql.COMPLETE,
-        (
-            array_text([end.id for end in ends]),
-            array_text([end.lease for end in ends]),
-            _results(ends, keyring) if any(end.result for end in ends) else array_text(["NULL"] * len(ends)),
-        ),
+        {"ids": array_text(newest), "leases": array_text([end.lease for end in newest.values()]), "results": results},
     )
     return {row[0] for row in await cursor.fetchall()}
 

@@ -85,6 +85,44 @@ async def test_what_a_full_write_leaves_is_written_at_once_where_it_is_enough(
     assert writes == [2, 1]
 
 
+async def test_a_write_holds_no_more_results_than_fit(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, writes: list[int]
+) -> None:
+    monkeypatch.setattr(module, "RESULTS", 20)
+    async with completing(engine) as (completer, ends):
+        for end in ends:
+            end.result = '"twelve char"'
+            completer.put(end)
+        await asyncio.wait_for(completer.drained(), 5)
+    assert writes == [2, 1]
+
+
+async def test_ends_written_together_keep_their_own_results(engine: Engine) -> None:
+    async with completing(engine) as (_, ends):
+        ends[0].result, ends[2].result = '{"first": [1, null]}', '"last"'
+        async with engine.database.connection() as connection:
+            assert await attempts.complete(connection, ends[::-1]) == {end.id for end in ends}
+    assert [(await engine.service.get(end.id)).result for end in ends] == [{"first": [1, None]}, None, "last"]
+
+
+@pytest.mark.parametrize("late_comes", ["first", "last"])
+async def test_of_two_ends_of_one_job_written_together_the_one_that_holds_the_lease_counts(
+    engine: Engine, late_comes: str
+) -> None:
+    job_id = await engine.enqueue("noop")
+    async with engine.database.connection() as connection:
+        worker = await attempts.register(connection, "completer", ["default"], 1)
+        (old,) = await attempts.claim(connection, worker, [job_id])
+        await engine.execute("UPDATE jobs SET status = 'pending', dispatch_at = now() WHERE id = %s", job_id)
+        (new,) = await attempts.claim(connection, worker, [job_id])
+        late = AttemptEnd(job_id, old.lease, Outcome.COMPLETED, result='"late"')
+        mine = AttemptEnd(job_id, new.lease, Outcome.COMPLETED)
+        ends = [late, mine] if late_comes == "first" else [mine, late]
+        assert await attempts.complete(connection, ends) == {job_id}
+    job = await engine.service.get(job_id)
+    assert (job.status, job.result) == ("completed", None)
+
+
 async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
     async with completing(engine) as (completer, ends):
         completer.put(ends[0])

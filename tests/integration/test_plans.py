@@ -15,7 +15,7 @@ from tests.integration.engine import Engine
 IDS = list(range(1, 501))
 HOT: dict[str, tuple[str, Any]] = {
     "claim": (sql.CLAIM, {"worker": 1, "ids": IDS}),
-    "complete": (sql.COMPLETE, (IDS, IDS, [None] * 500)),
+    "complete": (sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
     "end otherwise": (
         sql.END_OTHERWISE,
         (

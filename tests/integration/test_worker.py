@@ -1,12 +1,14 @@
 """The worker on real stores: how attempts begin, run and end."""
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
 
 import pytest
 
+import goqueue_worker.worker as module
 from goqueue import JobContext, NeverRetry, RetryIn, RetryPolicy, Snooze
 from goqueue.job import AttemptEnd, Outcome, ReadyJob
 from goqueue.lifecycle import JobStatus
@@ -406,3 +408,32 @@ async def test_a_handler_that_blocks_the_event_loop_does_not_cost_the_worker_its
         async with engine.worker():
             job = await engine.until(await engine.enqueue("block"), "completed")
     assert (job.attempts, await engine.outcomes(job.id)) == (1, [])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin with the next turn, all of them")
+async def test_jobs_that_never_wait_leave_the_event_loop_its_turns_and_are_not_handed_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK", 0.01)
+    seen: list[int] = []
+    turns = 0
+
+    async def busy(payload: Any, job: JobContext) -> None:
+        time.sleep(2 * module.SLICE)  # noqa: ASYNC251 - the handler's own work
+        seen.append(turns)
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    engine.handle("busy", busy)
+    ids = [await engine.enqueue("busy") for _ in range(50)]
+    turning = asyncio.create_task(turn())
+    async with engine.worker(concurrency=100):
+        for job_id in ids:
+            await engine.until(job_id, "completed")
+    turning.cancel()
+    assert len(set(seen)) == len(seen) == 50
+    assert [await engine.outcomes(job_id) for job_id in ids] == [[]] * 50

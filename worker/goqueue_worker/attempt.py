@@ -49,15 +49,17 @@ class Stop(StrEnum):
 class RunningAttempt:
     """An attempt while it runs; also the `JobContext` that its handler sees.
 
-    `deadline` is a `time.monotonic()` value in seconds; `failure` is what the handler raised, where that ended it.
+    `started` and `deadline` are `time.monotonic()` values in seconds; `failure` is what the handler raised, where that
+    ended it.
     """
 
-    __slots__ = ("_reports", "deadline", "failure", "job", "stop", "task", "timeout")
+    __slots__ = ("_reports", "deadline", "failure", "job", "started", "stop", "task", "timeout")
 
     def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
         self.job = job
         self.timeout = timeout
-        self.deadline = time.monotonic() + timeout
+        self.started = time.monotonic()
+        self.deadline = self.started + timeout
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
@@ -167,12 +169,12 @@ async def run(
         content = job.payload
         if encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
-        payload = kind.payload.model_validate(content)
+        payload = kind.parse(content)
         if _is_async(kind.handler):
             result = await kind.handler(payload, running)
         else:
             result = await _in_thread(threads, kind.handler, payload, running)
-        return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, result=encode_result(result))
+        return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, encode_result(result))
     except ValidationError as error:
         running.failure = error
         text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]

@@ -20,6 +20,10 @@ from goqueue.tasks import wait_at_most
 BATCH: Final = 1_000
 """Ends in one statement."""
 
+RESULTS: Final = 16_000_000
+"""Characters of results in one statement. As `jsonb`, of which 256 MiB are allowed, they are seven times as large at
+worst, as numbers of one digit are; and worker and PostgreSQL hold them in memory more than once."""
+
 GAP: Final = 0.005
 """Seconds between two writes, the time in which ends gather; none where the last write is longer ago."""
 
@@ -53,9 +57,10 @@ class Completer:
 
     def put(self, end: AttemptEnd) -> None:
         """Take an end; returns at once."""
+        if not self._waiting:
+            self._work.set()
+            self._idle.clear()
         self._waiting.append(end)
-        self._work.set()
-        self._idle.clear()
         if len(self._waiting) >= ENOUGH:
             self._enough.set()
 
@@ -79,7 +84,7 @@ class Completer:
             if early > 0 and len(self._waiting) < ENOUGH:
                 self._enough.clear()
                 await wait_at_most(self._enough, early)
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            batch = self._take()
             self._writing = len(batch)
             try:
                 await self._write(batch)
@@ -95,6 +100,16 @@ class Completer:
             if not self._waiting:
                 self._work.clear()
                 self._idle.set()
+
+    def _take(self) -> list[AttemptEnd]:
+        batch: list[AttemptEnd] = []
+        room = RESULTS
+        while self._waiting and len(batch) < BATCH and room > 0:
+            end = self._waiting.popleft()
+            batch.append(end)
+            if end.result is not None:
+                room -= len(end.result)
+        return batch
 
     async def _write(self, batch: list[AttemptEnd]) -> None:
         done = [end for end in batch if end.outcome is Outcome.COMPLETED]

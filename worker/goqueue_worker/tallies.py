@@ -41,6 +41,11 @@ class Sizes:
         if trace_id is not None:
             self._examples[place] = Exemplar({"trace_id": trace_id}, value, time.time())
 
+    @property
+    def total(self) -> tuple[int, float]:
+        """How many values there were, and their sum."""
+        return sum(self._counts), self._sum
+
     def show(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write it into the family."""
         buckets: list[Any] = []
@@ -93,6 +98,11 @@ class Tallies(Collector):
             tally.otherwise[outcome.value] = tally.otherwise.get(outcome.value, 0) + 1
         if seconds is not None:
             tally.seconds.add(seconds, trace_id)
+
+    def spent(self, queue: str) -> tuple[int, float]:
+        """How many handlers of the queue were called and came to an end, and the seconds that they took together."""
+        totals = [tally.seconds.total for tally in list(self._tallies.values()) if tally.labels[0] == queue]
+        return sum(count for count, _ in totals), sum(seconds for _, seconds in totals)
 
     def collect(self) -> Iterable[Metric]:
         """The metrics, in the probes' thread."""

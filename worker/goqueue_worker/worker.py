@@ -14,7 +14,7 @@ import contextvars
 import os
 import socket
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -26,7 +26,7 @@ from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
-from goqueue.registry import REGISTRY, Registry
+from goqueue.registry import REGISTRY, JobType, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
@@ -49,6 +49,9 @@ AHEAD: Final = 4
 
 FETCH_LOOPS: Final = 2
 """Claims under way at the same time."""
+
+SLICE: Final = 0.001
+"""Seconds for which jobs are started before the event loop gets its turn."""
 
 BLOCKED_AFTER: Final = 60.0
 """Seconds without a turn of the event loop after which the process counts as stuck."""
@@ -90,9 +93,6 @@ class Worker:
         self._joined = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
         self._reports = Reports()
-        self._busy: Counter[str] = Counter()
-        self._finished: Counter[str] = Counter()
-        self._spent: defaultdict[str, float] = defaultdict(float)
         self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
         self._requests = Requests(
@@ -185,14 +185,21 @@ class Worker:
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again."""
-        if self._starting:
-            return
+        if not self._starting:
+            self._start_slice()
+
+    def _start_slice(self) -> None:
+        """Start jobs for `SLICE` seconds. A thousand that never wait would keep the event loop for as long as they
+        take, and PostgreSQL without work: what claims next and what writes their ends gets its turn in between."""
+        most, until = self._settings.concurrency, time.monotonic() + SLICE
         self._starting = True
         try:
-            while self._held and len(self._running) < self._settings.concurrency:
+            while self._held and len(self._running) < most and time.monotonic() < until:
                 self._start(self._held.popleft()[1])
         finally:
-            self._starting = False
+            self._starting = bool(self._held) and len(self._running) < most
+            if self._starting:
+                self._loop.call_soon(self._start_slice, context=self._context)
 
     def _start(self, job: ClaimedJob) -> None:
         kind = self._registry.get(job.type)
@@ -203,12 +210,11 @@ class Worker:
                 return
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
-        self._busy[job.queue] += 1
-        task = at_once(self._run(running), context=self._context.copy())
+        task = at_once(self._run(running, kind), context=self._context.copy())
         if not task.done():  # as it is where the handler never waits
             running.task = task
 
-    async def _run(self, running: RunningAttempt) -> None:
+    async def _run(self, running: RunningAttempt, kind: JobType | None) -> None:
         """The attempt from here to its end. At last it lets go of its task and its failure: the context of the one and
         the traceback of the other lead back to it, and in a circle they would wait for a collection of garbage, which
         stops all slots for milliseconds."""
@@ -216,17 +222,12 @@ class Worker:
         logs.JOB.set(running)
         spans = tracing.on
         span = spans.begin_attempt(job, self.name) if spans is not None else None
-        started = time.perf_counter()
-        kind = self._registry.get(job.type)
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
         end = await run(running, kind, policy, self._threads, self._database.keyring)
         running.task = None
         if self._running.get(job.id) is running:
             del self._running[job.id]
-        self._busy[job.queue] -= 1
-        self._finished[job.queue] += 1
-        seconds = time.perf_counter() - started
-        self._spent[job.queue] += seconds
+        seconds = time.monotonic() - running.started
         if spans is None or span is None:
             self._tallies.ended(job, end.outcome, seconds)
         else:
@@ -356,15 +357,14 @@ class Worker:
         self._freed.set()
 
     def _standing(self) -> Standing:
-        stats = {
-            queue: {
-                "busy": self._busy[queue],
-                "finished": self._finished[queue],
-                "seconds": round(self._spent[queue], 3),
-            }
-            for queue in self._weights
-        }
-        return Standing(len(self._running), self._stopping.is_set(), stats)
+        """What a heartbeat tells, in its thread."""
+        running = list(self._running.values())
+        busy = Counter(attempt.job.queue for attempt in running)
+        stats = {}
+        for queue in self._weights:
+            finished, seconds = self._tallies.spent(queue)
+            stats[queue] = {"busy": busy[queue], "finished": finished, "seconds": round(seconds, 3)}
+        return Standing(len(running), self._stopping.is_set(), stats)
 
     async def _pause_until_freed(self, seconds: float) -> None:
         self._freed.clear()
@@ -382,7 +382,7 @@ class Worker:
             for running in list(self._running.values()):
                 if running.deadline < now:
                     running.interrupt(Stop.TIMEOUT)
-            if self._held and now - self._held[0][0] > TICK:
+            if self._held and not self._starting and now - self._held[0][0] > TICK:
                 self._lookahead.missed()
                 self._hand_back_held()
 
