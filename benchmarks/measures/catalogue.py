@@ -72,8 +72,12 @@ ALL: tuple[Measure, ...] = (
         latency.half_load,
         {
             "half load, jobs/s": JOBS,
-            **{f"half load, handler ended p{share}": MS for share in (50, 99)},
-            **{f"half load, end persisted p{share}": MS for share in (50, 99)},
+            **{
+                f"{load}, {end} p{share}": MS
+                for load in ("half load", f"{latency.COMMON_RATE:,} jobs/s")
+                for end in ("handler ended", "end persisted")
+                for share in (50, 99)
+            },
         },
     ),
     Measure(
