@@ -128,18 +128,21 @@ class Job:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """What a worker holds while it runs one attempt: `lease` fences every later write."""
+    """What a worker holds while it runs one attempt: `lease` fences every later write.
+
+    `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
+    its claim by PostgreSQL's clock, are in seconds.
+    """
 
     id: int
     lease: int
     attempt: int
     queue: str
     type: str
-    payload: dict[str, Any]
+    payload: str
     max_retries: int
     timeout: float | None
-    available_at: datetime
-    claimed_at: datetime
+    waited: float
     trace_context: str | None
 
 

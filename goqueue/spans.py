@@ -100,7 +100,7 @@ class Spans:
         """A span for an attempt, current from now on in the task that calls this."""
         came = tracecontext.parse(job.trace_context)
         parent = _below(came) if came is not None else otel.Context()
-        waited = max(0.0, (job.claimed_at - job.available_at).total_seconds())
+        waited = max(0.0, job.waited)
         now = time.time_ns()
         attributes: dict[str, Any] = {
             "messaging.system": SYSTEM,

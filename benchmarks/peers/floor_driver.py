@@ -92,7 +92,6 @@ class Stores:
         columns = {"ids": [job[0] for job in jobs], "leases": [job[1] for job in jobs]}
         arrays = {name: attempts.array_text(column) for name, column in columns.items()}
         await self._cursor.execute(sql.COMPLETE, arrays | {"results": None})
-        await self._cursor.fetchall()
 
 
 class Floor(GoQueue):
@@ -141,7 +140,7 @@ async def _run_in_slots(feeding: Stores, completing: Stores) -> None:
         while True:
             job = await waiting.get()
             low.set()
-            await async_job(job[5]["sent"])
+            await async_job(orjson.loads(job[5])["sent"])
             ended.put_nowait(job)
 
     async def complete() -> None:

@@ -5,6 +5,7 @@ import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 import structlog
 
@@ -17,6 +18,10 @@ from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
 from goqueue.store.connect import Database, dsn
+
+GARBAGE: Final = 20_000
+"""New objects that make Python look for circles among them. Its own 700 or 2,000 are a single claim: a worker would
+look at all that it holds a hundred times a second, and find nothing (docs/decisions/0012-cheap-rows.md)."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +48,7 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
     # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
     gc.freeze()
+    gc.set_threshold(GARBAGE)
 
     async def guarded() -> None:
         stop = asyncio.Event()

@@ -47,19 +47,19 @@ def _results(ends: Sequence[AttemptEnd], keyring: Keyring | None) -> list[str | 
 
 
 async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
-    """Write completions; returns the ids that were still ours. The rest had lost their lease and changed nothing."""
+    """Write completions; returns the ids that were ours, now or in an earlier write of the same ends. The rest had lost
+    their lease and changed nothing."""
     # One end of each job, the newest, in the order of their ids.
     newest = {end.id: end for end in sorted(ends, key=_BY_JOB)}
     results = None
     if any(end.result for end in ends):
         texts = zip(newest, _results(list(newest.values()), keyring), strict=True)
         results = "{" + ",".join(f'"{id}":{text}' for id, text in texts if text is not None) + "}"
-    cursor = connection.cursor(binary=True)
-    await cursor.execute(
-        sql.COMPLETE,
-        {"ids": array_text(newest), "leases": array_text([end.lease for end in newest.values()]), "results": results},
-    )
-    return {row[0] for row in await cursor.fetchall()}
+    held = {"ids": array_text(newest), "leases": array_text([end.lease for end in newest.values()])}
+    cursor = await connection.execute(sql.COMPLETE, held | {"results": results})
+    if cursor.rowcount == len(newest):
+        return set(newest)
+    return {row[0] for row in await fetch_all(connection, sql.COMPLETED, held)}
 
 
 async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:

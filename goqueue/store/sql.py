@@ -84,8 +84,11 @@ SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id
     updated_at = now()
 WHERE id = ANY(%(ids)s::bigint[]) AND status = 'pending' AND available_at <= now()
     AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
-RETURNING id, lease, attempts, queue, type, payload, max_retries, timeout, available_at, started_at, trace_context
+RETURNING id, lease, attempts, queue, type, payload::text, max_retries, timeout,
+    date_part('epoch', now() - available_at), trace_context
 """
+"""Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
+all else in a row (docs/decisions/0012-cheap-rows.md)."""
 
 COMPLETE: Final[LiteralString] = """
 UPDATE jobs
@@ -93,11 +96,18 @@ SET status = 'completed', result = %(results)s::jsonb -> id::text, error = NULL,
     updated_at = now(), dispatch_at = NULL, active_key = NULL
 WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
     AND status || '' = 'processing'
-RETURNING id
 """
-"""The ids ascend and differ. So one walk through the index finds all jobs; a binary search (`width_bucket`) finds the
+"""No ids come back: the count of rows says that all were ours, and `COMPLETED` which, where it does not.
+
+The ids ascend and differ. So one walk through the index finds all jobs; a binary search (`width_bucket`) finds the
 lease that each must have, and an object its result. What a join with unnested arrays costs instead:
 docs/decisions/0011-full-cores.md."""
+
+COMPLETED: Final[LiteralString] = """
+SELECT id FROM jobs
+WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
+    AND status || '' = 'completed'
+"""
 
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (

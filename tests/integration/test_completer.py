@@ -123,6 +123,16 @@ async def test_of_two_ends_of_one_job_written_together_the_one_that_holds_the_le
     assert (job.status, job.result) == ("completed", None)
 
 
+async def test_an_end_written_once_more_is_still_ours(engine: Engine) -> None:
+    """As after a connection that broke before the answer: the job is not reported as lost."""
+    async with completing(engine) as (_, ends), engine.database.connection() as connection:
+        for _ in range(2):
+            assert await attempts.complete(connection, ends) == {end.id for end in ends}
+        ended = [await engine.service.get(end.id) for end in ends]
+        assert await attempts.complete(connection, ends[:1]) == {ends[0].id}
+    assert [await engine.service.get(end.id) for end in ends] == ended
+
+
 async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
     async with completing(engine) as (completer, ends):
         completer.put(ends[0])

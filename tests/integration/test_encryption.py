@@ -186,7 +186,7 @@ async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_wit
 
 
 def test_the_wait_for_a_key_grows_and_ends_at_five_minutes() -> None:
-    job = ClaimedJob(1, 1, 1, "q", "t", {}, 5, None, datetime.now(UTC), datetime.now(UTC), None)
+    job = ClaimedJob(1, 1, 1, "q", "t", "{}", 5, None, 0.0, None)
     delays = []
     for lease in range(1, 100):
         job.lease = lease

@@ -166,7 +166,7 @@ async def run(
         if kind is None or kind.handler is None:
             # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
             return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
-        content = job.payload
+        content = orjson.loads(job.payload)
         if encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
         payload = kind.parse(content)

@@ -83,8 +83,7 @@ class Tallies(Collector):
             if waits is None:
                 (queue,) = bound(("queue",), (job.queue,))
                 waits = self._waits.setdefault(queue, Sizes(metrics.WAIT_SECONDS))
-            seconds = (job.claimed_at - job.available_at).total_seconds()
-            waits.add(seconds, tracecontext.trace_id(job.trace_context) if traced else None)
+            waits.add(job.waited, tracecontext.trace_id(job.trace_context) if traced else None)
 
     def ended(self, job: ClaimedJob, outcome: Outcome, seconds: float | None, trace_id: str | None = None) -> None:
         """An attempt is over; `seconds` None: its handler was never called. `trace_id`: where it is recorded."""

@@ -138,8 +138,8 @@ class Worker:
                 self._tallies.claimed(claimed)
                 now = time.monotonic()
                 self._lookahead.claimed(now - fetched, self._ended, now)
-                place = {job.id: at for at, job in enumerate(ready)}
-                self._held.extend((now, job) for job in sorted(claimed, key=lambda job: place[job.id]))
+                ours = {job.id: job for job in claimed}
+                self._held.extend((now, ours[job.id]) for job in ready if job.id in ours)
                 self._start_held()
             self._freed.set()
 
