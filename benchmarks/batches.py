@@ -1,8 +1,9 @@
 """What a job costs in a batch (decisions 11 and 12): `python -m benchmarks.batches`.
 
 Claims and completions of a thousand jobs each, in turns, as they are and as they once were: claims that return `jsonb`
-and timestamps; completions that return ids, or join with unnested arrays, without and with results. CPU time of the one
-PostgreSQL process that serves them, and of this one, which decodes what comes back.
+and timestamps; completions that return ids, or join with unnested arrays, without and with results; each on the schema
+of today and on that of before migration 0004, with foreign keys that point at jobs. CPU time of the one PostgreSQL
+process that serves them, and of this one, which decodes what comes back.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from typing import Any, Final, LiteralString
 
 import orjson
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from benchmarks.children import cpu_seconds
 from goqueue.store import migrate, sql
@@ -25,6 +27,8 @@ from goqueue_cli.embedded import EmbeddedPostgres
 BATCH: Final = 1000
 BATCHES: Final = 100
 """Of each way to complete."""
+BEFORE: Final = "0003"
+"""Revision of the schema with foreign keys that point at jobs."""
 RESULT: Final = '{"sum": 42, "text": "the result of a job"}'
 
 CLAIM_TYPED: Final[LiteralString] = sql.CLAIM.replace("payload::text", "payload").replace(
@@ -72,55 +76,78 @@ COMPLETIONS: Final[dict[str, tuple[LiteralString, Any]]] = {
 }
 """Each way to complete: the statement, and the results for it."""
 
-Costs = dict[str, list[tuple[float, float]]]
+Cost = tuple[float, float]
 
 
-def _measure(connection: psycopg.Connection[Any]) -> Costs:
-    """Microseconds of CPU for each job, of PostgreSQL and of this process, of each batch."""
-    cursor = connection.cursor(binary=True)
-    backend = connection.info.backend_pid
-    costs: Costs = {}
+class Table:
+    """Jobs in a database of their own, on one revision of the schema, and what each batch of them cost."""
 
-    def timed(name: str, statement: LiteralString, parameters: dict[str, Any], decode: Callable[[Any], Any]) -> None:
-        before, own = cpu_seconds(backend), time.process_time()
-        cursor.execute(statement, parameters)
-        for row in cursor if cursor.description else ():
+    def __init__(self, postgres: EmbeddedPostgres, revision: str) -> None:
+        name = f"batches_{revision}"
+        with psycopg.connect(postgres.dsn, autocommit=True) as admin:
+            admin.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        migrate.upgrade(postgres.dsn_for(name), revision)
+        connection = psycopg.connect(postgres.dsn_for(name), autocommit=True)
+        connection.prepare_threshold = 0
+        connection.execute("; ".join(PLANNER), prepare=False)
+        self._cursor = connection.cursor(binary=True)
+        self._backend = connection.info.backend_pid
+        rows = self._cursor.execute(SEED, (BATCH * BATCHES * len(COMPLETIONS),)).fetchall()
+        self.ids = sorted(row[0] for row in rows)
+        self._cursor.execute("VACUUM ANALYZE jobs")
+        self._cursor.execute(sql.REGISTER_WORKER, ("batches", ["default"], 1))
+        self._worker = self._cursor.fetchall()[0][0]
+        self.costs: dict[str, list[Cost]] = {}
+
+    def claim(self, way: str, ids: list[int]) -> None:
+        """Claim these jobs."""
+        statement, decode = CLAIMS[way]
+        self._timed(way, statement, {"worker": self._worker, "ids": array_text(ids)}, decode)
+
+    def complete(self, way: str, ids: list[int]) -> None:
+        """Complete them."""
+        statement, results = COMPLETIONS[way]
+        held = {"ids": array_text(ids), "leases": array_text([1] * BATCH), "results": results(ids)}
+        self._timed(way, statement, held, lambda row: row[0])
+
+    def _timed(self, way: str, statement: LiteralString, values: dict[str, Any], decode: Callable[[Any], Any]) -> None:
+        before, own = cpu_seconds(self._backend), time.process_time()
+        self._cursor.execute(statement, values)
+        for row in self._cursor if self._cursor.description else ():
             decode(row)
         own = time.process_time() - own
-        costs.setdefault(name, []).append(((cpu_seconds(backend) - before) / BATCH * 1e6, own / BATCH * 1e6))
-        if cursor.rowcount != BATCH:
-            raise RuntimeError(f"{name}: {cursor.rowcount} of {BATCH} jobs")
+        self.costs.setdefault(way, []).append((cpu_seconds(self._backend) - before, own))
+        if self._cursor.rowcount != BATCH:
+            raise RuntimeError(f"{way}: {self._cursor.rowcount} of {BATCH} jobs")
 
-    ids = sorted(row[0] for row in cursor.execute(SEED, (BATCH * BATCHES * len(COMPLETIONS),)).fetchall())
-    cursor.execute("VACUUM ANALYZE jobs")
-    cursor.execute(sql.REGISTER_WORKER, ("batches", ["default"], 1))
-    worker = cursor.fetchall()[0][0]
+    def cost(self, way: str) -> Cost:
+        """Microseconds of CPU a job, of PostgreSQL and of this process."""
+        server, client = (statistics.mean(column) / BATCH * 1e6 for column in zip(*self.costs[way], strict=True))
+        return server, client
+
+
+def _measure(tables: list[Table]) -> None:
     # Each way to claim comes before each way to complete.
-    claims = itertools.cycle([*CLAIMS.items(), *reversed(CLAIMS.items())])
-    ways = itertools.cycle(COMPLETIONS.items())
-    leases = array_text([1] * BATCH)
-    for batch in (ids[first : first + BATCH] for first in range(0, len(ids), BATCH)):
-        claim, (statement, decode) = next(claims)
-        timed(claim, statement, {"worker": worker, "ids": array_text(batch)}, decode)
-        complete, (statement, results) = next(ways)
-        held = {"ids": array_text(batch), "leases": leases, "results": results(batch)}
-        timed(complete, statement, held, lambda row: row[0])
-    return costs
+    claims = itertools.cycle([*CLAIMS, *reversed(CLAIMS)])
+    completions = itertools.cycle(COMPLETIONS)
+    for first in range(0, len(tables[0].ids), BATCH):
+        claim, complete = next(claims), next(completions)
+        for table in tables:
+            ids = table.ids[first : first + BATCH]
+            table.claim(claim, ids)
+            table.complete(complete, ids)
 
 
 def main() -> None:
     """Print the table."""
     folder = Path(tempfile.mkdtemp(prefix="goqueue-bench-"))
     with EmbeddedPostgres(folder, ephemeral=True, settings={"shared_buffers": "1GB"}) as postgres:
-        migrate.upgrade(postgres.dsn)
-        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-            connection.prepare_threshold = 0
-            connection.execute("; ".join(PLANNER), prepare=False)
-            costs = _measure(connection)
-    print(f"{f'{BATCH} jobs a statement; CPU, us a job':<40} PostgreSQL   client")
-    for name in (*CLAIMS, *COMPLETIONS):
-        server, client = (statistics.mean(column) for column in zip(*costs[name], strict=True))
-        print(f"{name:<40} {server:>10.2f} {client:>8.2f}")
+        former, today = tables = [Table(postgres, revision) for revision in (BEFORE, "head")]
+        _measure(tables)
+    print(f"{f'{BATCH} jobs a statement; CPU, us a job':<40} PostgreSQL   at {BEFORE}   client")
+    for way in (*CLAIMS, *COMPLETIONS):
+        server, client = today.cost(way)
+        print(f"{way:<40} {server:>10.2f} {former.cost(way)[0]:>9.2f} {client:>8.2f}")
 
 
 if __name__ == "__main__":

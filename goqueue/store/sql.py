@@ -150,8 +150,10 @@ SAVE_LOGS: Final[LiteralString] = """
 INSERT INTO job_logs (job_id, attempt, level, message, at)
 SELECT line.* FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[])
     AS line (job_id, attempt, level, message, at)
-WHERE EXISTS (SELECT FROM jobs WHERE jobs.id = line.job_id)
+JOIN jobs ON jobs.id = line.job_id
+FOR KEY SHARE OF jobs
 """
+"""The lock keeps a job from being deleted before its lines are there to go with it."""
 
 REGISTER_WORKER: Final[LiteralString] = """
 INSERT INTO workers (name, queues, concurrency) VALUES (%s, %s, %s) RETURNING id

@@ -15,6 +15,11 @@ SELECT table_name, column_name, data_type, is_nullable, column_default FROM info
 WHERE table_schema = 'public' ORDER BY table_name, column_name
 """
 INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname"
+RULES = """
+SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+"""
 
 # The tables that the Go project made over time.
 GORM = """
@@ -40,10 +45,8 @@ CREATE INDEX idx_jobs_locked_at ON jobs (locked_at);
 """
 
 
-def shape(
-    connection: psycopg.Connection[tuple[object, ...]],
-) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    return connection.execute(SHAPE).fetchall(), connection.execute(INDEXES).fetchall()
+def shape(connection: psycopg.Connection[tuple[object, ...]]) -> list[list[tuple[object, ...]]]:
+    return [connection.execute(query).fetchall() for query in (SHAPE, INDEXES, RULES)]
 
 
 def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
