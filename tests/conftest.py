@@ -3,18 +3,29 @@
 Nothing is started before a test asks for it.
 """
 
+import contextlib
 import itertools
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.servers.gotools import Mailpit, StripeMock, run_mailpit, run_stripe_mock
+from tests.servers.gotools import (
+    MAILPIT,
+    STRIPE_MOCK,
+    Mailpit,
+    StripeMock,
+    build,
+    is_built,
+    run_mailpit,
+    run_stripe_mock,
+)
 from tests.servers.jaeger import Jaeger, build_jaeger, jaeger_is_built, run_jaeger
 from tests.servers.stores import FreshDatabase, FreshRedis, fresh_database
 
@@ -22,15 +33,36 @@ _LOGICAL_DATABASES = 1024
 _next_database = itertools.count(1)
 
 
+BUILT: dict[str, tuple[Callable[[], bool], Callable[[], Path]]] = {
+    "stripe_mock": (partial(is_built, STRIPE_MOCK), partial(build, STRIPE_MOCK)),
+    "mailpit": (partial(is_built, MAILPIT), partial(build, MAILPIT)),
+    "jaeger": (jaeger_is_built, build_jaeger),
+}
+"""Fixtures whose servers are built from source, what takes longest last: whether that is done, and how to."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Build Jaeger beside the first tests, if any test needs it; those that do come last and may wait for it."""
-    waiting = [item for item in items if "jaeger" in getattr(item, "fixturenames", ())]
-    if not waiting or jaeger_is_built():
+    """Build the servers that tests need beside the first tests; those that need them come last and may wait."""
+    last: dict[pytest.Item, int] = {}
+    missing = []
+    for place, (fixture, (is_there, _)) in enumerate(BUILT.items(), 1):
+        waiting = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+        if waiting and not is_there():
+            missing.append(fixture)
+            last |= dict.fromkeys(waiting, place)
+    if not missing:
         return
-    threading.Thread(target=build_jaeger, name="jaeger", daemon=True).start()
-    for item in waiting:
+    threading.Thread(target=_build, args=(missing,), name="build", daemon=True).start()
+    for item in last:
         item.add_marker(pytest.mark.timeout(1200))
-    items.sort(key=lambda item: item in waiting)
+    items.sort(key=lambda item: last.get(item, 0))
+
+
+def _build(fixtures: list[str]) -> None:
+    for fixture in fixtures:
+        # One that fails does so again, and says why, where a test asks for it.
+        with contextlib.suppress(RuntimeError):
+            BUILT[fixture][1]()
 
 
 def _new_folder(name: str) -> Path:

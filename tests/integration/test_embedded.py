@@ -186,6 +186,7 @@ def test_the_ready_queues_are_empty(ready_queues: FreshRedis) -> None:
 
 
 def test_mailpit_and_stripe_mock_answer(mailpit: Mailpit, stripe_mock: StripeMock) -> None:
+    assert httpx.delete(f"{mailpit.api}/messages").text == "ok"  # what other tests sent
     assert httpx.get(f"{mailpit.api}/messages").json()["total"] == 0
     answer = httpx.post(
         f"{stripe_mock.url}/v1/payment_intents",

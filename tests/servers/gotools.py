@@ -52,7 +52,7 @@ def build(tool: GoTool) -> Path:
     Raises:
         RuntimeError: the build failed; the message has Go's output.
     """
-    folder = cache_dir() / "go" / f"{tool.name}-{tool.version}"
+    folder = _folder(tool)
     with making(folder) as partial:
         if partial is not None:
             run(
@@ -62,6 +62,15 @@ def build(tool: GoTool) -> Path:
                 GOFLAGS="-buildvcs=false",
             )
     return folder / tool.name
+
+
+def is_built(tool: GoTool) -> bool:
+    """Whether `build` has nothing to do."""
+    return _folder(tool).exists()
+
+
+def _folder(tool: GoTool) -> Path:
+    return cache_dir() / "go" / f"{tool.name}-{tool.version}"
 
 
 @functools.cache
