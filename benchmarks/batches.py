@@ -87,11 +87,11 @@ class Table:
         with psycopg.connect(postgres.dsn, autocommit=True) as admin:
             admin.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
         migrate.upgrade(postgres.dsn_for(name), revision)
-        connection = psycopg.connect(postgres.dsn_for(name), autocommit=True)
-        connection.prepare_threshold = 0
-        connection.execute("; ".join(PLANNER), prepare=False)
-        self._cursor = connection.cursor(binary=True)
-        self._backend = connection.info.backend_pid
+        self.connection = psycopg.connect(postgres.dsn_for(name), autocommit=True)
+        self.connection.prepare_threshold = 0
+        self.connection.execute("; ".join(PLANNER), prepare=False)
+        self._cursor = self.connection.cursor(binary=True)
+        self._backend = self.connection.info.backend_pid
         rows = self._cursor.execute(SEED, (BATCH * BATCHES * len(COMPLETIONS),)).fetchall()
         self.ids = sorted(row[0] for row in rows)
         self._cursor.execute("VACUUM ANALYZE jobs")
@@ -144,6 +144,8 @@ def main() -> None:
     with EmbeddedPostgres(folder, ephemeral=True, settings={"shared_buffers": "1GB"}) as postgres:
         former, today = tables = [Table(postgres, revision) for revision in (BEFORE, "head")]
         _measure(tables)
+        for table in tables:
+            table.connection.close()
     print(f"{f'{BATCH} jobs a statement; CPU, us a job':<40} PostgreSQL   at {BEFORE}   client")
     for way in (*CLAIMS, *COMPLETIONS):
         server, client = today.cost(way)

@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     threading.Thread(target=_build, args=(missing,), name="build", daemon=True).start()
     for item in last:
-        item.add_marker(pytest.mark.timeout(1200))
+        item.add_marker(pytest.mark.timeout(1200), append=False)  # before a limit of the test's own
     items.sort(key=lambda item: last.get(item, 0))
 
 

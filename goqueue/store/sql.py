@@ -148,9 +148,11 @@ WHERE jobs.id = reported.id AND jobs.lease = reported.lease AND jobs.status || '
 
 SAVE_LOGS: Final[LiteralString] = """
 INSERT INTO job_logs (job_id, attempt, level, message, at)
-SELECT line.* FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[])
-    AS line (job_id, attempt, level, message, at)
-JOIN jobs ON jobs.id = line.job_id
+SELECT job_id, line.attempt, level, message, at
+FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]) WITH ORDINALITY
+    AS line (job_id, attempt, level, message, at, ord)
+JOIN jobs ON jobs.id = job_id
+ORDER BY ord
 FOR KEY SHARE OF jobs
 """
 """The lock keeps a job from being deleted before its lines are there to go with it."""

@@ -102,7 +102,7 @@ async def test_a_drained_job_costs_a_hundredth_of_a_statement_and_eight_hundred_
 
 
 async def test_a_drain_is_not_interrupted_by_collections_of_garbage(engine: Engine) -> None:
-    """With Python's own threshold there are dozens, and each walks through the jobs that the worker holds."""
+    """With Python's own threshold there are 5 to 22, and each walks through the jobs that the worker holds."""
     handled = 0
     over = asyncio.Event()
 
