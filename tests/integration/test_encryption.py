@@ -339,7 +339,9 @@ async def test_a_schedule_fires_by_its_encrypted_template_and_waits_for_its_key(
     engine.database.keyring = Keyring([new_key()])
     async with engine.scheduler():
         await eventually(lambda: fired(1))
-    assert await engine.rows("SELECT name FROM schedules WHERE next_tick <= now()") == [("each-minute",)]
+    # The other one has fired, and may be due again: a minute may be over.
+    due = "SELECT name FROM schedules WHERE next_tick <= now() AND last_job_id IS NULL"
+    assert await engine.rows(due) == [("each-minute",)]
     engine.database.keyring = keyring
     async with engine.scheduler():
         await eventually(lambda: fired(2))

@@ -48,7 +48,7 @@ async def test_a_worker_whose_connection_fell_silent_hears_again_on_another(engi
             return proxy.silenced == 1
 
         await eventually(silenced)
-        await engine.until(await engine.enqueue("nothing"), "completed", seconds=8)
+        await engine.until(await engine.enqueue("nothing"), "completed")
 
 
 async def test_a_worker_that_stays_deaf_while_redis_answers_fails_its_liveness_probe(
@@ -79,7 +79,7 @@ async def test_a_worker_that_stays_deaf_while_redis_answers_fails_its_liveness_p
 async def test_a_redis_that_answers_nobody_is_no_reason_to_restart_workers(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DEAF_AFTER", 1.0)
+    monkeypatch.setattr(module, "DEAF_AFTER", 1.5)  # longer than a fetch that finds nothing: none looks deaf before
     async with through_proxy(engine) as proxy, engine.worker() as worker:
 
         async def heard() -> bool:
@@ -89,10 +89,10 @@ async def test_a_redis_that_answers_nobody_is_no_reason_to_restart_workers(
         proxy.silence(lambda _: True)
         seen = worker.hearing.fetched_at
 
-        async def silent_for_long() -> bool:
-            return time.monotonic() - seen > 6
+        async def silent_for_long() -> bool:  # for longer than it waits for the sign of life that it asks for
+            return time.monotonic() - seen > 8
 
-        await eventually(silent_for_long)
+        await eventually(silent_for_long, 20)
         assert worker.unwell() == {}
         proxy.silence(lambda _: False)
 

@@ -13,7 +13,9 @@ from goqueue.lifecycle import JobStatus
 from goqueue.store import attempts, audit, dispatch, schedules, sql
 from goqueue.store.audit import Action
 from goqueue.store.enqueue import columns
+from goqueue_scheduler import dispatcher as module
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
+from goqueue_scheduler.scheduler import Scheduler
 from tests.integration.engine import Engine, eventually
 
 
@@ -54,33 +56,41 @@ async def sweep(engine: Engine) -> tuple[Dispatcher, Sweeps]:
     return dispatcher, sweeps
 
 
+async def leads(engine: Engine, scheduler: Scheduler) -> None:
+    """Wait until it leads and has reconciled for the first time."""
+
+    async def leading() -> bool:
+        return scheduler.leadership.leading and await engine.broker.epoch() is not None
+
+    await eventually(leading)
+
+
 async def test_a_scheduled_job_runs_when_its_time_comes_and_not_before(engine: Engine) -> None:
-    due = datetime.now(UTC) + timedelta(seconds=0.7)
+    times = [datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (0.7, 1.2, 1.7)]
     async with engine.worker(), engine.scheduler():
-        job = await engine.until(await engine.enqueue("nothing", available_at=due), "completed")
-    assert job.started_at is not None
-    assert timedelta(0) <= job.started_at - due < timedelta(seconds=1)
+        ids = [await engine.enqueue("nothing", available_at=due) for due in times]
+        jobs = [await engine.until(job_id, "completed") for job_id in ids]
+    late = [job.started_at - due for job, due in zip(jobs, times, strict=True) if job.started_at is not None]
+    assert len(late) == len(times)
+    assert timedelta(0) <= min(late) < timedelta(seconds=1), late  # other processes can only make it slower
 
 
 async def test_a_job_committed_but_never_pushed_is_found_within_seconds(engine: Engine) -> None:
     async with engine.worker(), engine.scheduler() as scheduler:
-
-        async def leads() -> bool:
-            return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-        await eventually(leads)
+        await leads(engine, scheduler)
         (job_id,) = await insert_without_push(engine)
-        await engine.until(job_id, "completed", seconds=6)
+        await engine.until(job_id, "completed")
+
+        async def counted() -> bool:  # after the push, of which the worker may hear first
+            return scheduler.dispatcher.repaired > 0
+
+        await eventually(counted)
         assert scheduler.dispatcher.repaired == 1
 
 
 async def test_of_bulks_that_were_pushed_the_sweep_reads_only_what_lies_between_them(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
-
-        async def leads() -> bool:
-            return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-        await eventually(leads)
+        await leads(engine, scheduler)
         bulk = [NewJob("default", "nothing", {})] * 1500
         first = await engine.service.enqueue_many(bulk)
         (lost,) = await insert_without_push(engine)
@@ -97,19 +107,20 @@ async def test_of_bulks_that_were_pushed_the_sweep_reads_only_what_lies_between_
         assert await ready_ids(engine) == {lost, *(one.id for one in first + last)} - {first[700].id}
 
 
-async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(engine: Engine) -> None:
+async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STRAY_AGE", 3600.0)  # so that only the sweep of each tick can find it
     async with engine.worker(), engine.scheduler() as scheduler:
-
-        async def leads() -> bool:
-            return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-        await eventually(leads)
+        await leads(engine, scheduler)
         (job_id,) = await insert_without_push(engine, owed=True)
-        await engine.until(job_id, "completed", seconds=1.5)
+        await engine.until(job_id, "completed")
 
 
 async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engine: Engine) -> None:
-    async with engine.scheduler():
+    async with engine.scheduler() as scheduler:
+        # Before that it would find the loss only as what a new leader finds anyway, or not until the next minute.
+        await leads(engine, scheduler)
         ids = [await engine.enqueue("nothing") for _ in range(50)]
         later = await engine.enqueue("nothing", available_at=datetime.now(UTC) + timedelta(hours=1))
         await engine.service.close()
@@ -126,7 +137,7 @@ async def test_the_job_of_a_silent_worker_runs_again_elsewhere(engine: Engine) -
     job_id = await engine.enqueue("nothing")
     await claim_by_dead_worker(engine, job_id)
     async with engine.scheduler(), engine.worker("heir"):
-        job = await engine.until(job_id, "completed", seconds=6)
+        job = await engine.until(job_id, "completed")
     assert job.attempts == 2
     assert await engine.outcomes(job_id) == ["rescued"]
 
@@ -135,7 +146,7 @@ async def test_a_job_whose_attempts_all_died_ends_in_failed(engine: Engine) -> N
     job_id = await engine.enqueue("nothing", max_retries=0)
     await claim_by_dead_worker(engine, job_id)
     async with engine.scheduler(), engine.worker("heir"):
-        job = await engine.until(job_id, "failed", seconds=6)
+        job = await engine.until(job_id, "failed")
     assert (job.attempts, job.error) == (1, "its worker died")
 
 
@@ -144,7 +155,7 @@ async def test_a_job_that_was_to_be_cancelled_when_its_worker_died_is_cancelled(
     await claim_by_dead_worker(engine, job_id)
     assert await engine.service.cancel(job_id) is JobStatus.PROCESSING
     async with engine.scheduler():
-        await engine.until(job_id, "cancelled", seconds=6)
+        await engine.until(job_id, "cancelled")
 
 
 async def test_a_living_worker_is_not_rescued_however_long_its_job_runs(engine: Engine) -> None:
@@ -182,8 +193,6 @@ async def test_the_floor_rises_over_final_jobs_and_loses_no_open_one(engine: Eng
         "UPDATE jobs SET status = 'completed', finished_at = now() WHERE id <> ALL(%s)", [waiting, running, lost]
     )
     await claim_by_dead_worker(engine, running, "alive")
-    import goqueue_scheduler.dispatcher as module
-
     was, module.WINDOW = module.WINDOW, 10  # type: ignore[misc]
     try:
         await sweep(engine)
@@ -238,7 +247,7 @@ async def test_of_many_schedulers_one_leads_and_another_takes_over(engine: Engin
         async def second_leads() -> bool:
             return second.leadership.leading
 
-        await eventually(second_leads, 3)
+        await eventually(second_leads)
 
 
 async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engine) -> None:
@@ -266,9 +275,10 @@ async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engin
 async def test_a_schedule_whose_template_went_bad_does_not_stop_the_others(engine: Engine) -> None:
     tick = datetime.now(UTC) - timedelta(seconds=5)
     async with engine.database.connection() as connection:
-        await schedules.put(connection, "bad", "* * * * *", "UTC", {"queue": "gone", "payload": {}}, True, tick)
+        yearly = "0 0 1 1 *"  # and not each minute, which may be over at any moment of this test
+        await schedules.put(connection, "bad", yearly, "UTC", {"queue": "gone", "payload": {}}, True, tick)
         good = {"queue": "default", "type": "nothing", "payload": {}}
-        await schedules.put(connection, "good", "* * * * *", "UTC", good, True, tick)
+        await schedules.put(connection, "good", yearly, "UTC", good, True, tick)
     async with engine.scheduler():
 
         async def both_advanced() -> bool:

@@ -177,7 +177,7 @@ async def test_a_transaction_that_took_long_to_commit_has_its_job_dispatched_wit
             await quick.commit()
         await engine.until(other, "completed")
         await slow.commit()
-        await engine.until(late, "completed", seconds=8)
+        await engine.until(late, "completed")
 
 
 async def test_a_job_made_in_a_transaction_is_like_one_made_by_a_client(engine: Engine, caller: Caller) -> None:

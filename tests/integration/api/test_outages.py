@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from tests.integration.engine import eventually
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
 
@@ -76,7 +77,8 @@ async def test_a_silent_redis_holds_nobody_up_and_is_found_again(address: str, o
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert (queues.status_code, queues.json()["degraded"]) == (200, True)
         assert (cancel.status_code, pause.status_code, delete.status_code) == (200, 204, 204)
-        assert max(answer.elapsed.total_seconds() for answer in (ready, queues, cancel, pause, delete)) < 2.5
+        # A second each; without that patience it would be the four of the socket.
+        assert max(answer.elapsed.total_seconds() for answer in (ready, queues, cancel, pause, delete)) < 4
         assert (await client.get("/readyz")).json() == {"status": "ok"}
         shown = (await client.get("/queues")).json()
         assert shown["degraded"] is False
@@ -96,9 +98,11 @@ async def test_without_postgres_every_answer_is_an_error_in_the_one_shape_and_it
         assert (create.status_code, create.json()) == (500, {"error": "failed to add job to database"})
         assert (await client.get("/jobs/1")).status_code == 503
         own_postgres.start()
-        for _ in range(100):
-            if (await client.get("/readyz")).status_code == 200:
-                break
+
+        async def is_ready() -> bool:
+            return (await client.get("/readyz")).status_code == 200
+
+        await eventually(is_ready)
         assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
 
 

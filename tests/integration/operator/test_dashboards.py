@@ -109,9 +109,10 @@ class Running:
             await self.make(type)
         hopeless, held = await self.make("hopeless", max_retries=0), await self.make("hold")
         await self.world.job(f"job-{turn}", type="well")
-        await self.worker.until(lambda scraped: scraped("goqueue_worker_slots_busy") >= 1)
+        await self.world.engine.until(held, "processing")  # or nothing is left for the worker to end
         await self.post(f"/jobs/{held}/cancel")
         await self.post(f"/jobs/{await self.make('well', available_at=later)}/cancel")
+        await self.world.engine.until(hopeless, "failed")  # the worker counts an end before it is written
         await self.attempts("failed", 2 * turn - 1)
         await self.post(f"/jobs/{hopeless}/retry")
         await self.attempts("failed", 2 * turn)

@@ -38,8 +38,11 @@ async def test_the_operator_goes_on_whatever_a_pool_or_a_job_holds(world: World)
                 return bool(((await world.get("gqp", name)).get("status") or {}).get("reason"))
 
             await eventually(refused, 20)
-        made = (await world.kubectl("get", "deployments", "-o", "name")).split()
-        assert made == ["deployment.apps/endless"]
+
+        async def made() -> list[str]:
+            return (await world.kubectl("get", "deployments", "-o", "name")).split()
+
+        assert await eventually(made) == ["deployment.apps/endless"]
         await world.job("plain")
         await world.state("plain", "completed")
 

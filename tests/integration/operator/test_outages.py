@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.integration.engine import opened
+from tests.integration.engine import eventually, opened
 from tests.integration.operator.apiserver import ApiServer
 from tests.integration.operator.conftest import World, a_world
 from tests.integration.operator.test_pools import deployment, pool, replicas
@@ -60,8 +60,12 @@ async def test_without_redis_postgresql_counts_and_the_pool_grows(fragile: World
         for _ in range(4):
             await fragile.engine.enqueue("echo")
         await replicas(fragile, 2, seconds=20)
-        conditions = (await fragile.get("gqp", "pool"))["status"]["conditions"]
-        assert [item["reason"] for item in conditions if item["type"] == "ScalingActive"] == ["RedisAway"]
+
+        async def said() -> bool:  # after the Deployment has changed
+            conditions = (await fragile.get("gqp", "pool"))["status"]["conditions"]
+            return [item["reason"] for item in conditions if item["type"] == "ScalingActive"] == ["RedisAway"]
+
+        await eventually(said)
         await asyncio.to_thread(own_valkey.start)
 
 

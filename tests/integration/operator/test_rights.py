@@ -10,6 +10,7 @@ import yaml
 
 from tests.chart.chart import CHART, render, run_helm
 from tests.chart.test_rights import granted
+from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
 from tests.integration.operator.test_pools import pool, replicas
 from tests.integration.operator.test_schedules import schedule
@@ -71,9 +72,15 @@ async def test_the_charts_rights_are_enough(world: World, tmp_path: Path, everyw
         await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", '{"spec":{"minReplicas":0}}')
         await replicas(world, 0)
         await schedule(world, timeZone="Mars/Olympus")
-        await asyncio.sleep(1)
-        assert "CannotFire" in await world.kubectl("get", "events")
-        assert "two" not in await world.kubectl("get", "gqj", "-o", "name")
+
+        async def told() -> bool:
+            return "CannotFire" in await world.kubectl("get", "events")
+
+        async def gone() -> bool:
+            return "two" not in await world.kubectl("get", "gqj", "-o", "name")
+
+        await eventually(told)
+        await eventually(gone)
     rights = {right[1:] for right in granted(charted(world, everywhere)) if right[0] == "operator"}
     used = {asked_for(entry) for entry in world.kubernetes.audited(await account_of(world)) if "objectRef" in entry}
     needed = {right for right in used if right[1] and right[0] is not None}

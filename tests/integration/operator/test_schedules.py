@@ -83,7 +83,11 @@ async def test_a_wrong_zone_is_said_in_the_status_and_an_event(world: World) -> 
             return "time_zone" in str(status.get("conditions"))
 
         await eventually(said)
-        assert "CannotFire" in await world.kubectl("get", "events")
+
+        async def told() -> bool:  # after the status
+            return "CannotFire" in await world.kubectl("get", "events")
+
+        await eventually(told)
 
 
 async def test_a_suspended_schedule_makes_nothing_and_has_no_next_time(world: World) -> None:

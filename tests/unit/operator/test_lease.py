@@ -89,7 +89,7 @@ async def test_one_works_and_the_other_takes_over_at_once_when_it_steps_down() -
     await asyncio.sleep(1.5)  # longer than the lease: it is renewed
     assert (one.working, two.working) == (True, False)
     await one.stop()
-    await until(lambda: two.working, 0.5)
+    await until(lambda: two.working, 0.9)  # before the lease would have run out
     assert not one.working
     await two.stop()
 
