@@ -258,15 +258,20 @@ class Broker:
                     yield message["data"].decode()
 
     async def epoch(self) -> str | None:
-        """The mark that the dispatcher left here; None means that Redis lost its contents."""
+        """The mark that the dispatcher left here; None means that Redis lost its contents, or has not all back yet."""
         async with self._speaking():
             mark = await self._redis.get(f"{self._prefix}:epoch")
         return mark.decode() if mark else None
 
-    async def set_epoch(self, mark: str) -> None:
-        """Leave the mark, after all waiting jobs have been pushed."""
+    async def begin_epoch(self) -> None:
+        """Leave an empty mark, before all waiting jobs are pushed."""
         async with self._speaking():
-            await self._redis.set(f"{self._prefix}:epoch", mark)
+            await self._redis.set(f"{self._prefix}:epoch", "")
+
+    async def complete_epoch(self, mark: str) -> bool:
+        """Fill in the mark, after they were pushed. False where it is gone: Redis has lost its contents once more."""
+        async with self._speaking():
+            return bool(await self._redis.set(f"{self._prefix}:epoch", mark, xx=True))
 
 
 def runs_of(ids: Sequence[int]) -> list[tuple[int, int]]:

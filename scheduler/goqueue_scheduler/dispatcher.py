@@ -96,6 +96,7 @@ class Dispatcher:
                 if not away:
                     log.warning("dispatch interrupted", error=error.message)
                 away = True
+                self._asked.set()  # a reconciliation may have been what was interrupted
             await asyncio.sleep(TICK)
 
     async def _tick(self, sweeps: Sweeps | None) -> Sweeps:
@@ -104,17 +105,21 @@ class Dispatcher:
                 edge = await dispatch.boundary(connection)
                 sweeps = Sweeps(due_through=edge.at - OVERLAP, swept=edge.next_id)
                 self._asked.set()
-            lost = await self._broker.epoch() is None
-            if lost or self._asked.is_set() or time.monotonic() - sweeps.reconciled_at > self._interval:
-                self._asked.clear()
+            if await self._broker.epoch() is None:
+                await self._refill(connection, sweeps)
+            elif self._asked.is_set() or time.monotonic() - sweeps.reconciled_at > self._interval:
                 await self.reconcile(connection, sweeps)
-                if lost:
-                    log.warning("redis had lost its contents, all waiting jobs pushed anew")
-                    await self._broker.set_epoch(secrets.token_hex(8))
-                    metrics.REDIS_LOSSES.inc()
             await self._push_due(connection, sweeps)
             await self._push_strays(connection, sweeps)
         return sweeps
+
+    async def _refill(self, connection: Connection, sweeps: Sweeps) -> None:
+        """Redis lost its contents. If it loses them again meanwhile, the next tick finds the mark gone."""
+        await self._broker.begin_epoch()
+        await self.reconcile(connection, sweeps)
+        if await self._broker.complete_epoch(secrets.token_hex(8)):
+            log.warning("redis had lost its contents, all waiting jobs pushed anew")
+            metrics.REDIS_LOSSES.inc()
 
     async def _push_due(self, connection: Connection, sweeps: Sweeps) -> None:
         edge = await dispatch.boundary(connection)
@@ -156,6 +161,7 @@ class Dispatcher:
     async def reconcile(self, connection: Connection, sweeps: Sweeps) -> None:
         """Compare all open jobs with what they need: a place in Redis, or a living worker."""
         started = time.monotonic()
+        self._asked.clear()
         edge = await dispatch.boundary(connection)
         alive = {worker.id for worker in await dispatch.workers(connection)}
         pushed = open_above = 0

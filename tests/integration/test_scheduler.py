@@ -1,6 +1,7 @@
 """The leader's duties on real stores: nothing that waits is forgotten, nobody alive is rescued."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 
 from goqueue import JobContext
 from goqueue.access import Actor
+from goqueue.errors import BrokerUnavailable
 from goqueue.job import NewJob
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempts, audit, dispatch, schedules, sql
 from goqueue.store.audit import Action
+from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
 from goqueue_scheduler import dispatcher as module
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
@@ -133,6 +136,54 @@ async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engi
         assert later not in await ready_ids(engine)
 
 
+async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_once_more(engine: Engine) -> None:
+    async with engine.scheduler() as scheduler:
+        await leads(engine, scheduler)
+        ids = [await engine.enqueue("nothing") for _ in range(5)]
+        await engine.service.close()
+        reconcile, lost = scheduler.dispatcher.reconcile, [True, True]
+
+        async def and_lose(connection: Connection, sweeps: Sweeps) -> None:
+            await reconcile(connection, sweeps)
+            if lost:
+                lost.pop()
+                await engine.broker._redis.flushdb()
+
+        scheduler.dispatcher.reconcile = and_lose  # type: ignore[method-assign]
+        await engine.broker._redis.flushdb()
+
+        async def all_back() -> bool:
+            return not lost and await engine.broker.epoch() is not None and await ready_ids(engine) == set(ids)
+
+        await eventually(all_back)
+
+
+async def test_a_reconciliation_that_was_asked_for_and_interrupted_is_made_up_for(engine: Engine) -> None:
+    async with engine.scheduler() as scheduler:
+        await leads(engine, scheduler)
+        reconcile, calls = scheduler.dispatcher.reconcile, 0
+
+        async def fails_at_first(connection: Connection, sweeps: Sweeps) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise BrokerUnavailable("redis is unavailable")
+            await reconcile(connection, sweeps)
+
+        (job_id,) = await insert_without_push(engine)
+        await claim_by_dead_worker(engine, job_id)
+        await engine.execute("DELETE FROM workers WHERE name = 'dead'")
+        scheduler.dispatcher.reconcile = fails_at_first  # type: ignore[method-assign]
+        scheduler.dispatcher.ask_reconcile()
+
+        async def back() -> bool:
+            return await ready_ids(engine) == {job_id}
+
+        await eventually(back)
+    assert calls == 2
+    assert await engine.outcomes(job_id) == ["rescued"]
+
+
 async def test_the_job_of_a_silent_worker_runs_again_elsewhere(engine: Engine) -> None:
     job_id = await engine.enqueue("nothing")
     await claim_by_dead_worker(engine, job_id)
@@ -235,19 +286,21 @@ async def test_a_reader_with_an_old_snapshot_holds_up_no_sweep(engine: Engine) -
 
 
 async def test_of_many_schedulers_one_leads_and_another_takes_over(engine: Engine) -> None:
-    async with engine.scheduler() as second:
+    async with AsyncExitStack() as both:
         async with engine.scheduler() as first:
+            await leads(engine, first)
+            second = await both.enter_async_context(engine.scheduler())
 
-            async def one_leads() -> bool:
-                return first.leadership.leading or second.leadership.leading
+            asked = set()
 
-            await eventually(one_leads)
-            assert first.leadership.leading != second.leadership.leading
+            async def asked_and_was_answered() -> bool:  # the time of its beginning, of its first try and of its next
+                asked.add(second.leadership.asked_at)
+                return len(asked) >= 3
 
-        async def second_leads() -> bool:
-            return second.leadership.leading
-
-        await eventually(second_leads)
+            await eventually(asked_and_was_answered)
+            assert first.leadership.leading
+            assert not second.leadership.leading
+        await leads(engine, second)
 
 
 async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engine) -> None:

@@ -246,7 +246,8 @@ async def ask_redis(queues: FreshRedis, port: int, scheme: str = "rediss", **tls
     broker = Broker(RedisSettings(url=SecretStr(url), prefix=queues.prefix, **tls))
     try:
         await broker.ping()
-        await broker.set_epoch("mark")
+        await broker.begin_epoch()
+        assert await broker.complete_epoch("mark")
         assert await broker.epoch() == "mark"
         assert await broker.fetch(["default"], 1, block=0.01) == []
     finally:

@@ -302,6 +302,36 @@ async def test_progress_and_log_lines_are_stored_while_the_job_runs(engine: Engi
     assert len(await lines()) == 2
 
 
+async def test_a_worker_that_ends_waits_for_the_log_lines_that_are_being_written(engine: Engine) -> None:
+    go = asyncio.Event()
+
+    async def report(payload: Any, job: JobContext) -> None:
+        job.log("half way")
+        await go.wait()
+
+    async def being_written() -> bool:
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return bool(await engine.rows(waiting))
+
+    async def given_up() -> None:
+        while await being_written():  # noqa: ASYNC110 - PostgreSQL has no event for it
+            await asyncio.sleep(0.01)
+
+    engine.handle("report", report)
+    async with engine.worker() as worker:
+        job_id = await engine.enqueue("report")
+        async with engine.database.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE job_logs IN EXCLUSIVE MODE")
+            await eventually(being_written)
+            worker.stop()
+            go.set()
+            await engine.until(job_id, "completed")
+            # A worker that does not wait for them gives them up within that time.
+            done, _ = await asyncio.wait([asyncio.create_task(given_up())], timeout=0.5)
+            assert not done
+    assert await engine.rows("SELECT message FROM job_logs WHERE job_id = %s", job_id) == [("half way",)]
+
+
 async def test_an_id_that_stands_in_redis_twice_runs_once(engine: Engine) -> None:
     runs: list[int] = []
 

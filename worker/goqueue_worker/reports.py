@@ -21,6 +21,7 @@ class Reports:
     def __init__(self) -> None:
         self.progress: dict[int, tuple[int, float]] = {}
         self.logs: list[tuple[int, int, str, str, datetime]] = []
+        self._flushing = asyncio.Lock()
 
     def take(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int, str, str, datetime]]]:
         """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
@@ -29,18 +30,22 @@ class Reports:
         return [(job, lease, fraction) for job, (lease, fraction) in progress.items()], logs
 
     async def flush(self, database: Database) -> None:
-        """Write what gathered; lost where PostgreSQL is away, since a job must not wait for its reports."""
-        progress, lines = self.take()
-        if not progress and not lines:
-            return
-        try:
-            async with database.connection() as connection:
-                if progress:
-                    await attempts.save_progress(connection, progress)
-                if lines:
-                    await attempts.save_logs(connection, lines, database.keyring)
-        except StoreUnavailable:
-            log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
+        """Write what gathered; lost where PostgreSQL is away, since a job must not wait for its reports.
+
+        When it returns, a flush that was under way when it was called has ended as well.
+        """
+        async with self._flushing:
+            progress, lines = self.take()
+            if not progress and not lines:
+                return
+            try:
+                async with database.connection() as connection:
+                    if progress:
+                        await attempts.save_progress(connection, progress)
+                    if lines:
+                        await attempts.save_logs(connection, lines, database.keyring)
+            except StoreUnavailable:
+                log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
 
     async def run(self, database: Database) -> None:
         """Flush again and again."""
