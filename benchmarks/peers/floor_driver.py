@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from benchmarks.peers import protocol
 from benchmarks.peers.goqueue_driver import GoQueue
 from benchmarks.peers.protocol import Payload, async_job
+from goqueue.broker.redis import member
 from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
 from goqueue.store import attempts, sql
@@ -51,7 +52,7 @@ class Stores:
     async def add(self, payload: Payload) -> None:
         """Enqueue one job."""
         job, available_at = await self.insert(payload)
-        await self._redis.zadd(self._key, {job: ready_score(0, int(available_at.timestamp() * 1000))})
+        await self._redis.zadd(self._key, {member(job): ready_score(0, int(available_at.timestamp() * 1000))})
 
     async def insert(self, payload: Payload) -> tuple[Any, datetime]:
         """Insert one job; its id, and when it may run."""

@@ -1,8 +1,8 @@
 """The ready sets in Redis (or Valkey).
 
-One sorted set a queue: member = job id, score = priority and time (`goqueue.job.ready_score`). Adding an id twice is
-harmless, so pushing again is always safe; PostgreSQL decides who gets a job. Nothing here is the truth: after a loss
-of all of it the dispatcher pushes every waiting job anew.
+One sorted set a queue: member = job id (`member`), score = priority and time (`goqueue.job.ready_score`). Adding an
+id twice is harmless, so pushing again is always safe; PostgreSQL decides who gets a job. Nothing here is the truth:
+after a loss of all of it the dispatcher pushes every waiting job anew.
 """
 
 import contextlib
@@ -90,6 +90,11 @@ def connect(settings: RedisSettings) -> Any:
     return client
 
 
+def member(job_id: int) -> str:
+    """A job's id as it stands in a ready set: Redis orders those of equal score as text, and 9 shall run before 10."""
+    return f"{job_id:012d}"
+
+
 class Broker:
     """One process's connection to the ready sets. Every method raises BrokerUnavailable where Redis is away."""
 
@@ -148,9 +153,11 @@ class Broker:
         `arrived` counts them as new for the arrival rate; a repetition does not. The ids go first and alone, on a
         connection of their own: a worker waits for them, while the news may come a moment later.
         """
-        by_queue: dict[str, dict[int, float]] = defaultdict(dict)
+        by_queue: dict[str, dict[str, float]] = defaultdict(dict)
+        ids = []
         for job in jobs:
-            by_queue[job.queue][job.id] = job.score
+            by_queue[job.queue][member(job.id)] = job.score
+            ids.append(job.id)
         if not by_queue:
             return
         async with self._speaking():
@@ -165,7 +172,7 @@ class Broker:
                 pipe.publish(self.arrivals_channel, queue)
             await pipe.execute()
         if arrived:
-            await self._note(sorted(id for scores in by_queue.values() for id in scores))
+            await self._note(sorted(ids))
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -219,7 +226,7 @@ class Broker:
     async def remove(self, queue: str, job_id: int) -> None:
         """Take a job that shall not run out of its ready set."""
         async with self._speaking():
-            await self._redis.zrem(self._ready(queue), job_id)
+            await self._redis.zrem(self._ready(queue), member(job_id))
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """Depth and head of each queue: O(1) and O(log n)."""
