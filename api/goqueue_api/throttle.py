@@ -21,10 +21,10 @@ from typing import Any, Final, Protocol
 import structlog
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
-from redis.exceptions import RedisError
 from starlette.types import Scope
 
 from goqueue import metrics
+from goqueue.broker.redis import FAILURES
 from goqueue.errors import GoQueueError
 
 PARTS: Final = 50
@@ -91,7 +91,7 @@ class RedisCounter:
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._counters.incr(key, expiry, amount)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             self._away_until = time.monotonic() + AWAY
             metrics.UNSHARED.inc()
             log.warning("redis counts no requests; each process limits by itself", error=type(error).__name__)

@@ -3,9 +3,9 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -80,6 +80,18 @@ async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Br
     return database, broker, conninfo
 
 
+async def _until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Do work that ends only by cancellation until `stop` is set. What ends it before is raised: a process whose work
+    is over must not look as if it had been told to go."""
+    running = asyncio.create_task(work)
+    await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+        raise GoQueueError("the process's work ended by itself")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 def worker() -> None:
     """`goqueue worker`."""
     from goqueue.probes import Probes
@@ -123,10 +135,7 @@ def scheduler() -> None:
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
             probes.start()
             stack.callback(probes.stop)
-            running = asyncio.create_task(process.run())
-            await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await _until_stopped(process.run(), stop)
 
     _run(main)
 
@@ -151,10 +160,7 @@ def operator() -> None:
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, process.unready)
             probes.start()
             stack.callback(probes.stop)
-            running = asyncio.create_task(process.run())
-            await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await _until_stopped(process.run(), stop)
 
     _run(main)
 

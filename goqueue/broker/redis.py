@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from goqueue.errors import BrokerUnavailable
 from goqueue.job import ReadyJob, ready_time_ms
@@ -32,6 +32,10 @@ BLOCK_SECONDS: Final = 1.0
 
 _SOCKET_TIMEOUT: Final = BLOCK_SECONDS + 3.0
 """Longer than a blocking fetch, short enough that a connection into the void is given up soon."""
+
+
+FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
 
 
 class _Packing:
@@ -116,7 +120,7 @@ class Broker:
     async def _speaking(self) -> AsyncIterator[None]:
         try:
             yield
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             self.answered, self.spoke_at = False, time.monotonic()
             raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
         self.answered, self.spoke_at = True, time.monotonic()
@@ -136,7 +140,7 @@ class Broker:
 
     async def close(self) -> None:
         """Close all connections."""
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*FAILURES):
             for own in (self._pusher, self._fetcher):
                 if own is not None:
                     await own.aclose()

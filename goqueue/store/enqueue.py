@@ -1,15 +1,21 @@
 """Jobs enter: many orders share one INSERT, very many a COPY."""
 
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
+import psycopg
 
 from goqueue.encryption import Keyring, payload_of
 from goqueue.errors import Conflict
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
 from goqueue.store import copy, sql
 from goqueue.store.connect import Connection, fetch_all
+
+DEADLOCKS: Final = 5
+"""How often an INSERT is repeated that PostgreSQL ended: two that insert the same keys in another order wait for each
+other, and one has to begin again."""
 
 
 def columns(jobs: Sequence[NewJob], owed: bool, payloads: list[str] | None = None) -> list[list[Any]]:
@@ -67,15 +73,24 @@ async def insert(
     keyed = [index for index, job in enumerate(jobs) if job.unique_key or job.source_key]
     if not keyed:
         return await _insert_plain(connection, jobs, keyring)
+    for _ in range(DEADLOCKS):
+        with contextlib.suppress(psycopg.errors.DeadlockDetected):
+            async with connection.transaction():
+                return await _insert_mixed(connection, jobs, keyed, keyring)
+    raise Conflict("unique key is contended, try again")
+
+
+async def _insert_mixed(
+    connection: Connection, jobs: Sequence[NewJob], keyed: Sequence[int], keyring: Keyring | None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
     plain = [index for index, job in enumerate(jobs) if not (job.unique_key or job.source_key)]
     made: dict[int, Enqueued] = {}
-    async with connection.transaction():
-        enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed], keyring)
-        made.update(zip(keyed, enqueued, strict=True))
-        if plain:
-            enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain], keyring)
-            made.update(zip(plain, enqueued, strict=True))
-            ready += more
+    enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed], keyring)
+    made.update(zip(keyed, enqueued, strict=True))
+    if plain:
+        enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain], keyring)
+        made.update(zip(plain, enqueued, strict=True))
+        ready += more
     return [made[index] for index in range(len(jobs))], ready
 
 

@@ -34,6 +34,9 @@ from goqueue_operator.payloads import NoPayload
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
 
+REFUSED_AGAIN: Final = 30.0
+"""Seconds until what Kubernetes refused is tried again: rights and policies change."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -142,7 +145,7 @@ class Jobs:
             wake.clear()
             try:
                 seconds = await work()
-            except (StoreUnavailable, StoreTimeout, KubeUnavailable) as error:
+            except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
                 log.warning("cannot go on for now", work=work.__name__.strip("_"), error=str(error))
                 seconds = 2.0
 
@@ -248,7 +251,13 @@ class Jobs:
         missing = {id for id, seen in known if seen is None} - {row.id for row in found}
         for id in missing:
             self.row_gone(id)
-        await self._hold_and_release(found)
+        try:
+            await self._hold_and_release(found)
+        except Exception:
+            for row in found:  # to be tried again, though they may not change any more
+                for entry in self.entries.of_row(row.id):
+                    entry.seen = None
+            raise
 
     def row_gone(self, row_id: int) -> None:
         """There is no such row any more."""
@@ -303,9 +312,11 @@ class Jobs:
                 log.warning("status not written, trying again", name=entry.name, error=str(error))
                 asyncio.get_running_loop().call_later(1.0, self._write_soon, entry)
             except KubeError as error:
-                if error.code in (404, 409):  # deleted, or another one by the same name
+                if error.code == 404:
                     continue
-                log.error("status refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                if error.code != 409:  # another one by the same name, of which the watch will tell
+                    log.error("status refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                asyncio.get_running_loop().call_later(REFUSED_AGAIN, self._write_soon, entry)
             finally:
                 entry.writing = False
                 if entry.write_again:
@@ -360,7 +371,11 @@ class Jobs:
                 return min(wait, 3600.0)
             entry = self.entries.get(uid)
             if entry is not None and entry.final:
-                await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+                try:
+                    await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+                except KubeError as error:  # a policy, say: that of one resource is not the others' business
+                    log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                    heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
             heapq.heappop(self._ending)
         return None
 

@@ -222,7 +222,7 @@ class Pools:
                 pool.history = decision.history
                 if pool.found is None and not await self._is_there(pool):
                     continue
-                await self._keep(pool, decision, facts)
+                await self._keep_or_tell(pool, decision, facts, full)
                 self._show(pool, decision.cause, amount)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
@@ -233,9 +233,7 @@ class Pools:
                     with contextlib.suppress(KubeUnavailable):
                         await self._is_there(pool)
                     continue
-                log.error("pool refused", pool=pool.place, error=str(error))
-                pool.refused = f"Kubernetes refuses the Deployment: {error.message}"
-                self._show(pool, "refused")
+                log.error("pool not looked after", pool=pool.place, error=str(error))
 
     async def _see(self, pool: Pool) -> None:
         namespace, name = pool.place
@@ -271,22 +269,60 @@ class Pools:
 
     # --- the Deployment ----------------------------------------------------------------------------------------------
 
-    async def _keep(self, pool: Pool, decision: Decision, facts: Facts) -> None:
-        """Make the Deployment what it should be, if it is not."""
-        try:
-            wanted = deployment.build(pool.resource, decision.replicas, self._defaults)
-            if pool.found is not None and not deployment.owned(pool.found, pool.resource):
-                raise Refused(f"there is a Deployment {pool.place[1]} that does not belong to this pool")
-        except Refused as error:
-            pool.refused, pool.built, pool.replicas = str(error), {}, self._current(pool)
-            if pool.told != pool.refused:
-                pool.told = pool.refused
-                await tell(self._kube, pool.resource, "GoQueueWorkerPool", "Refused", str(error), warning=True)
+    async def _keep_or_tell(self, pool: Pool, decision: Decision, facts: Facts, full: bool) -> None:
+        """Make the Deployment what it should be; where that is refused, by us or by Kubernetes, say so.
+
+        Kubernetes is asked again with each full look. Where only what the pool declares anew is refused, its Deployment
+        as it was before goes on to be scaled.
+        """
+        if pool.refused and pool.built == {} and not full:
             return
-        pool.refused = ""
+        try:
+            await self._keep(pool, decision, facts)
+        except Refused as error:
+            await self._refuse(pool, str(error))
+        except KubeError as error:
+            if error.code in (404, 409):
+                raise
+            await self._refuse(pool, f"Kubernetes refuses the Deployment: {error.message}")
+            if pool.found is not None and decision.replicas != self._current(pool):
+                await self._resize(pool, pool.found, decision, facts)
+
+    async def _refuse(self, pool: Pool, why: str) -> None:
+        pool.refused, pool.built, pool.replicas = why, {}, self._current(pool)
+        if pool.told != why:
+            pool.told = why
+            log.error("pool refused", pool=pool.place, error=why)
+            await tell(self._kube, pool.resource, "GoQueueWorkerPool", "Refused", why, warning=True)
+
+    async def _resize(self, pool: Pool, found: Object, decision: Decision, facts: Facts) -> None:
+        """Change nothing but the number of pods."""
+        before = self._current(pool)
+        if decision.replicas < before:
+            await self._price(pool, facts)
+        steps = [
+            {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
+            {"op": "replace", "path": "/spec/replicas", "value": decision.replicas},
+        ]
+        made = await self._kube.edit(DEPLOYMENTS, *pool.place, steps)
+        pool.found, pool.generation = made, made["metadata"]["generation"]
+        pool.replicas = decision.replicas
+        _note_scaling(pool, before, decision)
+
+    async def _keep(self, pool: Pool, decision: Decision, facts: Facts) -> None:
+        """Make the Deployment what it should be, if it is not.
+
+        Raises:
+            Refused: it cannot be made of what the pool declares, or is somebody else's.
+            KubeError: Kubernetes refuses it.
+        """
+        wanted = deployment.build(pool.resource, decision.replicas, self._defaults)
+        if pool.found is not None and not deployment.owned(pool.found, pool.resource):
+            raise Refused(f"there is a Deployment {pool.place[1]} that does not belong to this pool")
         _keep_restart(pool.found, wanted)
         drifted = pool.found is None or pool.found["metadata"].get("generation") != pool.generation
         if not drifted and pool.built == wanted:
+            pool.refused = ""
             return
         before = self._current(pool)
         with tracing.doing("scale pool" if decision.replicas != before else "reconcile pool") as span:
@@ -295,10 +331,8 @@ class Pools:
             if decision.replicas < before:
                 await self._price(pool, facts)
             await self._put(pool, wanted)
-        pool.built, pool.replicas = wanted, decision.replicas
-        if decision.replicas != before:
-            pool.scaled_at = timestamp(datetime.now(UTC))
-            log.info("pool scaled", pool=pool.place, before=before, now=decision.replicas, reason=decision.reason)
+        pool.built, pool.replicas, pool.refused = wanted, decision.replicas, ""
+        _note_scaling(pool, before, decision)
 
     async def _put(self, pool: Pool, wanted: Object) -> None:
         namespace, name = pool.place
@@ -345,6 +379,12 @@ class Pools:
         body = {"metadata": {"uid": pool.uid}, "status": patch}
         await self._kube.patch(POOLS, namespace, name, body, "status")
         pool.status, pool.written_at = status, now
+
+
+def _note_scaling(pool: Pool, before: int, decision: Decision) -> None:
+    if decision.replicas != before:
+        pool.scaled_at = timestamp(datetime.now(UTC))
+        log.info("pool scaled", pool=pool.place, before=before, now=decision.replicas, reason=decision.reason)
 
 
 def _about(pool: Pool, before: int, decision: Decision) -> tracing.Attributes:

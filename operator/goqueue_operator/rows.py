@@ -34,8 +34,9 @@ SELECT jobs.id, jobs.source_key, jobs.status, jobs.attempts, jobs.max_retries, j
     coalesce(octet_length(jobs.result::text) > %(max_result)s, false) AS large,
     jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling, jobs.trace_context
 FROM unnest(%(ids)s::bigint[], %(seen)s::timestamptz[]) AS known (id, seen) JOIN jobs ON jobs.id = known.id
-WHERE known.seen IS NULL OR jobs.updated_at > known.seen
+WHERE jobs.updated_at IS DISTINCT FROM known.seen
 """
+"""Different, not newer: `now()` is when a transaction began, so the later of two writes may have the earlier time."""
 
 EXISTING: Final[LiteralString] = "SELECT id FROM jobs WHERE id = ANY(%s)"
 

@@ -1,9 +1,10 @@
-"""SIGTERM while a process is still importing."""
+"""How processes begin and end: SIGTERM while they import, and work that cannot go on."""
 
 import signal
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.servers.process import GOQUEUE, Process
@@ -37,3 +38,15 @@ def test_sigterm_during_the_imports_ends_the_process_by_a_handler_and_not_by_the
             time.sleep(0.02)  # a file gives no sign
         process.send(signal.SIGTERM)
         assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_a_scheduler_whose_work_breaks_says_why_and_ends_with_an_error(
+    database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
+) -> None:
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("DROP TABLE leaders")
+    environment = {**database.environment, **ready_queues.environment, "GOQUEUE_SCHEDULER_HEALTH_PORT": "0"}
+    log = tmp_path / "log"
+    with Process([GOQUEUE, "scheduler"], environment=environment, cwd=tmp_path, log=log) as process:
+        assert process.wait(30) == 1
+    assert "leaders" in log.read_text()

@@ -49,6 +49,27 @@ class World:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    @contextlib.asynccontextmanager
+    async def forbidden(self, operation: str, resource: str, name: str) -> AsyncIterator[None]:
+        """A policy that lets nobody do that to the object of that name, while the block lasts."""
+        policy = f"{self.namespace}-{operation.lower()}"
+        rule = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": [operation], "resources": [resource]}
+        matched = {"kubernetes.io/metadata.name": self.namespace}
+        about = f"(object == null ? oldObject : object).metadata.name != '{name}'"
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": about}]}
+        bound = {
+            "policyName": policy,
+            "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": matched}},
+        }
+        for kind, content in (("ValidatingAdmissionPolicy", spec), ("ValidatingAdmissionPolicyBinding", bound)):
+            body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": policy}}
+            await self.kubectl("create", "-f", "-", stdin={**body, "spec": content})
+        try:
+            yield
+        finally:
+            await self.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", policy)
+
     async def kubectl(self, *arguments: str, stdin: Any = None) -> str:
         """Run kubectl in the namespace."""
         return await asyncio.to_thread(self.kubernetes, "-n", self.namespace, *arguments, stdin=stdin)

@@ -1,14 +1,29 @@
 """GoQueueJobs on a real API server: rows are made once, states come back, deletion cancels, absence is healed."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import structlog
 
+from goqueue.errors import StoreUnavailable
+from goqueue.store.connect import Connection
+from goqueue_operator import jobs
+from goqueue_operator import rows as row_store
 from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
 
 pytestmark = pytest.mark.asyncio
+
+
+async def refused(world: World, *arguments: str) -> bool:
+    """Whether kubectl is told that a policy forbids it; it takes some seconds to come into force."""
+    try:
+        await world.kubectl(*arguments)
+    except Exception as error:
+        return "ValidatingAdmissionPolicy" in str(error)
+    return False
 
 
 async def rows(world: World) -> list[Any]:
@@ -105,6 +120,75 @@ async def test_an_ended_job_is_deleted_after_its_time(world: World) -> None:
 
         await eventually(gone, 15)
     assert [status for _, status, _ in await rows(world)] == ["completed"]
+
+
+async def test_a_deletion_that_is_refused_stops_nobody(world: World) -> None:
+    async with world.forbidden("DELETE", "goqueuejobs", "kept"), world.operator(), world.engine.worker():
+        await world.job("kept", availableAt="2099-01-01T00:00:00Z", ttlSecondsAfterFinished=0)
+        job_id = (await world.state("kept", "pending"))["jobID"]
+        await eventually(lambda: refused(world, "delete", "gqj", "kept", "--dry-run=server"))
+        await world.engine.service.cancel(job_id)
+        await world.state("kept", "cancelled")
+        for name in ("one", "two"):
+            await world.job(name, ttlSecondsAfterFinished=0)
+
+            async def gone(name: str = name) -> bool:
+                return name not in await world.kubectl("get", "gqj", "-o", "name")
+
+            await eventually(gone, 15)
+        await world.get("gqj", "kept")
+    assert [status for _, status, _ in await rows(world)] == ["cancelled", "completed", "completed"]
+
+
+async def test_a_status_that_is_refused_is_written_once_it_is_allowed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "REFUSED_AGAIN", 0.3)
+    async with world.operator():
+        await world.job("one", availableAt="2099-01-01T00:00:00Z")
+        job_id = (await world.state("one", "pending"))["jobID"]
+        async with world.forbidden("UPDATE", "goqueuejobs/status", "one"):
+            patch = ("patch", "gqj", "one", "--subresource=status", "--type=merge", "-p", "{}", "--dry-run=server")
+            await eventually(lambda: refused(world, *patch))
+            await world.engine.service.cancel(job_id)
+            with structlog.testing.capture_logs() as said:
+
+                async def told() -> bool:
+                    return any(line["event"] == "status refused" for line in said)
+
+                await eventually(told)
+        await world.state("one", "cancelled")
+
+
+async def test_an_end_whose_time_is_before_that_of_what_was_seen_is_seen(world: World) -> None:
+    async with world.operator():
+        await world.job("one", availableAt="2099-01-01T00:00:00Z")
+        await world.state("one", "pending")
+        await world.engine.execute(
+            "UPDATE jobs SET status = 'completed', finished_at = now(), updated_at = updated_at - interval '1 s'"
+        )
+        await world.state("one", "completed")
+
+
+async def test_a_suspension_that_postgresql_could_not_be_told_is_made_up_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, calls = row_store.hold, 0
+
+    async def fails_at_first(connection: Connection, ids: Sequence[int]) -> list[tuple[int, str]]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise StoreUnavailable("database is unavailable")
+        return await hold(connection, ids)
+
+    monkeypatch.setattr(row_store, "hold", fails_at_first)
+    async with world.operator():
+        await world.job("one", availableAt="2099-01-01T00:00:00Z")
+        await world.state("one", "pending")
+        await world.kubectl("patch", "gqj", "one", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+        await world.state("one", "suspended")
+    assert calls == 2
 
 
 async def test_a_type_that_nobody_knows_fails_with_a_reason(world: World) -> None:

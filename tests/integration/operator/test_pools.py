@@ -1,5 +1,6 @@
 """GoQueueWorkerPools on a real API server: the Deployment, kept as declared; replicas that follow the queues."""
 
+import json
 from typing import Any
 
 import pytest
@@ -62,6 +63,43 @@ async def test_the_first_job_wakes_the_pool_at_once_and_many_jobs_make_it_large(
             return bool((await world.get("gqp", "pool"))["status"]["desiredReplicas"] == 0)
 
         await eventually(said)
+
+
+async def test_a_pool_whose_deployment_kubernetes_refuses_says_so_and_is_still_scaled(world: World) -> None:
+    async def told(kind: str, word: str) -> bool:
+        return word in await world.kubectl("get", kind, "-o", "yaml")
+
+    async def reason() -> str:
+        conditions = ((await world.get("gqp", "pool")).get("status") or {}).get("conditions") or ()
+        return next((str(item["reason"]) for item in conditions if item["type"] == "Available"), "")
+
+    async def is_refused() -> bool:
+        return await reason() == "Refused"
+
+    async def is_as_declared() -> bool:
+        return await reason() in ("AsDeclared", "PodsNotReady")
+
+    # Limits below requests: our definitions do not compare them, Kubernetes does.
+    wrong = {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}
+    async with world.operator():
+        await pool(world, maxReplicas=3)
+        await replicas(world, 0)
+        await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", json.dumps({"spec": {"resources": wrong}}))
+        await eventually(is_refused)
+        await eventually(lambda: told("events", "Kubernetes refuses the Deployment"))
+        for _ in range(6):
+            await world.engine.enqueue("echo")
+        await replicas(world, 3)
+        assert await is_refused()
+        await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", '{"spec":{"resources":null}}')
+        await eventually(is_as_declared)
+        await world.kubectl("delete", "gqp", "pool")
+        await world.make("GoQueueWorkerPool", "new", {"queues": ["default"], "resources": wrong})
+
+        async def new_one_says_so() -> bool:
+            return "Refused" in str((await world.get("gqp", "new")).get("status"))
+
+        await eventually(new_one_says_so)
 
 
 async def test_what_others_change_is_as_declared_again(world: World) -> None:
