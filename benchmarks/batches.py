@@ -32,7 +32,7 @@ BEFORE: Final = "0003"
 RESULT: Final = '{"sum": 42, "text": "the result of a job"}'
 
 CLAIM_TYPED: Final[LiteralString] = sql.CLAIM.replace("payload::text", "payload").replace(
-    "date_part('epoch', now() - available_at)", "available_at, started_at"
+    "date_part('epoch', started_at - available_at)", "available_at, started_at"
 )
 
 COMPLETE_RETURNING: Final[LiteralString] = sql.COMPLETE + "RETURNING id"

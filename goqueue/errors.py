@@ -40,7 +40,7 @@ class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 
 
-class StoreTimeout(GoQueueError):
+class StoreTimeout(StoreUnavailable):
     """A statement took longer than allowed; whether it took effect is unknown (HTTP 408)."""
 
 

@@ -1,4 +1,4 @@
-"""JSON as bytes from outside: decoded strictly, refused where PostgreSQL's jsonb could not hold it. Pure."""
+"""Text and JSON from outside, for PostgreSQL: JSON decoded strictly, refused where jsonb could not hold it. Pure."""
 
 import json
 import re
@@ -20,6 +20,11 @@ MAX_DEPTH: Final = 64
 def holds_nul(text: str) -> bool:
     """Whether JSON text holds an escaped NUL character, which jsonb refuses."""
     return "\\u0000" in text and _NUL.search(text) is not None
+
+
+def storable(text: str, most: int) -> str:
+    """At most so many characters, with what PostgreSQL's text cannot hold replaced: NUL, and lone surrogates."""
+    return text[:most].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def decode(body: bytes | str) -> Any:

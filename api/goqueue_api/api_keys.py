@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from goqueue.errors import StoreTimeout, StoreUnavailable
+from goqueue.errors import StoreUnavailable
 from goqueue.keys import NO_KEY, ApiKey, Token
 from goqueue.store import keys
 from goqueue.store.connect import Database
@@ -95,6 +95,6 @@ class ApiKeys:
         used, self._used = self._used, set()
         if not used:
             return
-        with contextlib.suppress(StoreUnavailable, StoreTimeout):
+        with contextlib.suppress(StoreUnavailable):
             async with self._database.connection() as connection:
                 await keys.note_use(connection, used, NOTED / 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from goqueue import metrics
-from goqueue.errors import StoreTimeout, StoreUnavailable
+from goqueue.errors import StoreUnavailable
 from goqueue.store import queues
 from goqueue.store.connect import Database
 from goqueue_api.throttle import TooManyRequests
@@ -64,7 +64,7 @@ class Quotas:
                 before = standing.waiting
                 try:
                     counted = await self._count(tenant)
-                except (StoreUnavailable, StoreTimeout):
+                except StoreUnavailable:
                     standing.asked = True  # the last count stands
                 else:
                     standing.waiting += counted - before  # what was accepted meanwhile is not in the count

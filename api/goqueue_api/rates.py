@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from goqueue.errors import BrokerUnavailable, StoreTimeout, StoreUnavailable
+from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.service import JobService
 from goqueue.store import dispatch
 from goqueue.store.dispatch import WorkerRow
@@ -80,7 +80,7 @@ class Rates:
                 async with service.database.connection() as connection:
                     workers = await dispatch.workers(connection)
                 self.look(arrived, workers)
-            except (BrokerUnavailable, StoreUnavailable, StoreTimeout):
+            except (BrokerUnavailable, StoreUnavailable):
                 pass
             await asyncio.sleep(INTERVAL)
 

@@ -37,6 +37,13 @@ async def claim(connection: Connection, worker_id: int, ids: Sequence[int]) -> l
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
 
 
+async def held(connection: Connection, worker_id: int, ids: Sequence[int]) -> list[ClaimedJob]:
+    """Those of the jobs that this worker holds, as their claim would have returned them."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql.HELD, {"worker": worker_id, "ids": array_text(ids)})
+    return [ClaimedJob(*row) for row in await cursor.fetchall()]
+
+
 _BY_JOB: Final = attrgetter("id", "lease")
 
 
@@ -64,6 +71,7 @@ async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: 
 
 async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
     """Write all other ends of attempts, each with its row in `job_attempts`; returns the ids that were ours."""
+    ends = sorted(ends, key=_BY_JOB)  # all that write to several jobs lock them in this order
     errors = [end.error for end in ends]
     if keyring is not None:
         errors = [sealed_text(keyring, encryption.error_of(end.id), end.error) for end in ends]

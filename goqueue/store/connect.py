@@ -87,7 +87,7 @@ class Database:
         self.keyring = keyring
         self._conninfo = conninfo
         self._statement_timeout = int(statement_timeout * 1000)
-        self._pgbouncer = settings.pgbouncer
+        self.pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
@@ -103,8 +103,8 @@ class Database:
         )
 
     async def _configure(self, connection: Connection) -> None:
-        connection.prepare_threshold = None if self._pgbouncer else 0
-        if not self._pgbouncer:
+        connection.prepare_threshold = None if self.pgbouncer else 0
+        if not self.pgbouncer:
             await connection.execute("; ".join(PLANNER), prepare=False)
             if self._statement_timeout:
                 limit = str(self._statement_timeout)

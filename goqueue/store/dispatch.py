@@ -62,9 +62,9 @@ def _ready(id: int, queue: str, priority: int, available_at: datetime) -> ReadyJ
     return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
 
 
-async def due(connection: Connection, after: datetime, limit: int = CHUNK) -> list[tuple[ReadyJob, datetime]]:
-    """Waiting jobs whose `dispatch_at` came since `after`, each with it, in that order."""
-    rows = await fetch_all(connection, sql.DUE, (after, limit))
+async def due(connection: Connection, after: tuple[datetime, int]) -> list[tuple[ReadyJob, datetime]]:
+    """A chunk of the waiting jobs whose `dispatch_at` came, each with it; those after the place (`dispatch_at`, id)."""
+    rows = await fetch_all(connection, sql.DUE, (*after, CHUNK))
     return [(_ready(*row[:4]), row[4]) for row in rows]
 
 

@@ -78,17 +78,25 @@ UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
 # `status || ''` hides the column from the planner's statistics. They are mostly gathered while nothing is processing,
 # so the planner would expect to find next to no such row and scan the table for it.
 
-CLAIM: Final[LiteralString] = """
+_CLAIMED: Final[LiteralString] = """
+id, lease, attempts, queue, type, payload::text, max_retries, timeout,
+    date_part('epoch', started_at - available_at), trace_context
+"""
+"""Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
+all else in a row (docs/decisions/0012-cheap-rows.md)."""
+
+CLAIM: Final[LiteralString] = f"""
 UPDATE jobs
 SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id = %(worker)s, started_at = now(),
     updated_at = now()
 WHERE id = ANY(%(ids)s::bigint[]) AND status = 'pending' AND available_at <= now()
     AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
-RETURNING id, lease, attempts, queue, type, payload::text, max_retries, timeout,
-    date_part('epoch', now() - available_at), trace_context
+RETURNING {_CLAIMED}
 """
-"""Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
-all else in a row (docs/decisions/0012-cheap-rows.md)."""
+
+HELD: Final[LiteralString] = f"""
+SELECT {_CLAIMED} FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND worker_id = %(worker)s AND status = 'processing'
+"""
 
 COMPLETE: Final[LiteralString] = """
 UPDATE jobs
@@ -249,8 +257,8 @@ SELECT id, attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > 
 
 DUE: Final[LiteralString] = """
 SELECT id, queue, priority, available_at, dispatch_at FROM jobs
-WHERE dispatch_at > %s AND dispatch_at <= now() AND status = 'pending'
-ORDER BY dispatch_at LIMIT %s
+WHERE (dispatch_at, id) > (%s, %s) AND dispatch_at <= now() AND status = 'pending'
+ORDER BY dispatch_at, id LIMIT %s
 """
 
 OPEN_FROM: Final[LiteralString] = f"""

@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics
-from goqueue.errors import StoreTimeout, StoreUnavailable
+from goqueue.errors import StoreUnavailable
 from goqueue.store.connect import Database
 from goqueue_operator import rows
 from goqueue_operator.conditions import timestamp
@@ -56,7 +56,7 @@ class Comparison:
                 await self.compare()
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "compare")
                 seconds = self._seconds
-            except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
+            except (StoreUnavailable, KubeUnavailable, KubeError) as error:
                 log.warning("not compared", error=str(error))
                 seconds = min(self._seconds, 5.0)
             await asyncio.sleep(seconds)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreTimeout, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreUnavailable
 from goqueue.job import Enqueued, Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -145,7 +145,7 @@ class Jobs:
             wake.clear()
             try:
                 seconds = await work()
-            except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
+            except (StoreUnavailable, KubeUnavailable, KubeError) as error:
                 log.warning("cannot go on for now", work=work.__name__.strip("_"), error=str(error))
                 seconds = 2.0
 
@@ -189,7 +189,7 @@ class Jobs:
             self._refuse(entry, error.refusal)
         except KubeUnavailable as error:
             self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
-        except (StoreUnavailable, StoreTimeout) as error:
+        except StoreUnavailable as error:
             self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
         except Conflict as error:
             self._refuse(entry, Refusal("UniqueKeyContended", f"{error.message}; it is tried again"))
@@ -229,7 +229,7 @@ class Jobs:
             began = asyncio.get_running_loop().time()
             try:
                 await self._read()
-            except (StoreUnavailable, StoreTimeout) as error:
+            except StoreUnavailable as error:
                 log.warning("rows not read", error=error.message)
             spent = asyncio.get_running_loop().time() - began
             metrics.OPERATOR_SECONDS.observe(spent, "read")
@@ -326,10 +326,8 @@ class Jobs:
         status = entry.wanted(datetime.now(UTC))
         if status is None:
             return
-        patch = jobstatus.difference(entry.status, status)
-        if patch is not None:
-            body = {"metadata": {"uid": entry.uid}, "status": patch}
-            written = await self._patch(entry, status, body)
+        if jobstatus.difference(entry.status, status) is not None:
+            written = await self._put_status(entry, status)
             entry.version = int(written["metadata"]["resourceVersion"])
             self.written += 1
             metrics.OPERATOR_WRITES.inc()
@@ -339,13 +337,18 @@ class Jobs:
             entry.final = True
             self._end(entry)
 
-    async def _patch(self, entry: Entry, status: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
+        """As a whole: a merge would mix a result with the one before it, and take a null in it for a removal."""
+        steps: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": entry.uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
         if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
         # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
         about = _about(entry) | {"goqueue.job.state": status["state"]}
         with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.patch(JOBS, entry.namespace, entry.name, body, "status")
+            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

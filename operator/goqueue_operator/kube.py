@@ -181,9 +181,9 @@ class Kube:
         made: Object = await self.request("PATCH", kind.path(namespace, name, sub), body, kind=_MERGE)
         return made
 
-    async def edit(self, kind: Kind, namespace: str, name: str, steps: list[Object]) -> Object:
+    async def edit(self, kind: Kind, namespace: str, name: str, steps: list[Object], sub: str = "") -> Object:
         """A JSON patch: replaces what it names as a whole, so that nothing of others remains in it."""
-        made: Object = await self.request("PATCH", kind.path(namespace, name), steps, kind=_STEPS)
+        made: Object = await self.request("PATCH", kind.path(namespace, name, sub), steps, kind=_STEPS)
         return made
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue.errors import BrokerUnavailable, StoreTimeout, StoreUnavailable
+from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.scaling import Load, arrival_rate, service_rate
 from goqueue.service import JobService
 from goqueue.store import dispatch, queues
@@ -111,7 +111,7 @@ class Looker:
         try:
             async with self._service.database.connection() as connection:
                 return await dispatch.workers(connection), await queues.paused(connection)
-        except (StoreUnavailable, StoreTimeout):
+        except StoreUnavailable:
             return None, set()
 
     async def _depths(self) -> Waiting | None:
@@ -133,7 +133,7 @@ class Looker:
         try:
             async with self._service.database.connection() as connection:
                 counts, running = await queues.open_counts(connection), await rows.running(connection)
-        except (StoreUnavailable, StoreTimeout):
+        except StoreUnavailable:
             return None
         return Counted({count.queue: (count.ready, count.oldest_seconds or 0.0) for count in counts}, running)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import cron, metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreTimeout, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -114,7 +114,7 @@ class Schedules:
             for schedule in list(self.schedules.values()):
                 try:
                     await self._look(schedule, now)
-                except (StoreUnavailable, StoreTimeout, KubeUnavailable, KubeError) as error:
+                except (StoreUnavailable, KubeUnavailable, KubeError) as error:
                     name = schedule.resource["metadata"]["name"]
                     log.warning("schedule not looked after, trying again", schedule=name, error=str(error))
             metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "schedules")
@@ -176,7 +176,7 @@ class Schedules:
                 body = payloads.body(spec, payload)
                 order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
                 made = await self._service.enqueue(order)
-        except (StoreUnavailable, StoreTimeout):
+        except StoreUnavailable:
             raise
         except NoPayload as error:
             schedule.wrong = str(error)

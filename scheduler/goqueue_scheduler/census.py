@@ -13,7 +13,7 @@ from typing import Final
 
 from goqueue import metrics
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable, StoreTimeout, StoreUnavailable
+from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.instruments import OTHER
 from goqueue.service import promptly
 from goqueue.store import dispatch, queues
@@ -65,7 +65,7 @@ class Census:
         count_at = 0.0
         try:
             while metrics.DEPTH.on:
-                with contextlib.suppress(StoreUnavailable, StoreTimeout):
+                with contextlib.suppress(StoreUnavailable):
                     began = time.monotonic()
                     if began >= count_at:
                         counted = await self._count()

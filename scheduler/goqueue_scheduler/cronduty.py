@@ -12,7 +12,7 @@ import structlog
 
 from goqueue import cron, encryption, metrics, tracing
 from goqueue.encryption import KeyMissing
-from goqueue.errors import GoQueueError, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -34,7 +34,7 @@ class CronDuty:
         self._registry = registry
         self._queues = queues
         self._catch_up = timedelta(seconds=catch_up)
-        self._waiting: set[int] = set()  # schedules whose key is missing
+        self._waiting: set[int] = set()  # schedules that could not fire, and whose tick stays due
         self.fired = 0
 
     async def run(self) -> None:
@@ -44,23 +44,29 @@ class CronDuty:
                 async with self._service.database.connection() as connection:
                     due = await schedules.due(connection)
                 for schedule, now in due:
-                    await self._fire(schedule, now)
+                    await self._fire_or_tell(schedule, now)
             except StoreUnavailable as error:
                 log.warning("schedules not read", error=error.message)
             await asyncio.sleep(TICK)
 
-    async def _fire(self, schedule: Schedule, now: datetime) -> None:
-        oldest = now - self._catch_up
-        tick = cron.missed(schedule.cron, schedule.time_zone, schedule.next_tick, now, oldest)
+    async def _fire_or_tell(self, schedule: Schedule, now: datetime) -> None:
+        """Fire; where that fails the tick stays due, for a scheduler that has the key or knows the time zone, and the
+        other schedules fire."""
         try:
-            job_id = await self._enqueue(schedule, tick) if tick is not None else None
-        except KeyMissing as error:
-            # The tick stays due: a scheduler that has the key fires it.
+            await self._fire(schedule, now)
+        except StoreUnavailable:
+            raise
+        except GoQueueError as error:
             if schedule.id not in self._waiting:
                 log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message)
                 self._waiting.add(schedule.id)
-            return
-        self._waiting.discard(schedule.id)
+        else:
+            self._waiting.discard(schedule.id)
+
+    async def _fire(self, schedule: Schedule, now: datetime) -> None:
+        oldest = now - self._catch_up
+        tick = cron.missed(schedule.cron, schedule.time_zone, schedule.next_tick, now, oldest)
+        job_id = await self._enqueue(schedule, tick) if tick is not None else None
         following = cron.next_tick(schedule.cron, schedule.time_zone, max(now, tick or now))
         async with self._service.database.connection() as connection:
             await schedules.advance(connection, schedule, tick or schedule.next_tick, job_id, following)
@@ -80,7 +86,7 @@ class CronDuty:
                 job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key, tenant=schedule.tenant
             )
             made = await self._service.enqueue(order)
-        except (StoreUnavailable, KeyMissing):
+        except (StoreUnavailable, KeyMissing, Conflict):
             raise
         except GoQueueError as error:
             log.error("schedule cannot fire", schedule=schedule.name, error=error.message, fields=error.fields)

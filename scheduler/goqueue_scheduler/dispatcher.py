@@ -123,16 +123,16 @@ class Dispatcher:
 
     async def _push_due(self, connection: Connection, sweeps: Sweeps) -> None:
         edge = await dispatch.boundary(connection)
-        through = sweeps.due_through
+        place = (sweeps.due_through, 0)
         while True:
-            rows = await dispatch.due(connection, through)
+            rows = await dispatch.due(connection, place)
             fresh = {job.id: (job, at) for job, at in rows if sweeps.due_pushed.get(job.id) != at}
             await self._broker.push((job for job, _ in fresh.values()), arrived=False)
             metrics.DISPATCHED.inc(len(fresh), "due")
             sweeps.due_pushed.update({job: at for job, (_, at) in fresh.items()})
-            if len(rows) < dispatch.CHUNK or rows[-1][1] == through:
+            if len(rows) < dispatch.CHUNK:
                 break
-            through = rows[-1][1]
+            place = (rows[-1][1], rows[-1][0].id)
         sweeps.due_through = edge.at - OVERLAP
         sweeps.due_pushed = {job: at for job, at in sweeps.due_pushed.items() if at > sweeps.due_through}
 

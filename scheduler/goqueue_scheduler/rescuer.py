@@ -52,23 +52,26 @@ class Rescuer:
         self._database = database
         self._dispatcher = dispatcher
         self._lease = lease_seconds
+        self._watch = Watch(lease_seconds)  # longer than the duty, which begins anew where another one failed
         self.buried = 0
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        watch = Watch(self._lease)
         while True:
             with contextlib.suppress(StoreUnavailable):  # the watch will see that it was blind
-                await self._look(watch)
+                await self._look()
             await asyncio.sleep(min(TICK, self._lease / 10))
 
-    async def _look(self, watch: Watch) -> None:
+    async def _look(self) -> None:
         async with self._database.connection() as connection:
             workers = {worker.id: worker for worker in await dispatch.workers(connection)}
-            dead = watch.look({worker.id: worker.beat for worker in workers.values()}, time.monotonic())
+            dead = self._watch.look({worker.id: worker.beat for worker in workers.values()}, time.monotonic())
             for worker_id in dead:
-                if await dispatch.bury(connection, workers[worker_id]):
+                try:
+                    buried = await dispatch.bury(connection, workers[worker_id])
+                finally:
+                    self._dispatcher.ask_reconcile()  # also where only the answer was lost
+                if buried:
                     self.buried += 1
                     metrics.BURIED.inc()
                     log.warning("worker is dead", worker=workers[worker_id].name, worker_id=worker_id)
-                    self._dispatcher.ask_reconcile()

@@ -33,7 +33,7 @@ HOT: dict[str, tuple[str, Any]] = {
     "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
     "get": (sql.GET_JOBS, ([1],)),
     "cancel": (sql.CANCEL, (1,)),
-    "due": (sql.DUE, ("2026-01-01T00:00:00Z", 5000)),
+    "due": (sql.DUE, ("2026-01-01T00:00:00Z", 0, 5000)),
     "recent": (sql.RECENT, (1, 500, 5000)),
     "open above the floor": (sql.OPEN_FROM, {"after": 0, "before": 10**9, "limit": 5000}),
     "open below the floor": (sql.OPEN_LISTED, {"after_time": "2026-01-01T00:00:00Z", "after": 0, "limit": 5000}),

@@ -120,6 +120,22 @@ async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(
         await engine.until(job_id, "completed")
 
 
+async def test_more_jobs_than_a_chunk_that_are_due_at_the_same_moment_are_all_pushed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "CHUNK", 10)
+    async with engine.scheduler() as scheduler:
+        await leads(engine, scheduler)
+        due = datetime.now(UTC) + timedelta(seconds=1)
+        made = await engine.service.enqueue_many([NewJob("default", "nothing", {}, available_at=due)] * 35)
+
+        async def all_there() -> bool:
+            return await ready_ids(engine) == {one.id for one in made}
+
+        await eventually(all_there)
+        assert scheduler.dispatcher.repaired == 0
+
+
 async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
         # Before that it would find the loss only as what a new leader finds anyway, or not until the next minute.
@@ -323,6 +339,24 @@ async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engin
     assert all(count == 1 for _, count in keys)
     assert (await engine.rows("SELECT last_job_id FROM schedules")) >= [(first[0],)]
     assert first[1] == "schedule"
+
+
+async def test_a_schedule_that_this_scheduler_cannot_evaluate_stops_no_other_and_stays_due(engine: Engine) -> None:
+    template = {"queue": "default", "type": "nothing", "payload": {}}
+    tick = datetime.now(UTC) - timedelta(seconds=5)
+    async with engine.database.connection() as connection:
+        for name, before in (("bad", 2), ("good", 1)):
+            at = tick - timedelta(seconds=before)
+            await schedules.put(connection, name, "0 0 1 1 *", "UTC", template, True, at)
+        await connection.execute("UPDATE schedules SET time_zone = 'Mars/Olympus' WHERE name = 'bad'")
+    async with engine.scheduler() as scheduler:
+
+        async def good_fired() -> bool:
+            return bool(await engine.rows("SELECT FROM schedules WHERE name = 'good' AND last_job_id IS NOT NULL"))
+
+        await eventually(good_fired)
+        await leads(engine, scheduler)
+    assert await engine.rows("SELECT name FROM schedules WHERE next_tick <= now()") == [("bad",)]
 
 
 async def test_a_schedule_whose_template_went_bad_does_not_stop_the_others(engine: Engine) -> None:

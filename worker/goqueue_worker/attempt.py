@@ -1,6 +1,7 @@
 """One attempt: run the handler of a claimed job and decide how the attempt ended."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -19,7 +20,7 @@ from goqueue import encryption, tracing
 from goqueue.encryption import KeyMissing, Keyring, Unreadable
 from goqueue.errors import NeverRetry, RetryIn, Snooze
 from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
-from goqueue.jsontext import holds_nul
+from goqueue.jsontext import holds_nul, storable
 from goqueue.registry import JobType, field_errors
 from goqueue.retry import RetryPolicy
 from goqueue_worker.reports import Reports
@@ -104,7 +105,7 @@ class RunningAttempt:
     def log(self, message: str, level: str = "info") -> None:
         if level not in ("debug", "info", "warning", "error"):
             raise ValueError("level must be debug, info, warning or error")
-        line = message.replace("\0", "\ufffd")[:MAX_LOG_LENGTH]
+        line = storable(message, MAX_LOG_LENGTH)
         self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
 
 
@@ -131,9 +132,11 @@ def encode_result(result: Any) -> str | None:
 
 
 def describe(error: BaseException) -> str:
-    """An error as one bounded line: its class and message."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return text.replace("\0", "\ufffd")[:MAX_ERROR_LENGTH]
+    """An error as one bounded line: its class and message, if it has one that can be told."""
+    message = ""
+    with contextlib.suppress(Exception):
+        message = str(error)
+    return storable(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_ERROR_LENGTH)
 
 
 def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy) -> AttemptEnd:
@@ -160,7 +163,11 @@ async def run(
     threads: Executor,
     keyring: Keyring | None = None,
 ) -> AttemptEnd:
-    """Run the handler to its end, whatever that is; never raises."""
+    """Run the handler to its end, whatever that is.
+
+    Raises:
+        Exception: what the handler raised breaks the rules of its class, as a `Snooze` without `seconds` does.
+    """
     job = running.job
     try:
         if kind is None or kind.handler is None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import psycopg
@@ -47,7 +47,7 @@ class Completer:
         self._database = database
         self._written = written
         self._waiting: deque[AttemptEnd] = deque()
-        self._writing = 0
+        self._writing: list[AttemptEnd] = []
         self._work = asyncio.Event()
         self._enough = asyncio.Event()
         self._idle = asyncio.Event()
@@ -67,7 +67,12 @@ class Completer:
     @property
     def backlog(self) -> int:
         """Ends not yet written."""
-        return len(self._waiting) + self._writing
+        return len(self._waiting) + len(self._writing)
+
+    @property
+    def ids(self) -> Iterator[int]:
+        """The jobs of these ends."""
+        return (end.id for end in (*self._writing, *self._waiting))
 
     async def drained(self) -> None:
         """Wait until everything taken so far is written."""
@@ -85,7 +90,7 @@ class Completer:
                 self._enough.clear()
                 await wait_at_most(self._enough, early)
             batch = self._take()
-            self._writing = len(batch)
+            self._writing = batch
             try:
                 await self._write(batch)
                 delay = 0.05
@@ -94,7 +99,7 @@ class Completer:
                 log.warning("ends not written, trying again", ends=len(self._waiting), seconds=delay)
                 await asyncio.sleep(delay)  # PostgreSQL gives no sign when it is back
                 delay = min(delay * 2, 1.0)
-            self._writing = 0
+            self._writing = []
             written = loop.time()
             self._written()
             if not self._waiting:
@@ -132,7 +137,7 @@ class Completer:
             ours = await write(connection, ends, keyring)
         except psycopg.errors.DeadlockDetected:
             ours = await write(connection, ends, keyring)
-        except (psycopg.DataError, psycopg.ProgrammingError) as error:
+        except (psycopg.DataError, psycopg.ProgrammingError, UnicodeError) as error:
             if len(ends) == 1:
                 text = f"the result could not be stored: {type(error).__name__}"
                 refused = dataclasses.replace(ends[0], outcome=Outcome.FAILED, result=None, error=text)

@@ -51,8 +51,10 @@ class Membership:
         standing: Callable[[], Standing],
         on_joined: Callable[[int], None],
         on_fence: Callable[[], None],
+        pgbouncer: bool = False,
     ) -> None:
         self._dsn = dsn
+        self._pgbouncer = pgbouncer
         self._lease = engine.lease_seconds
         self._interval = engine.heartbeat_seconds
         self._me = (name, queues, concurrency)
@@ -60,6 +62,7 @@ class Membership:
         self._on_joined = on_joined
         self._on_fence = on_fence
         self._stop = threading.Event()
+        self._empty = True
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._connection: psycopg.Connection[Any] | None = None
         self.worker_id: int | None = None
@@ -70,8 +73,10 @@ class Membership:
         """Begin to register and beat."""
         self._thread.start()
 
-    def leave(self) -> None:
-        """Stop beating and deregister. Call it in a thread that may wait, after all jobs have ended."""
+    def leave(self, *, empty: bool) -> None:
+        """Stop beating, and deregister if `empty`: a worker that leaves jobs behind is not forgotten but buried, when
+        its lease is over, and its jobs are rescued then. Call it in a thread that may wait."""
+        self._empty = empty
         self._stop.set()
         self._thread.join(timeout=10)
 
@@ -97,7 +102,7 @@ class Membership:
                 if (was_fenced or was != self.worker_id) and self.worker_id is not None:
                     self._on_joined(self.worker_id)
                 was_fenced = False
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:
                 log.warning("heartbeat not written", error=type(error).__name__)
                 metrics.HEARTBEATS.inc(1, "missed")
                 self._hang_up()
@@ -116,7 +121,10 @@ class Membership:
             self._connection = psycopg.connect(
                 self._dsn, autocommit=True, connect_timeout=max(2, limit), tcp_user_timeout=limit * 1000
             )
-            self._connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{limit}s",))
+            if self._pgbouncer:  # a setting would stay on the server's connection, which is everybody's
+                self._connection.prepare_threshold = None
+            else:
+                self._connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{limit}s",))
         if self.worker_id is not None:
             now = self._standing()
             row = self._connection.execute(
@@ -139,7 +147,7 @@ class Membership:
 
     def _depart(self) -> None:
         try:
-            if self.worker_id is not None and self._connection is not None:
+            if self.worker_id is not None and self._connection is not None and self._empty:
                 self._connection.execute(sql.DEREGISTER_WORKER, (self.worker_id,))
         except psycopg.Error as error:
             log.warning("could not deregister; the rescuer will", error=type(error).__name__)

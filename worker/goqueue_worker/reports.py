@@ -4,9 +4,10 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
+import psycopg
 import structlog
 
-from goqueue.errors import StoreUnavailable
+from goqueue.errors import GoQueueError
 from goqueue.store import attempts
 from goqueue.store.connect import Database
 
@@ -27,10 +28,10 @@ class Reports:
         """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
         progress, self.progress = self.progress, {}
         logs, self.logs = self.logs, []
-        return [(job, lease, fraction) for job, (lease, fraction) in progress.items()], logs
+        return [(job, lease, fraction) for job, (lease, fraction) in sorted(progress.items())], logs
 
     async def flush(self, database: Database) -> None:
-        """Write what gathered; lost where PostgreSQL is away, since a job must not wait for its reports.
+        """Write what gathered; lost where PostgreSQL is away or refuses it, since a job must not wait for its reports.
 
         When it returns, a flush that was under way when it was called has ended as well.
         """
@@ -44,8 +45,9 @@ class Reports:
                         await attempts.save_progress(connection, progress)
                     if lines:
                         await attempts.save_logs(connection, lines, database.keyring)
-            except StoreUnavailable:
-                log.warning("reports of handlers lost", progress=len(progress), lines=len(lines))
+            except (GoQueueError, psycopg.Error) as error:
+                what = {"progress": len(progress), "lines": len(lines)}
+                log.warning("reports of handlers lost", error=type(error).__name__, **what)
 
     async def run(self, database: Database) -> None:
         """Flush again and again."""

@@ -30,9 +30,9 @@ from goqueue.registry import REGISTRY, JobType, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store import attempts
-from goqueue.store.connect import Database
+from goqueue.store.connect import Connection, Database
 from goqueue.tasks import at_once, wait_at_most
-from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, handed_back, run, tell
+from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, describe, failed, handed_back, run, tell
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
@@ -84,6 +84,7 @@ class Worker:
         self._turn = asyncio.Lock()  # to fetch
         self._order = asyncio.Lock()  # to start: what was fetched first starts first, although claims overlap
         self._reserved = 0  # fetched, not yet claimed
+        self._unsure: set[int] = set()  # ids of claims whose answer was lost: they may be ours
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
         self._ended = 0
@@ -114,6 +115,7 @@ class Worker:
             self._standing,
             self._from_thread(self._on_joined),
             self._from_thread(self.hand_back_all),
+            database.pgbouncer,
         )
         self.hearing = Hearing(broker)
         self.ticked_at = time.monotonic()
@@ -139,7 +141,9 @@ class Worker:
                 now = time.monotonic()
                 self._lookahead.claimed(now - fetched, self._ended, now)
                 ours = {job.id: job for job in claimed}
-                self._held.extend((now, ours[job.id]) for job in ready if job.id in ours)
+                # In the order of their queue, each once; those of an earlier claim stand in no order.
+                self._held.extend((now, ours.pop(job.id)) for job in ready if job.id in ours)
+                self._held.extend((now, job) for job in ours.values())
                 self._start_held()
             self._freed.set()
 
@@ -173,8 +177,10 @@ class Worker:
                 break
             try:
                 async with self._database.connection() as connection:
-                    return await attempts.claim(connection, worker_id, ids)
+                    claimed = await attempts.claim(connection, worker_id, ids)
+                    return claimed if not self._unsure else claimed + await self._recover(connection, worker_id)
             except StoreUnavailable:
+                self._unsure.update(ids)
                 log.warning("claim failed, trying again", jobs=len(ids))
                 await self._pause(0.2)
         try:
@@ -182,6 +188,13 @@ class Worker:
         except BrokerUnavailable:
             log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids))
         return []
+
+    async def _recover(self, connection: Connection, worker_id: int) -> list[ClaimedJob]:
+        """What a claim took of which we heard no answer: ours, and not in our hands."""
+        found = await attempts.held(connection, worker_id, list(self._unsure))
+        self._unsure.clear()
+        known = {*self._running, *(job.id for _, job in self._held), *self._completer.ids}
+        return [job for job in found if job.id not in known]
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again."""
@@ -206,7 +219,7 @@ class Worker:
         timeout = job.timeout or (kind.timeout if kind else 60.0)
         running = RunningAttempt(job, timeout, self._reports)
         if (former := self._running.get(job.id)) is not None:
-            if former.job.lease > job.lease:
+            if former.job.lease >= job.lease:
                 return
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         self._running[job.id] = running
@@ -223,7 +236,11 @@ class Worker:
         spans = tracing.on
         span = spans.begin_attempt(job, self.name) if spans is not None else None
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
-        end = await run(running, kind, policy, self._threads, self._database.keyring)
+        try:
+            end = await run(running, kind, policy, self._threads, self._database.keyring)
+        except Exception as error:
+            running.failure = error
+            end = failed(job, describe(error), None, policy)
         running.task = None
         if self._running.get(job.id) is running:
             del self._running[job.id]
@@ -266,10 +283,13 @@ class Worker:
             await self._end_fetch(fetching)
             await self._drain()
         finally:
+            if not completing.done():  # nothing to wait for after a drain; else some other part broke
+                await self._write_ends()
             for task in (*fetching, completing, *duties):
                 task.cancel()
             await asyncio.gather(*fetching, completing, *duties, return_exceptions=True)
-            await asyncio.to_thread(self._membership.leave)
+            empty = not (self._running or self._held or self._unsure or self._completer.backlog)
+            await asyncio.to_thread(self._membership.leave, empty=empty)
             self._threads.shutdown(wait=False, cancel_futures=True)
             log.info("worker stopped", worker=self.name)
 
@@ -318,12 +338,16 @@ class Worker:
         if self._running:
             log.warning("grace period over, handing back", jobs=list(self._running)[:20])
             self.hand_back_all()
-            await asyncio.wait([r.task for r in self._running.values() if r.task], timeout=2)
+            if tasks := [running.task for running in self._running.values() if running.task]:
+                await asyncio.wait(tasks, timeout=2)
+        await self._write_ends()
+        await self._reports.flush(self._database)
+
+    async def _write_ends(self) -> None:
         try:
             await asyncio.wait_for(self._completer.drained(), timeout=10)
         except TimeoutError:
             log.error("ends not written before exit; their jobs will be rescued", ends=self._completer.backlog)
-        await self._reports.flush(self._database)
 
     def hand_back_all(self) -> None:
         """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
@@ -379,6 +403,9 @@ class Worker:
         while True:
             await asyncio.sleep(TICK)
             now = self.ticked_at = time.monotonic()
+            if self._membership.fenced and (self._running or self._held):
+                # The heartbeat's thread says so only when its present try is over, and a claim may come back later.
+                self.hand_back_all()
             for running in list(self._running.values()):
                 if running.deadline < now:
                     running.interrupt(Stop.TIMEOUT)

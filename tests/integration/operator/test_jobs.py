@@ -1,6 +1,7 @@
 """GoQueueJobs on a real API server: rows are made once, states come back, deletion cancels, absence is healed."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,19 @@ async def test_a_job_runs_and_its_result_stands_in_the_status(world: World) -> N
         assert status["attempts"] == 1
         await world.kubectl("wait", "--for=condition=Succeeded", "gqj/one", "--timeout=5s")
     assert len(await rows(world)) == 1
+
+
+async def test_a_result_in_the_status_is_the_jobs_own_and_no_mixture(world: World) -> None:
+    async with world.operator():
+        await world.job("one", availableAt="2099-01-01T00:00:00Z")
+        job_id = (await world.state("one", "pending"))["jobID"]
+        for result in ({"step": 1, "none": None}, {"done": {"really": None}}):
+            await world.engine.service.save_result(job_id, json.dumps(result), None)
+
+            async def shown(result: Any = result) -> bool:
+                return bool((await world.get("gqj", "one"))["status"].get("result") == result)
+
+            await eventually(shown)
 
 
 async def test_deleting_a_job_cancels_it(world: World) -> None:
