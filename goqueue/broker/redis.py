@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 
 from goqueue.errors import BrokerUnavailable
 from goqueue.job import ReadyJob, ready_time_ms
@@ -88,7 +88,8 @@ def connect(settings: RedisSettings) -> Any:
             settings.sentinel_master, **options, **login, **secure
         )
     else:
-        client = aioredis.Redis.from_url(url, **options)
+        # Behind one address another server may be the master by now: a connection to the former one is given up.
+        client = aioredis.Redis.from_url(url, retry_on_error=[ReadOnlyError], **options)
     pool = client.connection_pool
     pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
     return client

@@ -8,12 +8,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
+import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 import goqueue_worker.hearing as module
 from goqueue import JobContext
 from goqueue.broker import Broker
+from goqueue.errors import BrokerUnavailable
+from goqueue.job import ReadyJob
 from goqueue.probes import Probes
+from goqueue.settings import RedisSettings
+from goqueue_cli.embedded import EmbeddedValkey, free_port
 from tests.integration.engine import Engine, eventually
 from tests.servers.proxy import SilentProxy
 
@@ -49,6 +54,27 @@ async def test_a_worker_whose_connection_fell_silent_hears_again_on_another(engi
 
         await eventually(silenced)
         await engine.until(await engine.enqueue("nothing"), "completed")
+
+
+async def test_a_connection_to_a_redis_that_is_no_longer_the_master_is_given_up(own_valkey: EmbeddedValkey) -> None:
+    there = urlsplit(own_valkey.url_for(0))
+    async with (
+        SilentProxy(there.hostname or "", there.port or 0).run() as proxy,
+        aioredis.Redis.from_url(own_valkey.url_for(0)) as direct,
+    ):
+        login = there.netloc.rpartition("@")[0]
+        address = urlunsplit(there._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
+        broker = Broker(RedisSettings(url=SecretStr(address)))
+        await broker.push([ReadyJob(1, "default", 1.0)])
+        before = proxy.opened
+        await direct.replicaof("127.0.0.1", str(free_port()))
+        with pytest.raises(BrokerUnavailable):
+            await broker.push([ReadyJob(2, "default", 1.0)])
+        assert proxy.opened > before  # behind the address might be the new master
+        await direct.replicaof("NO", "ONE")
+        await broker.push([ReadyJob(2, "default", 1.0)])
+        assert [job.id for job in await broker.fetch(["default"], 2)] == [1, 2]
+        await broker.close()
 
 
 async def test_a_worker_that_stays_deaf_while_redis_answers_fails_its_liveness_probe(

@@ -16,6 +16,8 @@ class SilentProxy:
         self._silence: Silence = lambda _: False
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.opened = 0
+        """Connections so far."""
         self.silenced = 0
         """Connections that fell silent."""
 
@@ -37,6 +39,7 @@ class SilentProxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
