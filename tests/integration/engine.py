@@ -115,6 +115,19 @@ class Engine:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    async def leads(self, scheduler: Scheduler) -> None:
+        """Wait until it leads and has reconciled for the first time."""
+
+        async def leading() -> bool:
+            return scheduler.leadership.leading and await self.broker.epoch() is not None
+
+        await eventually(leading)
+
+    async def lock_awaited(self) -> bool:
+        """Whether a statement waits for a lock that another one holds."""
+        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return bool(await self.rows(waiting))
+
     async def until(self, job_id: int, *statuses: str, seconds: float = 10.0) -> Job:
         """Wait until the job has one of these statuses; the job."""
 

@@ -132,10 +132,6 @@ async def test_a_worker_of_which_a_part_breaks_writes_the_ends_that_it_has(engin
     async def waits(payload: Any, job: JobContext) -> None:
         await go.wait()
 
-    async def being_written() -> bool:
-        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        return bool(await engine.rows(waiting))
-
     async def stopping() -> bool:
         return worker._stopping.is_set()
 
@@ -149,7 +145,7 @@ async def test_a_worker_of_which_a_part_breaks_writes_the_ends_that_it_has(engin
     async with engine.database.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
         go.set()
-        await eventually(being_written)
+        await eventually(engine.lock_awaited)
         broken.set()
         await eventually(stopping)
     with pytest.raises(RuntimeError, match="a bug"):

@@ -230,11 +230,7 @@ async def test_without_redis_a_bulk_is_accepted_and_found_by_the_dispatcher(engi
     nowhere = Broker(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{free_port()}/0")))
     service = JobService(engine.database, nowhere)
     async with engine.scheduler() as scheduler:
-
-        async def leads() -> bool:  # from then on it does not reconcile: only the sweep can find the jobs
-            return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-        await eventually(leads)
+        await engine.leads(scheduler)  # from then on it does not reconcile: only the sweep can find the jobs
         made = await service.enqueue_many([NewJob("default", "t", {"n": n}) for n in range(BATCH)])
         await service.close()
         assert service.unpushed == BATCH

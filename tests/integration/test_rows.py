@@ -31,11 +31,6 @@ async def log_a_line(connection: Connection, job_id: int) -> None:
     await attempts.save_logs(connection, [(job_id, 1, "info", "late", datetime.now(UTC))])
 
 
-async def waits_for_a_lock(engine: Engine) -> bool:
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool(await engine.rows(waiting))
-
-
 async def test_attempts_and_log_lines_go_with_their_job_and_with_no_other(engine: Engine) -> None:
     first, second, third = await with_history(engine, 3)
     await engine.execute("DELETE FROM jobs WHERE id IN (%s, %s)", first, third)
@@ -49,7 +44,7 @@ async def test_a_line_logged_while_its_job_is_deleted_is_not_left_behind(engine:
         async with deleting.transaction():
             await deleting.execute("DELETE FROM jobs WHERE id = %s", (job_id,))
             line = asyncio.create_task(log_a_line(logging, job_id))
-            await eventually(lambda: waits_for_a_lock(engine))
+            await eventually(engine.lock_awaited)
         await line
     assert await engine.rows(LEFT) == [(0, 0)]
 
@@ -60,7 +55,7 @@ async def test_a_deletion_waits_for_a_line_under_way_and_takes_it_along(engine: 
         async with logging.transaction():
             await log_a_line(logging, job_id)
             deletion = asyncio.create_task(deleting.execute("DELETE FROM jobs WHERE id = %s", (job_id,)))
-            await eventually(lambda: waits_for_a_lock(engine))
+            await eventually(engine.lock_awaited)
         await deletion
     assert await engine.rows(LEFT) == [(0, 0)]
 

@@ -18,7 +18,6 @@ from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
 from goqueue_scheduler import dispatcher as module
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
-from goqueue_scheduler.scheduler import Scheduler
 from tests.integration.engine import Engine, eventually
 
 
@@ -59,15 +58,6 @@ async def sweep(engine: Engine) -> tuple[Dispatcher, Sweeps]:
     return dispatcher, sweeps
 
 
-async def leads(engine: Engine, scheduler: Scheduler) -> None:
-    """Wait until it leads and has reconciled for the first time."""
-
-    async def leading() -> bool:
-        return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-    await eventually(leading)
-
-
 async def test_a_scheduled_job_runs_when_its_time_comes_and_not_before(engine: Engine) -> None:
     times = [datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (0.7, 1.2, 1.7)]
     async with engine.worker(), engine.scheduler():
@@ -80,7 +70,7 @@ async def test_a_scheduled_job_runs_when_its_time_comes_and_not_before(engine: E
 
 async def test_a_job_committed_but_never_pushed_is_found_within_seconds(engine: Engine) -> None:
     async with engine.worker(), engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         (job_id,) = await insert_without_push(engine)
         await engine.until(job_id, "completed")
 
@@ -93,7 +83,7 @@ async def test_a_job_committed_but_never_pushed_is_found_within_seconds(engine: 
 
 async def test_of_bulks_that_were_pushed_the_sweep_reads_only_what_lies_between_them(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         bulk = [NewJob("default", "nothing", {})] * 1500
         first = await engine.service.enqueue_many(bulk)
         (lost,) = await insert_without_push(engine)
@@ -115,7 +105,7 @@ async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(
 ) -> None:
     monkeypatch.setattr(module, "STRAY_AGE", 3600.0)  # so that only the sweep of each tick can find it
     async with engine.worker(), engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         (job_id,) = await insert_without_push(engine, owed=True)
         await engine.until(job_id, "completed")
 
@@ -125,7 +115,7 @@ async def test_more_jobs_than_a_chunk_that_are_due_at_the_same_moment_are_all_pu
 ) -> None:
     monkeypatch.setattr(dispatch, "CHUNK", 10)
     async with engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         due = datetime.now(UTC) + timedelta(seconds=1)
         made = await engine.service.enqueue_many([NewJob("default", "nothing", {}, available_at=due)] * 35)
 
@@ -139,7 +129,7 @@ async def test_more_jobs_than_a_chunk_that_are_due_at_the_same_moment_are_all_pu
 async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
         # Before that it would find the loss only as what a new leader finds anyway, or not until the next minute.
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         ids = [await engine.enqueue("nothing") for _ in range(50)]
         later = await engine.enqueue("nothing", available_at=datetime.now(UTC) + timedelta(hours=1))
         await engine.service.close()
@@ -154,7 +144,7 @@ async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engi
 
 async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_once_more(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         ids = [await engine.enqueue("nothing") for _ in range(5)]
         await engine.service.close()
         reconcile, lost = scheduler.dispatcher.reconcile, [True, True]
@@ -176,7 +166,7 @@ async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_o
 
 async def test_a_reconciliation_that_was_asked_for_and_interrupted_is_made_up_for(engine: Engine) -> None:
     async with engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         reconcile, calls = scheduler.dispatcher.reconcile, 0
 
         async def fails_at_first(connection: Connection, sweeps: Sweeps) -> None:
@@ -304,7 +294,7 @@ async def test_a_reader_with_an_old_snapshot_holds_up_no_sweep(engine: Engine) -
 async def test_of_many_schedulers_one_leads_and_another_takes_over(engine: Engine) -> None:
     async with AsyncExitStack() as both:
         async with engine.scheduler() as first:
-            await leads(engine, first)
+            await engine.leads(first)
             second = await both.enter_async_context(engine.scheduler())
 
             asked = set()
@@ -316,7 +306,7 @@ async def test_of_many_schedulers_one_leads_and_another_takes_over(engine: Engin
             await eventually(asked_and_was_answered)
             assert first.leadership.leading
             assert not second.leadership.leading
-        await leads(engine, second)
+        await engine.leads(second)
 
 
 async def test_each_tick_of_a_schedule_makes_one_job_whoever_leads(engine: Engine) -> None:
@@ -355,7 +345,7 @@ async def test_a_schedule_that_this_scheduler_cannot_evaluate_stops_no_other_and
             return bool(await engine.rows("SELECT FROM schedules WHERE name = 'good' AND last_job_id IS NOT NULL"))
 
         await eventually(good_fired)
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
     assert await engine.rows("SELECT name FROM schedules WHERE next_tick <= now()") == [("bad",)]
 
 

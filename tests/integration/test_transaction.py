@@ -87,18 +87,11 @@ async def begun(kind: str, engine: Engine, database: FreshDatabase) -> AsyncIter
         yield Caller(enqueue_sync, execute, commit, rollback)
 
 
-async def leads(engine: Engine, scheduler: Any) -> None:
-    async def leading() -> bool:
-        return scheduler.leadership.leading and await engine.broker.epoch() is not None
-
-    await eventually(leading)
-
-
 async def test_the_job_of_a_committed_transaction_is_dispatched_and_runs_at_once(
     engine: Engine, caller: Caller
 ) -> None:
     async with engine.worker(), engine.scheduler() as scheduler:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         order_id = (await caller.execute(ORDER)).scalar()
         job_id = await caller.enqueue("echo", {"order": order_id})
         assert await engine.rows("SELECT 1 FROM jobs") == await engine.rows("SELECT 1 FROM orders") == []
@@ -170,7 +163,7 @@ async def test_a_transaction_that_took_long_to_commit_has_its_job_dispatched_wit
 ) -> None:
     monkeypatch.setattr(dispatcher, "OVERLAP", timedelta(0))  # "long" is now any time
     async with engine.worker(), engine.scheduler() as scheduler, begun("AsyncSession", engine, database) as slow:
-        await leads(engine, scheduler)
+        await engine.leads(scheduler)
         late = await slow.enqueue("echo", {})
         async with begun("AsyncSession", engine, database) as quick:
             other = await quick.enqueue("echo", {})

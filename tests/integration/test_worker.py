@@ -309,12 +309,8 @@ async def test_a_worker_that_ends_waits_for_the_log_lines_that_are_being_written
         job.log("half way")
         await go.wait()
 
-    async def being_written() -> bool:
-        waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        return bool(await engine.rows(waiting))
-
     async def given_up() -> None:
-        while await being_written():  # noqa: ASYNC110 - PostgreSQL has no event for it
+        while await engine.lock_awaited():  # noqa: ASYNC110 - PostgreSQL has no event for it
             await asyncio.sleep(0.01)
 
     engine.handle("report", report)
@@ -322,7 +318,7 @@ async def test_a_worker_that_ends_waits_for_the_log_lines_that_are_being_written
         job_id = await engine.enqueue("report")
         async with engine.database.connection() as connection, connection.transaction():
             await connection.execute("LOCK TABLE job_logs IN EXCLUSIVE MODE")
-            await eventually(being_written)
+            await eventually(engine.lock_awaited)
             worker.stop()
             go.set()
             await engine.until(job_id, "completed")
