@@ -1,4 +1,4 @@
-"""When a schedule fires: cron expressions in IANA time zones. Pure.
+"""When a schedule fires: cron expressions in IANA time zones. Pure, but for the zone data it reads.
 
 Daylight saving follows Debian's cron, as cronsim implements it: a time that the clock skips fires right after the
 gap, a time that it passes twice fires once; expressions that run every so many minutes or hours simply go on.
@@ -6,22 +6,23 @@ gap, a time that it passes twice fires once; expressions that run every so many 
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from goqueue import zonedata
 from goqueue.errors import InvalidInput
 
 
 def zone(name: str) -> ZoneInfo:
-    """The time zone of that IANA name.
+    """The time zone of that IANA name, by the data of `goqueue.zonedata`.
 
     Raises:
         InvalidInput: there is none.
     """
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return zonedata.zone(name)
+    except KeyError:
         raise InvalidInput("validation failed", {"time_zone": "not an IANA time zone"}) from None
 
 
