@@ -49,13 +49,31 @@ _ODD = st.sampled_from(
         "1-",
         "*,*",
         "L-3",
+        "*/60",
+        "*/90",
+        "0/025",
+        "*/32",
+        "1,2/13",
+        "*/7/8",
+        "15W",
+        "H",
     ]
 )
+_NAMELESS = ["@every", "@reboot", "@Daily", "@", "5m", "* * * * *"]
+_BLANKS = st.sampled_from([" ", "  ", "\t", "\n", "\r", "\v", "\x0c", "\x1f", "\xa0", "\u2003"])
+
+
+def _separated(fields: list[str], blank: str) -> str:
+    return f"{blank}{blank.join(fields)}{blank}"
+
+
 _EXPRESSIONS: st.SearchStrategy[str] = st.deferred(
     lambda: (
         st.builds(" ".join, st.lists(_GOOD, min_size=5, max_size=5))
-        | st.builds(" ".join, st.lists(_GOOD | _ODD, min_size=4, max_size=6))
-        | st.sampled_from(["@daily", "@reboot", "0 0 30 2 *", "0 0 29 2 MON#5", "* * * * * *"])
+        | st.builds(_separated, st.lists(_GOOD | _ODD, min_size=4, max_size=6), _BLANKS)
+        | st.builds(_separated, st.lists(st.sampled_from([*cron.NAMES, *_NAMELESS]), min_size=1, max_size=2), _BLANKS)
+        | st.builds("{}{}".format, st.sampled_from(["CRON_TZ=", "TZ=UTC ", " TZ=", "@"]), TEXTS)
+        | st.sampled_from(["0 0 30 2 *", "0 0 29 2 MON#5", "* * * * * *"])
         | TEXTS
     )
 )
@@ -80,6 +98,20 @@ def test_any_expression_fires_later_and_later_or_is_refused(expression: str, zon
     assert after < ticks[0]
     assert all(earlier < later for earlier, later in pairwise(ticks))
     assert all(tick.tzinfo is UTC for tick in ticks)
+    return "accepted"
+
+
+@fuzz(expression=_EXPRESSIONS, zone=st.sampled_from(CHANGING), after=_MOMENTS)
+def test_what_the_doors_let_through_has_five_fields_and_fires_at_whole_minutes_or_never(
+    expression: str, zone: str, after: datetime
+) -> str:
+    try:
+        cron.check(expression)
+        ticks = list(islice(cron.ticks(expression, zone, after), 3))
+    except InvalidInput as error:
+        return _told(error)
+    assert expression.strip() in cron.NAMES or len(expression.split()) == 5
+    assert all((tick.second, tick.microsecond) == (0, 0) for tick in ticks)
     return "accepted"
 
 
