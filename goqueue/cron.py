@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -178,3 +179,38 @@ def missed(expression: str, time_zone: str, first: datetime, now: datetime, olde
             break
         latest = tick
     return latest if latest >= oldest else None
+
+
+def in_force(
+    expression: str,
+    time_zone: str,
+    stored: datetime,
+    *,
+    last: datetime | None,
+    changed: datetime,
+    oldest: datetime,
+) -> datetime:
+    """The tick to fire next by the present zone data; `stored` was computed by those of its time.
+
+    `last` is the tick that fired last, `changed` the time at which the schedule was put. Ticks before `oldest` do not
+    fire, and are left to `missed`.
+    """
+    if stored < oldest or time_zone == "UTC":  # no zone data move UTC
+        return stored
+    after = changed if last is None or last <= changed else _counterpart(expression, time_zone, last)
+    after = max(after, oldest - timedelta(microseconds=1))
+    if stored <= after:  # put while it was due, or by a clock that is behind
+        after = stored - timedelta(microseconds=1)
+    return next_tick(expression, time_zone, after)
+
+
+def _counterpart(expression: str, time_zone: str, last: datetime) -> datetime:
+    """The tick for which a job was made at `last`.
+
+    Where the zone data have since moved the tick to a later time, that is the one: a daily job that has run at the old
+    time does not run again on the same day. A move counts as such where it is shorter than half the interval.
+    """
+    if next_tick(expression, time_zone, last - timedelta(microseconds=1)) == last:
+        return last
+    following, second = islice(ticks(expression, time_zone, last), 2)
+    return following if 2 * (following - last) < second - following else last

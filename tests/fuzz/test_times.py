@@ -116,6 +116,47 @@ def test_what_the_doors_let_through_has_five_fields_and_fires_at_whole_minutes_o
 
 
 @fuzz(
+    expression=_EXPRESSIONS,
+    zone=st.sampled_from(CHANGING),
+    put=_MOMENTS,
+    waited=st.timedeltas(timedelta(0), timedelta(days=400)),
+    bound=st.timedeltas(timedelta(0), timedelta(days=2)),
+)
+def test_a_tick_by_the_data_in_force_is_left_as_it_is(
+    expression: str, zone: str, put: datetime, waited: timedelta, bound: timedelta
+) -> str:
+    try:
+        first, second = islice(cron.ticks(expression, zone, put), 2)
+    except InvalidInput as error:
+        return _told(error)
+    oldest = put + waited - bound
+    assert cron.in_force(expression, zone, first, last=None, changed=put, oldest=min(oldest, first)) == first
+    assert cron.in_force(expression, zone, second, last=first, changed=put, oldest=min(oldest, second)) == second
+    return "kept"
+
+
+@fuzz(
+    expression=st.sampled_from(["0 9 * * *", "*/10 * * * *", "7 */3 * * *", "0 9,10 * * 1-5", "30 2 * * *"]),
+    zone=st.sampled_from(CHANGING),
+    other=st.sampled_from(CHANGING),
+    put=_MOMENTS,
+    fired=st.booleans(),
+)
+def test_a_tick_by_other_data_is_replaced_by_one_in_force_and_only_once(
+    expression: str, zone: str, other: str, put: datetime, fired: bool
+) -> str:
+    stored = cron.next_tick(expression, other, put)
+    last = put.replace(second=0, microsecond=0) if fired else None
+    changed = put - timedelta(days=3) if fired else put
+    oldest = put - timedelta(hours=1)
+    tick = cron.in_force(expression, zone, stored, last=last, changed=changed, oldest=oldest)
+    assert tick == cron.next_tick(expression, zone, tick - timedelta(microseconds=1))
+    assert tick > max(last or changed, oldest - timedelta(microseconds=1))
+    assert cron.in_force(expression, zone, tick, last=last, changed=changed, oldest=oldest) == tick
+    return "the same" if tick == stored else "replaced"
+
+
+@fuzz(
     hour=st.integers(0, 23),
     minute=st.integers(0, 59),
     zone=st.sampled_from(CHANGING),

@@ -106,6 +106,43 @@ def test_what_an_earlier_release_has_stored_goes_on_to_fire(expression: str, int
     assert (second - first).total_seconds() == interval
 
 
+@pytest.mark.parametrize(
+    ("stored", "last", "changed", "expected"),
+    [
+        ("15T08:00", "14T08:00", "01T00:00", "15T08:00"),  # computed by the same data
+        ("15T07:00", "14T07:00", "01T00:00", "15T08:00"),  # the right time is later
+        ("15T09:00", "14T09:00", "01T00:00", "15T08:00"),  # earlier
+        ("15T07:00", None, "14T12:00", "15T08:00"),  # has never fired
+        ("16T07:00", "15T07:00", "01T00:00", "16T08:00"),  # has run at 07:00 today: not at 08:00 again
+        ("15T08:00", "14T08:00", "15T08:01", "15T08:00"),  # put while it was due
+        ("16T09:00", "14T09:00", "15T12:00", "16T08:00"),  # put since it fired
+        ("10T09:00", "09T09:00", "01T00:00", "10T09:00"),  # too old to fire: left to `missed`
+    ],
+)
+def test_a_stored_tick_is_held_against_the_zone_data_in_force(
+    stored: str, last: str | None, changed: str, expected: str
+) -> None:
+    def moment(text: str) -> datetime:
+        return utc(f"2026-01-{text}")
+
+    tick = cron.in_force(
+        "0 9 * * *",
+        BERLIN,
+        moment(stored),
+        last=None if last is None else moment(last),
+        changed=moment(changed),
+        oldest=moment("14T12:00"),
+    )
+    assert tick == moment(expected)
+
+
+def test_an_earlier_tick_that_the_data_in_force_know_fires_though_the_stored_one_is_right_too() -> None:
+    # 09:00 and 10:00 were 09:00 and 10:00 UTC when the tick was stored, and are 08:00 and 09:00 UTC now.
+    stored, last = utc("2026-01-15T09:00"), utc("2026-01-14T10:00")
+    tick = cron.in_force("0 9,10 * * *", BERLIN, stored, last=last, changed=last - timedelta(days=9), oldest=last)
+    assert tick == utc("2026-01-15T08:00")
+
+
 @pytest.mark.parametrize("expression", ["", "* * * *", "61 * * * *", "a b c d e", "0 0 30 2 *", "* * * * * * *"])
 def test_a_wrong_or_impossible_expression_is_named(expression: str) -> None:
     with pytest.raises(InvalidInput) as caught:
