@@ -63,22 +63,24 @@ async def test_without_redis_jobs_are_still_accepted_and_the_api_says_it_is_degr
 
 async def test_a_silent_redis_holds_nobody_up_and_is_found_again(address: str, own_valkey: EmbeddedValkey) -> None:
     async with httpx.AsyncClient(base_url=address, timeout=10) as client:
-        jobs = [(await client.post("/jobs/create", json=ORDER)).json()["id"] for _ in range(3)]
+        jobs = [(await client.post("/jobs/create", json=ORDER)).json()["id"] for _ in range(10)]
+        took: list[float] = []
         with silent(own_valkey):
             for _ in range(3):
                 assert (await client.post("/jobs/create", json=ORDER)).status_code == 201
-            ready, queues, cancel, pause, delete = await asyncio.gather(
-                client.get("/readyz"),
-                client.get("/queues"),
-                client.post(f"/jobs/{jobs[0]}/cancel"),
-                client.post("/queues/email/pause"),
-                client.delete(f"/jobs/{jobs[1]}"),
-            )
-        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-        assert (queues.status_code, queues.json()["degraded"]) == (200, True)
-        assert (cancel.status_code, pause.status_code, delete.status_code) == (200, 204, 204)
-        # A second each; without that patience it would be the four of the socket.
-        assert max(answer.elapsed.total_seconds() for answer in (ready, queues, cancel, pause, delete)) < 4
+            while jobs and min(took, default=4.0) >= 4:  # other processes can only make it slower
+                ready, queues, cancel, pause, delete = answers = await asyncio.gather(
+                    client.get("/readyz"),
+                    client.get("/queues"),
+                    client.post(f"/jobs/{jobs.pop()}/cancel"),
+                    client.post("/queues/email/pause"),
+                    client.delete(f"/jobs/{jobs.pop()}"),
+                )
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+                assert (queues.status_code, queues.json()["degraded"]) == (200, True)
+                assert (cancel.status_code, pause.status_code, delete.status_code) == (200, 204, 204)
+                took.append(max(answer.elapsed.total_seconds() for answer in answers))
+        assert min(took) < 4, took  # a second each; without that patience it would be the four of the socket
         assert (await client.get("/readyz")).json() == {"status": "ok"}
         shown = (await client.get("/queues")).json()
         assert shown["degraded"] is False
