@@ -315,7 +315,7 @@ async def test_a_rotation_waits_for_no_locked_row_and_says_what_is_left(engine: 
     await engine.execute("UPDATE jobs SET payload = '{}'")
     async with engine.database.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (locked,))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             done = [one async for one in rotation.rotate(engine.database, new)]
     assert (done[0].sealed, done[0].left) == (1, 1)
     done = [one async for one in rotation.rotate(engine.database, new)]
