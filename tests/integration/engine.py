@@ -26,7 +26,7 @@ QUEUES = ["default", "other"]
 FAST = RetryPolicy(base=0.05, maximum=0.2)
 
 WITHIN = 40.0
-"""Seconds that a test waits for what must come; a reconciliation repairs everything after a minute, and may not help."""
+"""Seconds that a test waits for what must come. A reconciliation would repair it after a minute, and must not help."""
 
 
 class Anything(BaseModel):
