@@ -281,7 +281,7 @@ async def test_a_rotation_brings_all_under_the_new_key_while_jobs_come_and_run(
         enough.set()
         await coming
         for number, job_id in enumerate(ids):
-            job = await engine.until(job_id, "completed", seconds=30)
+            job = await engine.until(job_id, "completed")
             assert job.payload == job.result == {"number": number}
             assert job.attempts == 1
     assert sum(one.unreadable + one.left for one in done.values()) == 0
@@ -392,7 +392,7 @@ async def test_the_command_makes_keys_counts_by_key_and_rotates(goqueue: Console
     file = {"GOQUEUE_ENCRYPTION_KEYS_FILE": str(tmp_path / "keys")}
     assert (await goqueue("enqueue", "greet", ADA)).code == 0
     with goqueue.worker(**file):
-        sealed = await goqueue("enqueue", "greet", ADA, "--wait", "20", "--output", "json", **file)
+        sealed = await goqueue("enqueue", "greet", ADA, "--wait", "60", "--output", "json", **file)
         assert sealed.json["payload"] == {"name": "Ada"}
         assert sealed.json["result"] == {"said": "hello Ada"}
     assert MARK in str((await goqueue("jobs", "get", "2", "--output", "json")).json)
