@@ -289,7 +289,7 @@ def test_a_sync_client_that_cannot_connect_says_so_and_leaves_no_thread(environm
     began = time.monotonic()
     with pytest.raises(StoreUnavailable), Client():
         pytest.fail("there is nothing to connect to")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # ten tries would take twenty seconds
     assert client_threads() == []
     environment.setenv("GOQUEUE_REDIS_PREFIX", "")
     with pytest.raises(SettingsError, match="GOQUEUE_REDIS_PREFIX"):
