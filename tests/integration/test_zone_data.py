@@ -1,11 +1,14 @@
 """Schedules over a new release of the zone data: processes on folders of zone files, as an upgrade leaves them."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from goqueue import zonedata
 from goqueue.store import schedules
+from goqueue_scheduler import cronduty
 from tests import zonefiles
 from tests.integration.console import Console
 from tests.integration.engine import Engine, eventually
@@ -74,6 +77,30 @@ async def test_a_tick_that_is_due_by_the_zone_data_in_force_fires_though_a_later
     assert fired[1] == right
 
 
+async def test_a_new_leader_computes_the_ticks_of_all_schedules_anew(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cronduty, "CHUNK", 2)
+    monkeypatch.setenv(zonedata.PATH_VARIABLE, str(zonefiles.write(tmp_path, TOWN, OLD_OFFSET - timedelta(hours=1))))
+    zonedata.zone.cache_clear()
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    async with engine.database.connection() as connection:
+        for name, zone in (("one", TOWN), ("two", TOWN), ("gone", "Mars/Olympus"), ("utc", "UTC"), ("three", TOWN)):
+            await schedules.put(connection, name, "0 14 * * *", zone, JOB, True, noon)
+    async with engine.scheduler():
+
+        async def all_moved() -> bool:
+            moved = await engine.rows("SELECT name FROM schedules WHERE next_tick <> %s ORDER BY name", noon)
+            return moved == [("one",), ("three",), ("two",)]
+
+        await eventually(all_moved)
+    assert await engine.rows("SELECT DISTINCT next_tick FROM schedules WHERE time_zone = %s", TOWN) in (
+        [(noon + timedelta(hours=1),)],
+        [(noon - timedelta(hours=23),)],  # before 13:00 UTC today's is the next one
+    )
+    zonedata.zone.cache_clear()
+
+
 async def test_a_scheduler_says_at_its_start_by_which_zone_data_it_computes(goqueue: Console, engine: Engine) -> None:
     with scheduler(goqueue, OLD_OFFSET):
 
@@ -86,8 +113,6 @@ async def test_a_scheduler_says_at_its_start_by_which_zone_data_it_computes(goqu
 
 
 async def test_the_version_names_the_release_of_the_zone_data(goqueue: Console) -> None:
-    from goqueue import zonedata
-
     assert (await goqueue("--version")).out.splitlines()[1] == f"zone data {zonedata.release()}"
 
 
