@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import encryption, logs, metrics, registry, settings, tracing
+from goqueue import encryption, logs, metrics, registry, settings, tracing, zonedata
 from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
 from goqueue.gauges import watch_stores
@@ -33,6 +33,11 @@ def _begin(process: str) -> EngineSettings:
 
     registry.load(engine.jobs)
     return engine
+
+
+def _say_start() -> None:
+    """Say by which zone data this process computes the ticks of schedules: a difference between two is seen here."""
+    log.info("starting", zone_data=zonedata.release())
 
 
 def _begin_counting(process: Process) -> EngineSettings:
@@ -126,6 +131,7 @@ def scheduler() -> None:
     from goqueue_scheduler.scheduler import Scheduler
 
     engine = _begin_counting("scheduler")
+    _say_start()
     chosen = settings.load(SchedulerSettings)
 
     async def main(stop: asyncio.Event) -> None:
@@ -149,6 +155,7 @@ def operator() -> None:
     from goqueue_operator.operator import Operator
 
     engine = _begin_counting("operator")
+    _say_start()
     chosen = settings.load(OperatorSettings)
 
     async def main(stop: asyncio.Event) -> None:
@@ -170,6 +177,7 @@ def api() -> None:
     from goqueue_api.server import serve
 
     _begin("api")
+    _say_start()
     serve()
 
 

@@ -140,3 +140,22 @@ async def advance(
             "was": schedule.next_tick,
         },
     )
+
+
+async def ahead(connection: Connection, after: int, limit: int) -> list[tuple[Schedule, datetime]]:
+    """Enabled schedules in zones other than UTC with ids above `after`, by id, like those of `due`."""
+    rows = await fetch_all(connection, sql.SCHEDULES_AHEAD, {"after": after, "limit": limit})
+    return [(Schedule(*row), now) for *row, now in rows]
+
+
+async def move(connection: Connection, schedule: Schedule, next_tick: datetime) -> None:
+    """Replace the next tick; does nothing where the schedule fired or was put in the meantime."""
+    await connection.execute(
+        sql.MOVE_SCHEDULE,
+        {
+            "id": schedule.id,
+            "next_tick": next_tick,
+            "was": schedule.next_tick,
+            "updated_at": schedule.updated_at,
+        },
+    )

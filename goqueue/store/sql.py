@@ -428,3 +428,13 @@ ADVANCE_SCHEDULE: Final[LiteralString] = """
 UPDATE schedules SET last_tick = %(tick)s, last_job_id = coalesce(%(job_id)s, last_job_id), next_tick = %(next_tick)s
 WHERE id = %(id)s AND next_tick = %(was)s
 """
+SCHEDULES_AHEAD: Final[LiteralString] = f"""
+SELECT {SCHEDULE_COLUMNS}, now() AS now FROM schedules
+WHERE enabled AND time_zone <> 'UTC' AND id > %(after)s ORDER BY id LIMIT %(limit)s
+"""
+"""Schedules whose next tick depends on zone data."""
+
+MOVE_SCHEDULE: Final[LiteralString] = """
+UPDATE schedules SET next_tick = %(next_tick)s
+WHERE id = %(id)s AND next_tick = %(was)s AND updated_at = %(updated_at)s
+"""

@@ -133,7 +133,7 @@ class System:
         for id in ids:
             self.rest.post(f"/jobs/{id}/cancel")
         for id in ids:
-            until(f"job {id} to end", lambda id=id: self.job(id)["finished_at"], 15)  # type: ignore[misc]
+            until(f"job {id} to end", lambda id=id: self.job(id)["finished_at"], 60)  # type: ignore[misc]
 
     # --- SQL ----------------------------------------------------------------------------------------------------------
 

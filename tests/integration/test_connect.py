@@ -46,7 +46,7 @@ async def test_a_process_started_before_its_database_waits_for_it(own_postgres: 
 
     asking = asyncio.create_task(ask())
     await asyncio.to_thread(own_postgres.start)
-    assert await asyncio.wait_for(asking, 20) == 1
+    assert await asyncio.wait_for(asking, 60) == 1
 
 
 @pytest.mark.parametrize("retries", [0, 3])

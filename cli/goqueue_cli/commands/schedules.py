@@ -58,13 +58,13 @@ def _flat(view: dict[str, Any]) -> dict[str, Any]:
         **view,
         "queue": job.get("queue"),
         "type": job.get("type"),
-        "next_tick": next(iter(view["next_ticks"]), None),
+        "next_tick": next(iter(view["next_ticks"]), view["cannot_fire"]),
     }
 
 
 @schedules.command(epilog=STORES)
 @click.argument("name")
-@click.option("--cron", required=True, help="Five fields, e.g. '0 6 * * 1-5'.")
+@click.option("--cron", required=True, help="Five fields, e.g. '0 6 * * 1-5', or a name, e.g. @daily.")
 @click.option("--time-zone", default="UTC", show_default=True, help="IANA name, e.g. Europe/Berlin.")
 @click.option("--type", required=True, help="Type of the job that it makes.")
 @click.option("--payload", default="{}", show_default=True, help="JSON object, or - for standard input.")

@@ -55,21 +55,21 @@ async def wait_for_waiting(connection: psycopg.AsyncConnection) -> None:
 async def test_sigterm_finishes_the_request_in_flight_and_ends_with_0(
     environment: dict[str, str], database: FreshDatabase, tmp_path: Path, processes: str
 ) -> None:
-    environment["GOQUEUE_API_PROCESSES"] = processes
+    environment |= {"GOQUEUE_API_PROCESSES": processes, "GOQUEUE_API_REQUEST_TIMEOUT": "60"}
     url = f"http://127.0.0.1:{environment['GOQUEUE_API_PORT']}"
 
     async def stopping() -> bool:
         return "Shutting down" in (tmp_path / "log").read_text()
 
     with running(environment, tmp_path / "log") as process:
-        async with httpx.AsyncClient(base_url=url, timeout=15) as client, jobs_locked(database) as blocker:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client, jobs_locked(database) as blocker:
             posting = asyncio.create_task(client.post("/jobs/create", json=ORDER))
             await wait_for_waiting(blocker)
             process.send(signal.SIGTERM)
             await eventually(stopping)
             await blocker.rollback()
             assert (await posting).status_code == 201
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, 60) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_wrong_ends_the_process_with_one_line(
     log = tmp_path / "log"
     environment |= {"GOQUEUE_API_PROCESSES": "2", "GOQUEUE_LOG_LEVEL": "error", **wrong}
     with Process([GOQUEUE, "api"], log=log, environment=environment) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     said = log.read_text().splitlines()
     assert len(said) == 1, said
     assert line in said[0]
@@ -101,7 +101,7 @@ def test_an_old_schema_is_refused_with_the_command_that_helps(
     migrate.upgrade(bare_database.dsn, "0001")
     environment = {**bare_database.environment, **ready_queues.environment, "GOQUEUE_API_PROCESSES": "2"}
     with Process([GOQUEUE, "api"], log=tmp_path / "log", environment=environment) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert "run `goqueue migrate`" in (tmp_path / "log").read_text()
 
 
