@@ -249,7 +249,7 @@ class Worker:
             self._tallies.ended(job, end.outcome, seconds)
         else:
             spans.end_attempt(span, job, end, running.failure)
-            self._tallies.ended(job, end.outcome, seconds, spans.recorded())
+            self._tallies.ended(job, end.outcome, seconds, spans.trace_id_of(span))
         self._ended += 1
         self._completer.put(end)
         self._freed.set()
