@@ -7,7 +7,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -42,11 +42,16 @@ async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-class _Grpc(grpc.GenericRpcHandler):
+def _keep(body: bytes, _: Any) -> bytes:
+    _bodies.append(body)
+    return b""
+
+
+class _Grpc(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: Any) -> Any:
         if handler_call_details.method != _EXPORT:
             return None
-        return grpc.unary_unary_rpc_method_handler(lambda body, _: _bodies.append(body) or b"")  # type: ignore[func-returns-value]
+        return grpc.unary_unary_rpc_method_handler(_keep)
 
 
 async def _main() -> None:

@@ -1,9 +1,9 @@
 """What traces cost a drain (decision 13): `python -m benchmarks.tracing`.
 
-One worker drains no-op jobs, in turns untraced and with each way to trace; the collector is `benchmarks.sink`, a process
-that keeps what comes. Each job has a trace context, as jobs have that a traced caller enqueued; recorded are two spans a
-job, its wait and its attempt. `root`: jobs without a context, whose traces begin with the attempt, one span a job.
-`--before` names another checkout, with a `.venv` of its own, that is measured in the same rounds.
+One worker drains no-op jobs, in turns untraced and with each way to trace; the collector is `benchmarks.sink`, a
+process that keeps what comes. Each job has a trace context, as a job has that a traced caller enqueued; two spans of it
+are recorded, its wait and its attempt. `root`: jobs without a context, whose traces begin with the attempt, one span a
+job. `--before` names another checkout, with a `.venv` of its own, that is measured in the same rounds.
 """
 
 import argparse
@@ -120,21 +120,24 @@ def _measure(bench: Bench, sink: Sink, build: System, way: Way, jobs: int) -> tu
     def prepare(_: Run) -> None:
         _prepare(bench, way)
 
-    window = drain(bench, build, 1, jobs, prepare=prepare, **sink.environment(way))
+    window = drain(bench, build, 1, jobs, prepare=prepare, **sink.environment(way))  # type: ignore[arg-type]
     return window.rate, window.worker_cpu / window.jobs * 1e6, sink.spans() / jobs
 
 
 def _print(results: dict[tuple[str, str], Figures]) -> None:
-    print(
-        f"{'build':<8}{'way':<12}{'jobs/s':>8}{'of off':>8}{'of before':>10}{'CPU us/job':>12}{'of off':>8}{'spans/job':>11}"
-    )
+    head = ("jobs/s", "of off", "of before", "CPU us/job", "of off", "spans/job")
+    print(f"{'build':<8}{'way':<12}", *(f"{title:>11}" for title in head))
     for (build, way), found in results.items():
         off, before = results[build, "off"], results.get(("before", way))
-        print(
-            f"{build:<8}{way:<12}{statistics.median(found.rates):>8,.0f}{_ratio(found.rates, off.rates):>8}"
-            f"{_ratio(found.rates, before.rates) if before else '':>10}{statistics.median(found.cpu):>12.1f}"
-            f"{_ratio(found.cpu, off.cpu):>8}{statistics.median(found.spans):>11.3f}"
+        figures = (
+            f"{statistics.median(found.rates):,.0f}",
+            _ratio(found.rates, off.rates),
+            _ratio(found.rates, before.rates) if before else "",
+            f"{statistics.median(found.cpu):.1f}",
+            _ratio(found.cpu, off.cpu),
+            f"{statistics.median(found.spans):.3f}",
         )
+        print(f"{build:<8}{way:<12}", *(f"{figure:>11}" for figure in figures))
 
 
 def _ratio(values: list[float], others: list[float]) -> str:

@@ -1,11 +1,14 @@
 """Spans of attempts at a price that lets them stay on (docs/decisions/0013-traces-that-stay-on.md).
 
-The SDK does not know of an attempt that nobody records: its span, which only passes the trace on, makes its context when
-somebody asks for it. A recorded one becomes a span of the SDK when its handler adds to it, or when it does not complete
-its job; else its end writes it straight into OTLP's encoding. Imported only where spans are made.
+The SDK does not know of an attempt that nobody records: a span that all of these share passes their traces on. A
+recorded one becomes a span of the SDK when its handler adds to it, or when it does not complete its job; else its end
+writes it straight into OTLP's encoding. Imported only where spans are made.
 """
 
+import hashlib
+import os
 import threading
+from random import getrandbits
 from time import time_ns
 from typing import Any, Final
 
@@ -24,12 +27,12 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from goqueue import tracecontext
+from goqueue import logs, tracecontext
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.settings import TracingSettings
 from goqueue.spanencoding import Envelope, Form
 from goqueue.spanqueue import SpanQueue
-from goqueue.spans import AGAIN, Spans, below, wait_began
+from goqueue.spans import Spans, below, wait_began
 
 MOST_FORMS: Final = 1000
 """Kinds of spans whose form is kept; they are made of queues, types and numbers of attempts."""
@@ -89,23 +92,22 @@ class Provider(TracerProvider):
 
 
 class Unrecorded(NonRecordingSpan):
-    """An attempt of a trace that nobody records: its children and calls are told so, by a context made on demand."""
+    """The current span of every attempt that nobody records: it makes its place in the trace when somebody asks for it,
+    out of the attempt that is current then. It is the same each time, and never asks for a record."""
 
-    def __init__(self, ids: Ids, stored: str | None, trace_id: int) -> None:
-        self._ids = ids
-        self._stored = stored
-        self._trace_id = trace_id
-        self._made: SpanContext | None = None
+    def __init__(self) -> None:
+        self._key = os.urandom(16)
 
     def get_span_context(self) -> SpanContext:
-        """Its place in the trace."""
-        if self._made is None:
-            came = tracecontext.parse(self._stored)
-            flags = came.flags & _RANDOM if came is not None else _RANDOM
-            state = TraceState.from_header([came.state]) if came is not None and came.state else None
-            trace_id = int(came.trace_id, 16) if came is not None else self._trace_id
-            self._made = SpanContext(trace_id, self._ids.generate_span_id(), False, TraceFlags(flags), state)
-        return self._made
+        """The place of the current attempt in its trace."""
+        job = getattr(logs.JOB.get(), "job", None)
+        own = b"%d %d" % (job.id, job.lease) if job is not None else b""
+        made = hashlib.blake2b(own, digest_size=24, key=self._key).digest()
+        came = tracecontext.parse(job.trace_context) if job is not None else None
+        trace_id = int(came.trace_id, 16) if came is not None else int.from_bytes(made[8:])
+        flags = came.flags & _RANDOM if came is not None else _RANDOM
+        state = TraceState.from_header([came.state]) if came is not None and came.state else None
+        return SpanContext(trace_id, int.from_bytes(made[:8]), False, TraceFlags(flags), state)
 
     def __repr__(self) -> str:
         return f"Unrecorded({self.get_span_context()!r})"
@@ -120,15 +122,20 @@ class Attempt(Span):
         self.job = job
         self.worker = worker
         self.trace_id = trace_id
-        self.parent_id = came[1] if came is not None else ""
-        self.flags = 1 | (int(came[2], 16) & _RANDOM if came is not None else _RANDOM)
-        self.span_id = spans.id_maker.generate_span_id()
+        self.came = came
+        self.span_id = getrandbits(64) or 1
         self.start = time_ns()
         self.over = False
         self.made: Span | None = None
-        self.state = _state(job.trace_context) if job.trace_context is not None else ""
+        self.context: SpanContext | None = None
         self._spans = spans
-        self._context: SpanContext | None = None
+
+    @property
+    def state(self) -> str:
+        """The tracestate that came with the job, without our own member."""
+        stored = self.job.trace_context
+        came = tracecontext.parse(stored) if stored is not None and " " in stored else None
+        return came.state if came is not None else ""
 
     def sdk(self) -> Span:
         """The attempt as a span of the SDK; after its end, one that takes nothing any more."""
@@ -139,11 +146,12 @@ class Attempt(Span):
 
     def get_span_context(self) -> SpanContext:
         """Its place in the trace."""
-        if self._context is None:
+        if self.context is None:
             state = self.state
             members = TraceState.from_header([state]) if state else None
-            self._context = SpanContext(int(self.trace_id, 16), self.span_id, False, TraceFlags(self.flags), members)
-        return self._context
+            flags = TraceFlags(1 | (int(self.came[2], 16) & _RANDOM if self.came is not None else _RANDOM))
+            self.context = SpanContext(int(self.trace_id, 16), self.span_id, False, flags, members)
+        return self.context
 
     def is_recording(self) -> bool:
         """Whether it goes on."""
@@ -188,12 +196,6 @@ class Attempt(Span):
         return getattr(self.sdk(), name)
 
 
-def _state(stored: str) -> str:
-    """The tracestate that stands with a job, without our own member."""
-    came = tracecontext.parse(stored) if " " in stored else None
-    return came.state if came is not None else ""
-
-
 class AttemptSpans(Spans):
     """Makes the spans of this process; those of attempts in its own way."""
 
@@ -208,45 +210,44 @@ class AttemptSpans(Spans):
         self._waits: dict[str, Form] = {}
         self._attempts: dict[tuple[Any, ...], Form] = {}
 
-    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span:
-        """A span for an attempt, current from now on in the task that calls this."""
+    def begin_worker(self) -> None:
+        """Let attempts that nobody records pass their traces on."""
+        otel.attach(otel.Context({_CURRENT: Unrecorded()}))
+
+    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span | None:
+        """A span for an attempt, current from now on in the task that calls this. None: nobody records it."""
         if self._provider.processors != 1:
             return super().begin_attempt(job, worker)
-        stored, trace = job.trace_context, 0
+        stored = job.trace_context
+        if stored is not None and self._sampling.by_parent and tracecontext.unrecorded(stored):
+            return None
         came = tracecontext.parent(stored) if stored is not None else None
         if came is None:
-            trace = self.id_maker.generate_trace_id()
-            recorded = self._sampling.of(trace)
-        elif self._sampling.by_parent:
-            recorded = tracecontext.sampled(came[2])
-        else:
-            recorded = self._sampling.of(int(came[0], 16))
-        span: Span
-        if not recorded:
-            span = Unrecorded(self.id_maker, stored, trace)
-        else:
-            span = attempt = Attempt(self, job, worker, came, came[0] if came is not None else f"{trace:032x}")
-            if came is not None:
-                self._put_wait(attempt)
-        otel.attach(otel.Context({_CURRENT: span}))
-        return span
+            low = getrandbits(64)
+            if not self._sampling.of(low):
+                return None
+            return self._begin(job, worker, None, f"{getrandbits(64) or 1:016x}{low:016x}")
+        by_parent = self._sampling.by_parent
+        recorded = tracecontext.sampled(came[2]) if by_parent else self._sampling.of(int(came[0], 16))
+        return self._begin(job, worker, came, came[0]) if recorded else None
 
-    def end_attempt(self, span: Span, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
+    def _begin(self, job: ClaimedJob, worker: str, came: tuple[str, str, str] | None, trace_id: str) -> Span:
+        attempt = Attempt(self, job, worker, came, trace_id)
+        if came is not None:
+            self._put_wait(attempt, came[1])
+        otel.attach(otel.Context({_CURRENT: attempt}))
+        return attempt
+
+    def end_attempt(self, span: Span | None, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
         """The attempt is over; its end keeps what the job's next attempt has to know."""
-        if type(span) is Unrecorded:
-            if end.outcome in AGAIN:
-                end.trace_context = self.for_the_next(job, span.get_span_context())
-        elif type(span) is Attempt:
+        if type(span) is Attempt:
             if end.outcome is Outcome.COMPLETED and self._put(span):
                 return
-            super().end_attempt(span.sdk(), job, end, error)
-        else:
-            super().end_attempt(span, job, end, error)
+            span = span.sdk()
+        super().end_attempt(span, job, end, error)
 
-    def trace_id_of(self, span: Span) -> str | None:
+    def trace_id_of(self, span: Span | None) -> str | None:
         """Id of the trace that has the span, if it is recorded."""
-        if type(span) is Unrecorded:
-            return None
         return span.trace_id if type(span) is Attempt else super().trace_id_of(span)
 
     def make(self, attempt: Attempt) -> Span:
@@ -261,12 +262,12 @@ class AttemptSpans(Spans):
 
     def _put(self, attempt: Attempt) -> bool:
         """Write a completed attempt; False where it has become a span of the SDK, or shall be one."""
-        job = attempt.job
+        job, came, end = attempt.job, attempt.came, time_ns()
         with self.making:
             if attempt.made is not None or f"{tracecontext.MEMBER}=" in (job.trace_context or ""):  # it has a link
                 return False
             attempt.over = True
-        key = (job.queue, job.type, job.attempt, attempt.worker, attempt.parent_id == "")
+        key = (job.queue, job.type, job.attempt, attempt.worker, came is None)
         form = self._attempts.get(key)
         if form is None:
             if len(self._attempts) >= MOST_FORMS:
@@ -276,31 +277,24 @@ class AttemptSpans(Spans):
             form.encode(
                 bytes.fromhex(attempt.trace_id),
                 attempt.span_id.to_bytes(8),
-                bytes.fromhex(attempt.parent_id),
+                bytes.fromhex(came[1]) if came is not None else b"",
                 attempt.state,
                 attempt.start,
-                time_ns(),
+                end,
                 b"%d" % job.id,
                 max(0.0, job.waited),
             )
         )
         return True
 
-    def _put_wait(self, attempt: Attempt) -> None:
-        job = attempt.job
+    def _put_wait(self, attempt: Attempt, parent_id: str) -> None:
+        job, now = attempt.job, attempt.start
         form = self._waits.get(job.queue)
         if form is None:
             form = self._waits[job.queue] = self._examples.wait(job)
-        self._queue.put(
-            form.encode(
-                bytes.fromhex(attempt.trace_id),
-                self.id_maker.generate_span_id().to_bytes(8),
-                bytes.fromhex(attempt.parent_id),
-                attempt.state,
-                wait_began(job, attempt.start),
-                attempt.start,
-            )
-        )
+        trace_id, span_id = bytes.fromhex(attempt.trace_id), (getrandbits(64) or 1).to_bytes(8)
+        begun = wait_began(job, now)
+        self._queue.put(form.encode(trace_id, span_id, bytes.fromhex(parent_id), attempt.state, begun, now))
 
 
 class Examples:

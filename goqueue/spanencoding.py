@@ -26,8 +26,12 @@ _TRACE_ID, _SPAN_ID, _PARENT = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
 _TRACE_STATE, _START, _END = b"\x1a", b"\x39", b"\x41"
 _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
-_pack: Final = Struct("<2s16s2s8scQcQ").pack
-_double: Final = Struct("<d").pack
+_IDS: Final = Struct("<2s16s2s8scQcQ2s8s")
+_IDS_OF_ROOT: Final = Struct("<2s16s2s8scQcQ")
+_pack, _pack_of_root, _double = _IDS.pack, _IDS_OF_ROOT.pack, Struct("<d").pack
+
+TEXT: Final = 32
+"""Bytes of a varying text at most, and one more."""
 
 
 def _length(size: int) -> bytes:
@@ -46,19 +50,21 @@ class Form:
         """Take the example, a protobuf `Span`, apart."""
         span = type(example)()
         span.CopyFrom(example)
+        self._root = not span.parent_span_id
         for field in ("trace_id", "span_id", "parent_span_id", "start_time_unix_nano", "end_time_unix_nano"):
             span.ClearField(field)
-        varying = [attribute for attribute in span.attributes if attribute.key in (text, number)]
-        self._texts: list[bytes] = []
-        self._number = b""
-        for attribute in varying:
+        heads, self._number, size = [b""] * TEXT, b"", (_IDS_OF_ROOT if self._root else _IDS).size
+        for attribute in [attribute for attribute in span.attributes if attribute.key in (text, number)]:
             span.attributes.remove(attribute)
             alone = type(example)(attributes=[attribute])
             if attribute.key == number:
                 self._number = alone.SerializeToString()[:-8]  # a double comes last
+                size += len(self._number) + 8
             else:
-                self._texts = [_text_head(alone, size) for size in range(64)]
-        self._shared = span.SerializeToString()
+                heads = [_text_head(alone, length) for length in range(TEXT)]
+        self._heads = [span.SerializeToString() + head for head in heads]
+        self._sizes = [size + len(head) + length for length, head in enumerate(self._heads)]
+        self._begins = [_SPANS + _length(length) for length in self._sizes]
 
     def encode(
         self,
@@ -71,17 +77,19 @@ class Form:
         text: bytes = b"",
         number: float = 0.0,
     ) -> bytes:
-        """One span as a field of ScopeSpans. Times in nanoseconds since the epoch; `text` is at most 63 bytes long."""
-        parts = [_pack(_TRACE_ID, trace_id, _SPAN_ID, span_id, _START, start, _END, end), self._shared]
-        if parent_id:
-            parts += (_PARENT, parent_id)
-        if state:
-            encoded = state.encode()
-            parts += (_TRACE_STATE, _length(len(encoded)), encoded)
-        if self._number:
-            parts += (self._texts[len(text)], text, self._number, _double(number))
-        body = b"".join(parts)
-        return b"%b%b%b" % (_SPANS, _length(len(body)), body)
+        """One span as a field of ScopeSpans. Times in nanoseconds since the epoch."""
+        length = len(text)
+        if self._root:
+            ids = _pack_of_root(_TRACE_ID, trace_id, _SPAN_ID, span_id, _START, start, _END, end)
+        else:
+            ids = _pack(_TRACE_ID, trace_id, _SPAN_ID, span_id, _START, start, _END, end, _PARENT, parent_id)
+        varying = _double(number) if self._number else b""
+        if not state:
+            return b"".join((self._begins[length], ids, self._heads[length], text, self._number, varying))
+        encoded = state.encode()
+        encoded = b"".join((_TRACE_STATE, _length(len(encoded)), encoded))
+        begin = _SPANS + _length(self._sizes[length] + len(encoded))
+        return b"".join((begin, ids, self._heads[length], text, self._number, varying, encoded))
 
 
 def _text_head(alone: Any, size: int) -> bytes:
@@ -127,8 +135,9 @@ class Batch(Sequence[Any]):
 
     def request(self, encode: Callable[[Any], Any]) -> Any:
         """All of them as one ExportTraceServiceRequest; `encode` is the exporter's own encoder."""
-        request = encode(in_turns([span for span in self._items if not isinstance(span, bytes)]))
         encoded = [span for span in self._items if isinstance(span, bytes)]
+        mixed = len(encoded) < len(self._items)
+        request = encode(in_turns([span for span in self._items if not isinstance(span, bytes)] if mixed else []))
         if encoded:
             request.MergeFromString(self._envelope.around(encoded))
         return request

@@ -96,8 +96,11 @@ class Spans:
 
     # --- a job runs --------------------------------------------------------------------------------------------------
 
-    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span:
-        """A span for an attempt, current from now on in the task that calls this."""
+    def begin_worker(self) -> None:
+        """Prepare the context of which the tasks of all attempts get a copy."""
+
+    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span | None:
+        """A span for an attempt, current from now on in the task that calls this. None: nobody records it."""
         came = tracecontext.parse(job.trace_context)
         now = time.time_ns()
         span = self.start_attempt(job, worker, came, now)
@@ -130,11 +133,13 @@ class Spans:
             f"process {job.queue}", parent, SpanKind.CONSUMER, attributes, links, start_time=now
         )
 
-    def end_attempt(self, span: Span, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
+    def end_attempt(self, span: Span | None, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
         """The attempt is over; its end keeps what the job's next attempt has to know.
 
         `error`: what the handler raised. None: the end has words of our own.
         """
+        if span is None:
+            span = get_current_span()
         if span.is_recording():
             span.set_attribute("goqueue.attempt.outcome", end.outcome.value)
             if end.outcome in _WRONG:
@@ -145,8 +150,10 @@ class Spans:
             end.trace_context = self.for_the_next(job, span.get_span_context())
         span.end()
 
-    def trace_id_of(self, span: Span) -> str | None:
+    def trace_id_of(self, span: Span | None) -> str | None:
         """Id of the trace that has the span, if it is recorded."""
+        if span is None:
+            return None
         context = span.get_span_context()
         return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 

@@ -14,6 +14,9 @@ MEMBER: Final = "goqueue"
 _MAX_STATE: Final = 512
 """Characters of a tracestate that W3C asks everybody to pass on."""
 
+_LENGTH: Final = 55
+"""Characters of a traceparent."""
+
 _PARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _HEAD: Final = re.compile(_PARENT.pattern + r"(?: |\Z)")
 _STATE: Final = re.compile(r"[\x20-\x7e]*")
@@ -77,6 +80,12 @@ def parent(text: str) -> tuple[str, str, str] | None:
     return found and found.group(1, 2, 3)  # type: ignore[return-value]
 
 
+def unrecorded(text: str) -> bool:
+    """Whether this is a traceparent alone that says that nobody records the trace. As fast as can be, so False of what
+    has a tracestate, and perhaps True of what is none at all."""
+    return len(text) == _LENGTH and text[-1] in "02468ace"
+
+
 def sampled(flags: str) -> bool:
     """Whether these two hexadecimal digits say that somebody records the trace."""
     return flags[1] in "13579bdf"
@@ -90,5 +99,5 @@ def from_headers(traceparent: str, tracestate: str = "") -> TraceContext | None:
 
 def trace_id(text: str | None) -> str | None:
     """The id of the trace that has a job in it, if somebody records it."""
-    found = parent(text) if text is not None else None
+    found = parent(text) if text is not None and not unrecorded(text) else None
     return found[0] if found is not None and sampled(found[2]) else None

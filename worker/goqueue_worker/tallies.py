@@ -42,7 +42,7 @@ class Sizes:
         self._bounds = declared.buckets
         self._counts = [0] * (len(declared.buckets) + 1)
         self._sum = 0.0
-        self._examples: dict[int, Exemplar] = {}
+        self._examples: dict[int, tuple[str, float, float]] = {}
         self._fresh: list[float] = []
         self._counting = threading.Lock()
 
@@ -56,7 +56,7 @@ class Sizes:
 
     def example(self, value: float, trace_id: str) -> None:
         """Remember this one as the last of its bucket that a recorded trace has."""
-        self._examples[bisect_left(self._bounds, value)] = Exemplar({"trace_id": trace_id}, value, time.time())
+        self._examples[bisect_left(self._bounds, value)] = (trace_id, value, time.time())
 
     def add_all(self, values: list[float]) -> None:
         """Take in many."""
@@ -93,7 +93,9 @@ class Sizes:
         for place, count in enumerate(accumulate(counts)):
             end = self._bounds[place] if place < len(self._bounds) else float("inf")
             name = floatToGoString(end)  # type: ignore[no-untyped-call]
-            buckets.append((name, count, self._examples.get(place)))
+            example = self._examples.get(place)
+            exemplar = Exemplar({"trace_id": example[0]}, *example[1:]) if example is not None else None
+            buckets.append((name, count, exemplar))
         family.add_metric(labels, buckets, seconds)
 
 
