@@ -106,6 +106,8 @@ class Worker:
         )
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
+        if tracing.on is not None:
+            self._context.run(tracing.on.begin_worker)
         self._membership = Membership(
             dsn,
             engine,
@@ -245,11 +247,11 @@ class Worker:
         if self._running.get(job.id) is running:
             del self._running[job.id]
         seconds = time.monotonic() - running.started
-        if spans is None or span is None:
+        if spans is None or (span is None and end.outcome is Outcome.COMPLETED):
             self._tallies.ended(job, end.outcome, seconds)
         else:
             spans.end_attempt(span, job, end, running.failure)
-            self._tallies.ended(job, end.outcome, seconds, spans.recorded())
+            self._tallies.ended(job, end.outcome, seconds, spans.trace_id_of(span))
         self._ended += 1
         self._completer.put(end)
         self._freed.set()
