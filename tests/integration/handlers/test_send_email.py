@@ -251,17 +251,19 @@ async def test_a_server_that_is_away_or_silent_is_tried_again() -> None:
 
 
 async def test_a_cancelled_job_lets_go_of_a_silent_server_at_once() -> None:
-    connected = asyncio.Event()
+    greeted = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected.set()
+        writer.write(b"220 here\r\n")
+        await reader.readline()
+        greeted.set()
         await reader.read()
         writer.close()
 
     listening = await asyncio.start_server(silent, LOOPBACK, 0)
     port = listening.sockets[0].getsockname()[1]
     task = asyncio.create_task(to(port, timeout_seconds=30).send(letter(), Context()))
-    await connected.wait()
+    await greeted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         async with asyncio.timeout(10):  # and not the 30 s that it may take
