@@ -117,7 +117,7 @@ async def test_declines_are_forgotten_after_a_month(engine: Engine) -> None:
 async def test_the_installation_is_the_same_for_all_its_workers(engine: Engine, target: Receiver) -> None:
     async with charging(engine, Stripe(target)) as installed:
         [row] = await engine.rows("SELECT id FROM installation")
-        assert installed.email.installation == str(row[0])
+        assert installed.email.installation == installed.webhook.installation == str(row[0])
         assert UUID(installed.email.installation).version == 4
 
 

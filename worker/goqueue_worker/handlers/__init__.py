@@ -33,7 +33,7 @@ class Handlers:
             StoreUnavailable: the database cannot be asked.
         """
         async with database.connection() as connection:
-            self.email.installation = await installation.identity(connection)
+            self.email.installation = self.webhook.installation = await installation.identity(connection)
         self.payment.declines = StoredDeclines(database)
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+import structlog
 
 from goqueue import tracing
 from goqueue.builtin import SendWebhook
@@ -23,6 +24,7 @@ from goqueue.errors import NeverRetry, RetryIn, SettingsError
 from goqueue.registry import JobContext
 from goqueue.settings import WebhookSettings
 from goqueue_worker.handlers.addresses import networks
+from goqueue_worker.handlers.identity import digest
 from goqueue_worker.handlers.outcome import TryAgain, one_line
 from goqueue_worker.handlers.retry_after import retry_after
 
@@ -35,13 +37,22 @@ MAX_REDIRECTS: Final = 3
 FOLLOWED: Final = frozenset({307, 308})
 RETRIED: Final = frozenset({408, 429})
 
+log = structlog.get_logger(__name__)
+
 
 class WebhookSender:
-    """The handler with its settings and one HTTP client for all jobs. `resolver` stands in for DNS in tests."""
+    """The handler with its settings and one HTTP client for all jobs. `resolver` stands in for DNS in tests;
+    `installation` tells this installation's messages from those of others."""
 
-    def __init__(self, settings: WebhookSettings, resolver: "Resolver | None" = None) -> None:
+    def __init__(self, settings: WebhookSettings, resolver: "Resolver | None" = None, installation: str = "") -> None:
+        self.installation = installation
         for secret in settings.secrets:
             check_secret(secret.get_secret_value())
+        if any(is_unpadded(secret.get_secret_value()) for secret in settings.secrets):
+            log.warning(
+                "a secret of GOQUEUE_WEBHOOK_SECRETS lacks the padding of base64 (=); give receivers the padded form, "
+                "which every Standard Webhooks library takes"
+            )
         self._settings = settings
         self._allowed = networks(settings.allow_networks)
         self._resolver = resolver
@@ -60,11 +71,15 @@ class WebhookSender:
         from goqueue_worker.handlers.guarded import Refused, checked_url
 
         host = "the URL"
+        content = orjson.dumps(payload.body)
+        id = webhook_id(self.installation, job.job_id, payload.url, content)
         try:
             url = checked_url(payload.url)
             host = url.host
             async with asyncio.timeout(payload.timeout):
-                status, headers, body = await self._follow(url, payload, job)
+                status, headers, body = await self._follow(
+                    url, payload, content, {**job.trace_headers, **self._headers(id, content)}
+                )
         except Refused as error:
             raise NeverRetry(str(error)) from None
         except (TimeoutError, httpx.TimeoutException):
@@ -77,7 +92,7 @@ class WebhookSender:
         if not 200 <= status <= 299:
             raise failure(host, status, headers.get("retry-after"), text)
         truncated = len(body) > self._settings.max_response_bytes
-        return {"status": status, "body": text, "truncated": truncated, "webhook_id": webhook_id(job.job_id)}
+        return {"status": status, "body": text, "truncated": truncated, "webhook_id": id}
 
     async def close(self) -> None:
         """Close the connections that are kept for the next request."""
@@ -86,20 +101,18 @@ class WebhookSender:
             self._shared = None
 
     async def _follow(
-        self, url: "httpx.URL", payload: SendWebhook, job: JobContext
+        self, url: "httpx.URL", payload: SendWebhook, body: bytes, headers: dict[str, str]
     ) -> tuple[int, "httpx.Headers", bytes]:
         """Status, headers and the body as far as it is stored (and one byte more, if there is more)."""
         from goqueue_worker.handlers.guarded import Refused, checked_url
 
-        body = orjson.dumps(payload.body)
-        headers = self._headers(body, job.job_id)
         own = payload.headers
         for _ in range(MAX_REDIRECTS + 1):
             # The job's own headers are laid over the defaults; those that frame and sign are reserved by the model.
             laid = {name.lower(): value for name, value in own.items()}
             # The span names the host alone: the rest of the URL may be the receiver's secret.
             with tracing.calling(payload.method, url.host, url.port, {"http.request.method": payload.method}) as span:
-                named = {**job.trace_headers, **headers, **laid}
+                named = {**headers, **laid}
                 request = self._client().build_request(
                     payload.method, url, content=body, headers=named, timeout=payload.timeout
                 )
@@ -127,21 +140,20 @@ class WebhookSender:
                 break
         return bytes(begun)
 
-    def _headers(self, body: bytes, job_id: int) -> dict[str, str]:
+    def _headers(self, id: str, body: bytes) -> dict[str, str]:
         headers = {
             "accept": "*/*",
             "accept-encoding": "identity",  # what is stored of the answer is stored as it came
             "content-type": "application/json",
             "user-agent": "GoQueue",
-            "webhook-id": webhook_id(job_id),
+            "webhook-id": id,
         }
         if self._settings.secrets:
             from standardwebhooks.webhooks import Webhook
 
             now = datetime.now(UTC)
             signatures = [
-                Webhook(secret.get_secret_value()).sign(headers["webhook-id"], now, body.decode())
-                for secret in self._settings.secrets
+                Webhook(secret.get_secret_value()).sign(id, now, body.decode()) for secret in self._settings.secrets
             ]
             headers["webhook-timestamp"] = str(int(now.timestamp()))
             headers["webhook-signature"] = " ".join(signatures)
@@ -153,10 +165,10 @@ class WebhookSender:
 
             import httpx
 
-            from goqueue_worker.handlers.guarded import GuardedTransport, resolve
+            from goqueue_worker.handlers.guarded import guarded_transport, resolve
 
             self._shared = httpx.AsyncClient(
-                transport=GuardedTransport(self._allowed, self._resolver or resolve),
+                transport=guarded_transport(self._allowed, self._resolver or resolve),
                 trust_env=False,
                 follow_redirects=False,
                 # One job's receiver must not set a cookie that another job's request then carries.
@@ -180,9 +192,15 @@ def check_secret(secret: str) -> None:
         raise SettingsError("GOQUEUE_WEBHOOK_SECRETS: each must be 24 to 64 bytes in base64, `whsec_` before it")
 
 
-def webhook_id(job_id: int) -> str:
-    """The message's identity at its receiver."""
-    return f"job_{job_id}"
+def is_unpadded(secret: str) -> bool:
+    """Whether base64 lacks its padding: Go's Standard Webhooks library refuses such a secret, others pad it."""
+    return len(secret.removeprefix("whsec_")) % 4 != 0
+
+
+def webhook_id(installation: str, job_id: int, url: str, body: bytes) -> str:
+    """The message's identity at its receiver: the same in each attempt of the job, and another for each other job of
+    any installation. No full stop: that separates the parts of what is signed."""
+    return f"job_{job_id}_{digest(installation, job_id, url, body)}"
 
 
 def location(response: "httpx.Response") -> str:
