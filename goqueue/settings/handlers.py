@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -12,6 +13,14 @@ from goqueue.settings.kinds import Group, Networks, Seconds, names
 
 _HELO = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[[0-9A-Za-z.:]{1,60}\]")
 """A host's name, or an address literal (RFC 5321, section 4.1.3)."""
+
+
+def has_a_port(url: str) -> bool:
+    """Whether a URL's port, if it names one, can be one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 class EmailSettings(Group):
@@ -86,7 +95,7 @@ class PaymentSettings(Group):
     @field_validator("stripe_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")):
+        if value and not (re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")) and has_a_port(value)):
             raise ValueError("must be http:// or https:// and a host")
         return value.rstrip("/")
 

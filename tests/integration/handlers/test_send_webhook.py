@@ -184,12 +184,38 @@ async def test_a_closed_port_a_lost_connection_and_an_unknown_name_are_retried(t
                 await handler.send(payload(url), Context())
 
 
-async def test_silence_ends_with_the_payloads_timeout(target: Receiver) -> None:
-    pause = threading.Event()
-    target.answers = [Answer(pause=pause)]
+async def test_silence_ends_with_the_payloads_timeout() -> None:
+    over = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with sender() as handler:
         with pytest.raises(TryAgain, match="did not answer within 1 s"):
-            await handler.send(payload(target.url, timeout=1), Context())
+            await handler.send(payload(url, timeout=1), Context())
+    over.set()
+    server.close()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["silent", "closed"])
+async def test_the_status_decides_even_if_the_body_never_comes(target: Receiver, lost: bool) -> None:
+    """Else a receiver that has taken the request would get it again, and one that refused it for good as well."""
+    pause = threading.Event()
+    if lost:
+        pause.set()
+    long = {"content-length": "1000"}
+    target.script = lambda request: Answer(int(request.path[1:]), b"half", {**long, "connection": "close"}, pause)
+    async with sender() as handler:
+        result = await handler.send(payload(f"{target.url}/200", timeout=1), Context())
+        assert (result["status"], result["truncated"]) == (200, True)
+        assert result["body"] == ("half" if lost else "")
+        with pytest.raises(NeverRetry, match="answered 404"):
+            await handler.send(payload(f"{target.url}/404", timeout=1), Context())
+        with pytest.raises(TryAgain, match="answered 503"):
+            await handler.send(payload(f"{target.url}/503", timeout=1), Context())
     pause.set()
 
 

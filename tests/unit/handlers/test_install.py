@@ -63,6 +63,8 @@ def test_heavy_libraries_wait_for_the_first_job_that_needs_them() -> None:
         ("GOQUEUE_PAYMENT_GATEWAY", "stripe"),  # without a key
         ("GOQUEUE_PAYMENT_STRIPE_KEY", "sk_test_x\n"),
         ("GOQUEUE_PAYMENT_STRIPE_URL", "ftp://example.com"),
+        ("GOQUEUE_PAYMENT_STRIPE_URL", "http://stripe.example:99999"),
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(

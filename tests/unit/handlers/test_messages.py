@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from goqueue import mailbox
 from goqueue.builtin import SEND_EMAIL, SendEmail
 from goqueue.errors import InvalidInput, NeverRetry
+from goqueue_operator.crds import policy as admission
 from goqueue_worker.handlers.message import Message, ascii_address, compose, mailbox_field, message_id, text_field
 from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.smtp import literal, refusal
@@ -185,6 +186,7 @@ def test_no_field_is_written_with_what_is_no_line_of_text(text: str) -> None:
 )
 def test_an_address_is_checked_by_its_form_only(address: str) -> None:
     SEND_EMAIL.validate({"to": address, "subject": "s", "body": "b"})
+    assert re.fullmatch(admission._FORMATS["email"][0], address)  # what the API takes is not refused at `kubectl apply`
     sent = compose(SendEmail(to=address, subject="s", body="b"), ("", "s@example.com"), 1)
     assert sent.recipient == ascii_address(address)
     assert dict(header_lines(sent))["To"] == sent.recipient

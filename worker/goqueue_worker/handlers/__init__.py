@@ -5,10 +5,12 @@ the outside are imported by the first job that needs them, so that a worker with
 """
 
 import logging
+import os
 from dataclasses import dataclass
 
 from goqueue import settings
 from goqueue.builtin import PROCESS_PAYMENT, SEND_EMAIL, SEND_WEBHOOK
+from goqueue.errors import SettingsError
 from goqueue.settings import EmailSettings, PaymentSettings, WebhookSettings
 from goqueue.store import declines, installation
 from goqueue.store.connect import Database
@@ -69,6 +71,8 @@ def install(
     Raises:
         SettingsError: a setting is wrong; the message names it in one line.
     """
+    if (path := os.environ.get("SSL_CERT_FILE")) and not os.path.isfile(path):
+        raise SettingsError("SSL_CERT_FILE: no such file")  # else each webhook and each payment would fail of it
     handlers = Handlers(
         EmailSender(email or settings.load(EmailSettings)),
         WebhookSender(webhook or settings.load(WebhookSettings)),
