@@ -300,6 +300,44 @@ async def test_the_name_of_the_settings_is_said_and_blamed_where_it_is_refused()
 
 
 @contextlib.asynccontextmanager
+async def answering(answers: dict[str, str]) -> AsyncIterator[int]:
+    """An SMTP server that gives these answers to commands that begin so, and none to others; its port."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while said := (await reader.readline()).decode():
+            for command, answer in answers.items():
+                if said.startswith(command):
+                    writer.write(answer.encode() + b"\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(talk, LOOPBACK, 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+async def test_a_name_refused_at_ehlo_itself_is_retried_and_the_setting_named() -> None:
+    async with answering({"EHLO": "504 5.5.2 full name", "HELO": "504 5.5.2 full name"}) as port:
+        with pytest.raises(TryAgain, match=r"refused this client's name: 504 .*see GOQUEUE_SMTP_HELO"):
+            await to(port, helo="short").send(letter(), Context())
+
+
+async def test_a_busy_server_says_nothing_about_the_name() -> None:
+    async with answering({"EHLO": "421 busy", "HELO": "421 busy"}) as port:
+        with pytest.raises(TryAgain, match="refused EHLO: 421 busy"):
+            await to(port).send(letter(), Context())
+
+
+async def test_a_refused_recipient_stays_refused_where_the_server_falls_silent_after_it() -> None:
+    """A reset of the conversation would wait for an answer and hide the one that matters."""
+    async with answering({"EHLO": "250 here", "MAIL": "250 ok", "RCPT": "550 no such user"}) as port:
+        with pytest.raises(NeverRetry, match="refused the recipient: 550"):
+            await to(port, timeout_seconds=0.5).send(letter(), Context())
+
+
+@contextlib.asynccontextmanager
 async def closing(at: str, certificate: Certificate, *, silent: bool = False) -> AsyncIterator[int]:
     """An SMTP server that closes the connection, or says nothing more, when a command begins with `at`; its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
