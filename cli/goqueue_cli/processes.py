@@ -112,6 +112,7 @@ def worker() -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(installed.close)
             database, broker, conninfo = await _stores(stack, connections=6)
+            await installed.attach(database)
             work = Worker(database, broker, conninfo, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
             probes.start()

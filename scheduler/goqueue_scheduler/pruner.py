@@ -8,7 +8,7 @@ import structlog
 
 from goqueue import metrics
 from goqueue.errors import StoreUnavailable
-from goqueue.store import audit, dispatch
+from goqueue.store import audit, declines, dispatch
 from goqueue.store.connect import Database
 
 PAUSE: Final = 0.1
@@ -19,6 +19,9 @@ CHUNK: Final = 5000
 
 PASS: Final = 300.0
 """Seconds between two walks through the table."""
+
+DECLINES: Final = 30 * 86400.0
+"""Seconds after which a payment's declines are forgotten; Stripe forgets its idempotency keys after a day or more."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ class Pruner:
                 if gone:
                     log.info("old jobs deleted", jobs=gone)
                 await self.forget_deeds()
+                await self.forget_declines()
             except StoreUnavailable:
                 pass
             await asyncio.sleep(PASS)
@@ -54,6 +58,11 @@ class Pruner:
             if count < CHUNK:
                 return gone
             await asyncio.sleep(PAUSE)
+
+    async def forget_declines(self) -> int:
+        """Delete the counts of declined payments that are old enough; how many there were."""
+        async with self._database.connection() as connection:
+            return await declines.prune(connection, DECLINES)
 
     async def walk(self) -> int:
         """One pass from the oldest id to the first chunk that is too young; how many jobs were deleted."""
