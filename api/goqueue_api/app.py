@@ -42,7 +42,7 @@ PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health
 """The modules whose `router` holds routes; the hot one is found early."""
 
 CORS: Final[dict[str, Any]] = {
-    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent"],
     "expose_headers": ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
     "allow_credentials": False,  # callers are known by a header, never by a cookie
