@@ -17,6 +17,7 @@ TABLES: Final[dict[str, LiteralString]] = {
     "goqueue_schema": "SELECT",
     "api_keys": "SELECT, INSERT, UPDATE, DELETE",
     "audit_log": "SELECT, INSERT, DELETE",
+    "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
 }
 """Privileges on each table. A test compares it with the schema: a migration that makes a table adds it here."""
 

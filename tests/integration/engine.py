@@ -186,6 +186,7 @@ async def connected(dsn: str, redis: RedisSettings, keyring: Keyring | None = No
 async def empty(connection: Connection) -> None:
     """No jobs, no workers, no leader."""
     await connection.execute(
-        "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log CASCADE"
+        "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log, "
+        "idempotency_keys CASCADE"
     )
     await connection.execute("UPDATE dispatch_floor SET id = 0")
