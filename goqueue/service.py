@@ -6,6 +6,7 @@ commit and is nobody's promise: if it fails or the process dies before it, the d
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
@@ -23,6 +24,7 @@ from goqueue.lifecycle import JobStatus
 from goqueue.store import audit, enqueue, idempotency, jobs, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
+from goqueue.store.settled import SettledEdge
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
@@ -58,6 +60,7 @@ class JobService:
         self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
         self._requests: Gather[tuple[RequestKey, NewJob], Enqueued] = Gather(self._insert_requests, SHARE, "requests")
         self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
+        self._settled = SettledEdge()
         self._to_push: deque[ReadyJob] = deque()
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
@@ -198,6 +201,8 @@ class JobService:
     async def find(self, wanted: JobFilter) -> list[Job]:
         """One page of jobs."""
         async with self.database.connection() as connection:
+            if wanted.settled:
+                wanted = dataclasses.replace(wanted, before=await self._settled.find(connection))
             return await jobs.find(connection, wanted, self.database.keyring)
 
     @contextlib.asynccontextmanager

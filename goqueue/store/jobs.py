@@ -74,6 +74,8 @@ async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | Non
         add("created_at < %s", wanted.created_before)
     if wanted.after is not None:
         add("id < %s" if wanted.newest_first else "id > %s", wanted.after)
+    if wanted.before is not None:
+        add("id < %s", wanted.before)
     query = compose.SQL("SELECT {columns} FROM jobs WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
         columns=compose.SQL(sql.COLUMNS),
         where=compose.SQL(" AND ").join(where),
