@@ -24,6 +24,7 @@ from goqueue.lifecycle import JobStatus
 from goqueue.store import audit, enqueue, idempotency, jobs, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
+from goqueue.store.idempotency import KeysHeld
 from goqueue.store.settled import SettledEdge
 from goqueue.tasks import at_once
 
@@ -95,10 +96,11 @@ class JobService:
         if key is None:
             return await self._inserts.ask(job)
         if not job.unique_key:
-            return await self._requests.ask((key, job))
-        # By itself: it may have to wait for another transaction with the unique key.
+            with contextlib.suppress(KeysHeld):
+                return await self._requests.ask((key, job))
+        # By itself: it may have to wait for another transaction with one of its keys.
         async with self.database.connection() as connection:
-            answer, ready = await idempotency.insert_unique(connection, key, job, self.database.keyring)
+            answer, ready = await idempotency.insert_alone(connection, key, job, self.database.keyring)
             self._push_soon(ready)
         if isinstance(answer, Exception):
             raise answer

@@ -51,8 +51,15 @@ SELECT count(*), count(*) FILTER (WHERE past) FROM judged
 once. Retention may delete a job before its key is forgotten; nobody knows then when it ended, so its key is kept for
 another `keep` seconds."""
 
+LOCK_WAIT: Final[LiteralString] = "SET LOCAL lock_timeout = '250ms'"
+"""How long many orders wait for another transaction with one of their keys."""
+
 TURNS: Final = 5
 """How often a transaction is repeated that PostgreSQL ended because of another one."""
+
+
+class KeysHeld(GoQueueError):
+    """Another transaction holds one of the keys for longer than many orders wait: each goes on by itself."""
 
 
 async def find(
@@ -79,14 +86,18 @@ async def insert(
 
     Raises:
         Conflict: other transactions ended this one again and again.
+        KeysHeld: another transaction holds one of the keys; nothing was written.
     """
     first: dict[bytes, tuple[RequestKey, NewJob]] = {}
     for key, job in orders:
         first.setdefault(key.digest, (key, job))
     for _ in range(TURNS):
         with contextlib.suppress(psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-            async with connection.transaction():
-                made, ready = await _insert_new(connection, list(first.values()), keyring)
+            try:
+                async with connection.transaction():
+                    made, ready = await _insert_new(connection, list(first.values()), keyring)
+            except psycopg.errors.LockNotAvailable:
+                raise KeysHeld("idempotency key is contended, try again") from None
             break
     else:
         raise Conflict("idempotency key is contended, try again")
@@ -110,6 +121,7 @@ async def _insert_new(
     texts = [idempotency.stored(key, keyring) for key, _ in orders]
     async with connection.pipeline():
         await connection.execute(sql.LOCK_JOBS)
+        await connection.execute(LOCK_WAIT)
         cursor = await connection.execute(TAKE, (idempotency.KEEP, [key.digest for key, _ in orders], texts))
     ids = {bytes(digest): id for digest, id in await cursor.fetchall()}
     new = sorted((ids[key.digest], at) for at, (key, _) in enumerate(orders) if key.digest in ids)
@@ -121,13 +133,14 @@ async def _insert_new(
     return {orders[at][0].digest: one for (_, at), one in zip(new, enqueued, strict=True)}, ready
 
 
-async def insert_unique(
+async def insert_alone(
     connection: Connection, key: RequestKey, job: NewJob, keyring: Keyring | None = None
 ) -> tuple[Enqueued | GoQueueError, list[ReadyJob]]:
-    """The same for one order with a unique key; its job may be another one's, which is then remembered for the key.
+    """The same for one order, which waits for other transactions by itself. It may have a unique key, whose job is then
+    remembered for the idempotency key.
 
-    The job comes first: it may have to wait for a transaction that holds the unique key, and nobody waits for its
-    idempotency key meanwhile.
+    The job comes first: while it waits for a transaction that holds the unique key nobody waits for its idempotency
+    key.
     """
     for _ in range(TURNS):
         if (found := await find(connection, [key], keyring)).get(key) is not None:

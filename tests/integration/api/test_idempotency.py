@@ -190,6 +190,21 @@ async def test_a_request_waits_for_one_with_the_same_key_and_gets_its_job_or_mak
         assert await count(engine) == 1
 
 
+async def test_a_key_held_by_a_process_that_hangs_holds_up_no_other_request(engine: Engine) -> None:
+    order = NewJob("email", "send_email", MAIL)
+    key = request_key("order-1", "anybody", order)
+    async with engine.database.connection() as connection, serving(app_on(engine, auth="off")) as client:
+        async with connection.transaction():
+            await idempotency.insert(connection, [(key, order)])
+            held = [asyncio.create_task(post(client)) for _ in range(3)]
+            await eventually(engine.lock_awaited)
+            answers = await asyncio.gather(*(post(client, **{"Idempotency-Key": f"k{n}"}) for n in range(10)))
+            assert [status for status, _ in answers] == [201] * 10
+            assert not any(task.done() for task in held)
+        assert [status for status, _ in await asyncio.gather(*held)] == [200] * 3
+    assert await count(engine) == 11
+
+
 # --- whose, and how long ---------------------------------------------------------------------------------------------
 
 
