@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from goqueue.encryption import KeyMissing, Keyring, is_sealed_text, sealed_text
+from goqueue.encryption import KeyMissing, Keyring, Unreadable, is_sealed_text, sealed_text
 from goqueue.job import NewJob
 
 KEEP: Final = 86_400.0
@@ -63,10 +63,7 @@ def stored(key: RequestKey, keyring: Keyring | None) -> str:
 def is_same(key: RequestKey, found: str, keyring: Keyring | None) -> bool:
     """Whether the fingerprint that is stored is this request's.
 
-    True also where it is encrypted with a key that was given up since: a second job would be the worse error.
-
-    Raises:
-        Unreadable: it is damaged.
+    True also where it cannot be read, as its encryption key was given up since: a second job would be the worse error.
     """
     if not is_sealed_text(found):
         return hmac.compare_digest(found, key.fingerprint)
@@ -74,5 +71,5 @@ def is_same(key: RequestKey, found: str, keyring: Keyring | None) -> bool:
         return True
     try:
         return hmac.compare_digest(keyring.open(key.place, orjson.loads(found)).decode(), key.fingerprint)
-    except KeyMissing:
+    except (KeyMissing, Unreadable, ValueError):
         return True

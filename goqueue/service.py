@@ -61,7 +61,7 @@ class JobService:
         self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
         self._requests: Gather[tuple[RequestKey, NewJob], Enqueued] = Gather(self._insert_requests, SHARE, "requests")
         self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
-        self._settled = SettledEdge()
+        self._settled = SettledEdge(database)
         self._to_push: deque[ReadyJob] = deque()
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
@@ -202,9 +202,9 @@ class JobService:
 
     async def find(self, wanted: JobFilter) -> list[Job]:
         """One page of jobs."""
+        if wanted.settled:
+            wanted = dataclasses.replace(wanted, before=await self._settled.find())
         async with self.database.connection() as connection:
-            if wanted.settled:
-                wanted = dataclasses.replace(wanted, before=await self._settled.find(connection))
             return await jobs.find(connection, wanted, self.database.keyring)
 
     @contextlib.asynccontextmanager

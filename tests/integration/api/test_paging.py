@@ -98,3 +98,32 @@ async def test_whoever_follows_settled_pages_sees_every_job_once_while_many_writ
         pass
     assert seen == sorted(made)
     assert made != sorted(made)  # they were committed in another order
+
+
+async def test_after_a_failover_that_lost_the_newest_jobs_none_of_those_made_then_is_skipped(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
+    async with engine.database.connection() as late, engine.database.connection() as other:
+        kept, *_ = [await insert(other) for _ in range(5)]
+        assert len(await page(client, settled=True)) == 5
+        await engine.execute("DELETE FROM jobs WHERE id > %s", kept)
+        await engine.execute("SELECT setval('jobs_id_seq', %s)", kept)
+        async with late.transaction():
+            hidden = await insert(late)
+            shown = await insert(other)
+            assert await page(client, kept, settled=True) == []
+        assert await page(client, kept, settled=True) == [hidden, shown]
+
+
+async def test_many_readers_at_once_share_what_is_settled(client: httpx.AsyncClient, engine: Engine) -> None:
+    async with engine.database.connection() as late, engine.database.connection() as other:
+        first = await insert(other)
+        assert await page(client, settled=True) == [first]
+        async with late.transaction():
+            await insert(late)
+            await insert(other)
+            assert await asyncio.gather(*(page(client, settled=True) for _ in range(20))) == [[first]] * 20
+        assert (
+            await asyncio.gather(*(page(client, settled=True) for _ in range(20)))
+            == [[first, first + 1, first + 2]] * 20
+        )
