@@ -36,6 +36,16 @@ class Conflict(GoQueueError):
     """The state of the job forbids the change (HTTP 409)."""
 
 
+class KeyReused(GoQueueError):
+    """An idempotency key came with another request before; nothing was changed (HTTP 422)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "idempotency key was used with another request",
+            {"Idempotency-Key": "names the job of another request body"},
+        )
+
+
 class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 

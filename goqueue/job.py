@@ -201,6 +201,10 @@ class JobFilter:
     limit: int = 100
     reach: Reach | None = None
     """Only jobs within it; None: those of all tenants."""
+    settled: bool = False
+    """Only jobs below the first id that a transaction under way may still add; pages by `after` then skip none."""
+    before: int | None = None
+    """Only jobs with a lower id."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ commit and is nobody's promise: if it fails or the process dies before it, the d
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
@@ -17,11 +18,14 @@ from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
+from goqueue.idempotency import RequestKey
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
-from goqueue.store import audit, enqueue, jobs, queues
+from goqueue.store import audit, enqueue, idempotency, jobs, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
+from goqueue.store.idempotency import KeysHeld
+from goqueue.store.settled import SettledEdge
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
@@ -55,7 +59,9 @@ class JobService:
         self.database = database
         self.broker = broker
         self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
+        self._requests: Gather[tuple[RequestKey, NewJob], Enqueued] = Gather(self._insert_requests, SHARE, "requests")
         self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
+        self._settled = SettledEdge(database)
         self._to_push: deque[ReadyJob] = deque()
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
@@ -64,23 +70,71 @@ class JobService:
     async def close(self) -> None:
         """Wait for inserts and pushes under way."""
         await self._inserts.close()
+        await self._requests.close()
         if self._pushing is not None:
             await self._pushing
 
     # --- enqueue -----------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, job: NewJob) -> Enqueued:
+    async def enqueue(self, job: NewJob, key: RequestKey | None = None) -> Enqueued:
         """Insert one order, together with whatever others wait at the moment; returns after the commit.
+
+        With a key: at most once, whatever became of the job since (`goqueue.idempotency`).
 
         Raises:
             StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
+            KeyReused: the key came with another request before.
         """
         if (spans := tracing.sender(job.source)) is None:
-            return await self._inserts.ask(job)
+            return await self._enqueue(job, key)
         with spans.sending([job]) as span:
-            made = await self._inserts.ask(job)
+            made = await self._enqueue(job, key)
             spans.sent(span, made)
             return made
+
+    async def _enqueue(self, job: NewJob, key: RequestKey | None) -> Enqueued:
+        if key is None:
+            return await self._inserts.ask(job)
+        if not job.unique_key:
+            with contextlib.suppress(KeysHeld):
+                return await self._requests.ask((key, job))
+        # By itself: it may have to wait for another transaction with one of its keys.
+        async with self.database.connection() as connection:
+            answer, ready = await idempotency.insert_alone(connection, key, job, self.database.keyring)
+            self._push_soon(ready)
+        if isinstance(answer, Exception):
+            raise answer
+        count_enqueued([job], [answer])
+        return answer
+
+    async def _insert_requests(self, orders: list[tuple[RequestKey, NewJob]]) -> Sequence[Enqueued | Exception]:
+        try:
+            async with self.database.connection() as connection:
+                answers, ready = await idempotency.insert(connection, orders, self.database.keyring)
+                self._push_soon(ready)
+        except (StoreRefused, Conflict) as error:
+            if len(orders) == 1:
+                return [error]
+            return [answer for order in orders for answer in await self._insert_requests([order])]
+        for (_, job), answer in zip(orders, answers, strict=True):
+            if isinstance(answer, Enqueued):
+                count_enqueued([job], [answer])
+        return answers
+
+    async def find_made(self, job: NewJob, key: RequestKey | None) -> Enqueued | None:
+        """The job that `enqueue` would return without making one, or None.
+
+        Raises:
+            KeyReused: the key came with another request before.
+        """
+        async with self.database.connection() as connection:
+            if key is not None:
+                answer = (await idempotency.find(connection, [key], self.database.keyring)).get(key)
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not None:
+                    return answer
+            return (await enqueue.find_keyed(connection, [job])).get(0)
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         """Insert all orders or none."""
@@ -148,6 +202,8 @@ class JobService:
 
     async def find(self, wanted: JobFilter) -> list[Job]:
         """One page of jobs."""
+        if wanted.settled:
+            wanted = dataclasses.replace(wanted, before=await self._settled.find())
         async with self.database.connection() as connection:
             return await jobs.find(connection, wanted, self.database.keyring)
 
@@ -173,7 +229,7 @@ class JobService:
 
         Raises:
             NotFound: there is no such job.
-            Conflict: its state forbids the move.
+            Conflict: its state forbids the move, or another open job has its unique key.
         """
         action = Action.JOB_CANCELLED if status is JobStatus.CANCELLED else None
         async with self._act(job_id, actor, action) as connection:
@@ -220,7 +276,7 @@ class JobService:
 
         Raises:
             NotFound: there is no such job.
-            Conflict: it is in another state.
+            Conflict: it is in another state, or another open job has its unique key.
         """
         async with self._act(job_id, actor, Action.JOB_RETRIED) as connection:
             ready = await jobs.retry(connection, job_id)

@@ -32,7 +32,7 @@ from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
-from goqueue_api.openness import is_open
+from goqueue_api.openness import Openness, is_open
 from goqueue_api.quotas import Quotas
 from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
@@ -42,7 +42,7 @@ PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health
 """The modules whose `router` holds routes; the hot one is found early."""
 
 CORS: Final[dict[str, Any]] = {
-    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent"],
     "expose_headers": ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
     "allow_credentials": False,  # callers are known by a header, never by a cookie
@@ -75,6 +75,7 @@ def create_app(
         async with database.connection() as connection:
             await migrate.check(connection)
             anybody = await is_open(api, oidc, connection)
+        openness = Openness(database, api.key_cache, open=anybody, for_good=api.auth != "auto")
         service = JobService(database, broker)
         rates = Rates()
         api_keys = ApiKeys(database, api.key_cache)
@@ -98,7 +99,7 @@ def create_app(
         if api.tenant_quota:
             quotas = Quotas(database, api.tenant_quota)
             watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
-        gate = Gate(ways, open=anybody, limits=limits)
+        gate = Gate(ways, openness=openness, limits=limits)
         app.state.context = Context(service, types, engine.queues, rates, gate, quotas)
         try:
             yield

@@ -30,7 +30,11 @@ Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 
 
 class ListQuery(BaseModel):
-    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before."""
+    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before.
+
+    An id is drawn before its job is committed, so a job can appear behind one with a higher id. Who follows the list to
+    its end asks with `settled`.
+    """
 
     model_config = ConfigDict(extra="forbid")
     queue: Name = Field("", description="Required.")
@@ -38,9 +42,17 @@ class ListQuery(BaseModel):
     status: JobStatus | None = None
     created_after: AwareDatetime | None = Field(None, description="Created at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Created before this time.")
-    after: Id | None = Field(None, description="Last id of the page before.")
+    after: Id | None = Field(
+        None,
+        description="Last id of the page before. Without `settled`, jobs that are committed late may be skipped.",
+    )
     limit: Limit = 100
     newest_first: bool = False
+    settled: bool = Field(
+        False,
+        description="Only jobs below the first id that a transaction under way may still add: pages by `after` then "
+        "skip no job. A page may be empty though there are newer jobs; ask again.",
+    )
 
 
 class LogQuery(BaseModel):

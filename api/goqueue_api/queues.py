@@ -41,10 +41,11 @@ async def resume(request: Request, name: str) -> Response:
 
 
 def _managed(request: Request, name: str) -> str:
-    """A queue that the caller may pause. All tenants share them: a tenant pauses only those that its key names."""
+    """A queue that the caller may pause. All tenants and types share queues: a caller with a tenant, or restricted to
+    types, pauses only those that its key names."""
     queue = known_queue(name, context(request).queues)
     who = caller(request)
     who.check_use(queue)
-    if who.tenant is not None and who.queues is None:
+    if who.queues is None and (who.tenant is not None or who.types is not None):
         raise Forbidden("forbidden", {"queue": queue})
     return queue

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from goqueue.encryption import Keyring
 from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
 from goqueue.settings import DatabaseSettings, PostgresSettings
+from goqueue.store import times
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +104,7 @@ class Database:
         )
 
     async def _configure(self, connection: Connection) -> None:
+        times.in_utc(connection)
         connection.prepare_threshold = None if self.pgbouncer else 0
         if not self.pgbouncer:
             await connection.execute("; ".join(PLANNER), prepare=False)

@@ -19,6 +19,7 @@ TABLES: Final[dict[str, LiteralString]] = {
     "audit_log": "SELECT, INSERT, DELETE",
     "installation": "SELECT",
     "payment_declines": "SELECT, INSERT, UPDATE, DELETE",
+    "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
 }
 """Privileges on each table. A test compares it with the schema: a migration that makes a table adds it here."""
 

@@ -1,14 +1,17 @@
 """Jobs as readers and operators see them: get, list, cancel, retry, delete, and the Go project's setters."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString
 
+import psycopg
 from psycopg import sql as compose
 from psycopg.rows import class_row
 
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text, shown, shown_text
+from goqueue.errors import Conflict
 from goqueue.job import Attempt, Job, JobFilter, ReadyJob, ready_score
 from goqueue.lifecycle import OPEN, JobStatus, sources
 from goqueue.store import sql
@@ -71,6 +74,8 @@ async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | Non
         add("created_at < %s", wanted.created_before)
     if wanted.after is not None:
         add("id < %s" if wanted.newest_first else "id > %s", wanted.after)
+    if wanted.before is not None:
+        add("id < %s", wanted.before)
     query = compose.SQL("SELECT {columns} FROM jobs WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
         columns=compose.SQL(sql.COLUMNS),
         where=compose.SQL(" AND ").join(where),
@@ -94,15 +99,29 @@ async def status_of(connection: Connection, job_id: int) -> JobStatus | None:
 
 
 async def set_status(connection: Connection, job_id: int, status: JobStatus) -> str | None:
-    """Move the job by hand where the state machine allows it; returns its queue, or None where it does not."""
+    """Move the job by hand where the state machine allows it; returns its queue, or None where it does not.
+
+    Raises:
+        Conflict: it would be open again, and another open job holds its unique key.
+    """
     parameters = {
         "id": job_id,
         "status": status.value,
         "final": status.final,
         "sources": [source.value for source in sources(status)],
     }
-    rows = await fetch_all(connection, sql.SET_STATUS, parameters)
+    with _key_is_free():
+        rows = await fetch_all(connection, sql.SET_STATUS, parameters)
     return rows[0][0] if rows else None
+
+
+@contextlib.contextmanager
+def _key_is_free() -> Iterator[None]:
+    """Around a statement that opens a job again: says in our words that its unique key is taken."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation:
+        raise Conflict("another open job has this job's unique key", {"unique_key": "taken"}) from None
 
 
 async def increment_attempts(connection: Connection, job_id: int) -> bool:
@@ -127,8 +146,13 @@ async def cancel(connection: Connection, job_id: int) -> tuple[JobStatus, str] |
 
 
 async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
-    """Give a failed or cancelled job a fresh set of attempts; None where it is in another state."""
-    rows = await fetch_all(connection, sql.RETRY, (job_id,))
+    """Give a failed or cancelled job a fresh set of attempts; None where it is in another state.
+
+    Raises:
+        Conflict: another open job holds its unique key.
+    """
+    with _key_is_free():
+        rows = await fetch_all(connection, sql.RETRY, (job_id,))
     if not rows:
         return None
     queue, priority, available_at = rows[0]

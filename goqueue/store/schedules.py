@@ -90,7 +90,11 @@ async def put(
     tenant: str | None = None,
     actor: Actor | None = None,
 ) -> tuple[Schedule, bool]:
-    """Create or replace a schedule; True where it is new. A keyring encrypts the template's payload."""
+    """Create or replace a schedule; True where it is new. A keyring encrypts the template's payload.
+
+    `next_tick` counts where the schedule is new, its cron expression or time zone changes, or it is switched on or off.
+    Otherwise the tick of before stays: a change of the job does not lose one that is due.
+    """
     async with connection.transaction():
         rows = await fetch_all(
             connection,

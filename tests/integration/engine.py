@@ -190,6 +190,6 @@ async def empty(connection: Connection) -> None:
     """No jobs, no workers, no leader."""
     await connection.execute(
         "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log, "
-        "payment_declines CASCADE"
+        "payment_declines, idempotency_keys CASCADE"
     )
     await connection.execute("UPDATE dispatch_floor SET id = 0")

@@ -83,7 +83,7 @@ def put(
     form: str,
     **options: Any,
 ) -> None:
-    """Create or replace a schedule. It fires next at the first time from now on."""
+    """Create or replace a schedule. It fires next at the first time from now on, or as before if its times stay."""
     job = {"type": type, "payload": payload_of(payload), **given(options)}
 
     async def work(session: Session) -> None:
@@ -117,7 +117,7 @@ def put(
         if form == "json":
             output.as_json(schedule_view(schedule))
             return
-        fires = f"it fires next at {output.cell(tick)}" if enabled else "it is disabled"
+        fires = f"it fires next at {output.cell(schedule.next_tick)}" if enabled else "it is disabled"
         click.echo(f"schedule {chosen} {'created' if created else 'replaced'}; {fires}")
 
     run(work)

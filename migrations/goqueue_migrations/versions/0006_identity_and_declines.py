@@ -8,7 +8,7 @@ charge has another idempotency key (docs/decisions/0013-declined-payments.md); i
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

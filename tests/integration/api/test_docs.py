@@ -82,4 +82,4 @@ async def test_nothing_but_the_files_of_the_docs_page_is_served(client: httpx.As
 
 async def test_a_wrong_method_on_the_docs_page_names_the_right_one(client: httpx.AsyncClient) -> None:
     response = await client.post("/docs")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
