@@ -64,6 +64,7 @@ class Pruner:
         """Delete the counts of declined payments that are old enough; how many there were."""
         async with self._database.connection() as connection:
             return await declines.prune(connection, DECLINES)
+
     async def forget_keys(self) -> int:
         """Delete the idempotency keys of requests whose jobs ended long enough ago; how many there were."""
         gone = 0
