@@ -15,8 +15,8 @@ from goqueue_migrations import REVISIONS
 
 log = structlog.get_logger(__name__)
 
-_LOCK: Final = 0x60_0E_0E
-"""Advisory lock under which one process at a time migrates; the number only has to be ours."""
+_TAKE_LOCK = "SELECT pg_try_advisory_xact_lock(6295054)"
+"""Advisory lock under which one process at a time migrates; the number (0x600E0E) only has to be ours."""
 
 LOCK_TIMEOUT: Final = "1s"
 """How long a migration waits for a lock on a table. Everybody else's statements wait behind it for that long."""
@@ -27,9 +27,9 @@ PATIENCE: Final = 600.0
 SAY_AGAIN: Final = 10.0
 """Seconds between two lines that say what is waited for."""
 
-_HOLDER_OF_LOCK = f"""
+_HOLDER_OF_LOCK = """
 SELECT pid, application_name, usename FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND objid = {_LOCK} AND granted
+WHERE locktype = 'advisory' AND objid = 6295054 AND granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
@@ -168,7 +168,7 @@ def _take(guard: psycopg.Connection[Any]) -> None:
         guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         if guard.info.server_version >= 170000:
             guard.execute("SET LOCAL transaction_timeout = 0")
-        row = guard.execute(f"SELECT pg_try_advisory_xact_lock({_LOCK})").fetchone()
+        row = guard.execute(_TAKE_LOCK).fetchone()
         if row is not None and row[0]:
             return
         if time.monotonic() - said >= SAY_AGAIN and (holder := guard.execute(_HOLDER_OF_LOCK).fetchone()) is not None:
