@@ -17,9 +17,9 @@ from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
-from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
+from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
-from goqueue.store import audit, enqueue, jobs, queues
+from goqueue.store import audit, enqueue, jobs, listing, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
 from goqueue.tasks import at_once
@@ -147,9 +147,13 @@ class JobService:
         return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
-        """One page of jobs."""
+        """One page of jobs, however long it takes to find them."""
+        return (await self.page(wanted)).jobs
+
+    async def page(self, wanted: JobFilter, seconds: float | None = None) -> Page:
+        """One page of jobs; after about that many seconds what was found by then."""
         async with self.database.connection() as connection:
-            return await jobs.find(connection, wanted, self.database.keyring)
+            return await listing.find(connection, wanted, self.database.keyring, seconds=seconds)
 
     @contextlib.asynccontextmanager
     async def _act(self, job_id: int, actor: Actor | None, action: Action | None) -> AsyncIterator[Connection]:
