@@ -20,7 +20,7 @@ _OF_THE_GO_PROJECT: Final = {
 }
 """Columns of `jobs` in every version of the Go project, whose table the first migration adopts."""
 
-_MADE_BY: Final[dict[str, tuple[str, set[str]]]] = {
+MADE_BY: Final[dict[str, tuple[str, set[str]]]] = {
     "jobs": ("0001", _OF_THE_GO_PROJECT),
     "job_attempts": ("0002", set()),
     "job_logs": ("0002", set()),
@@ -67,7 +67,7 @@ def check_ground(connection: psycopg.Connection[Any]) -> None:
             f'role "{user}" may not create tables in schema "{schema}": GRANT CREATE ON SCHEMA "{schema}" TO "{user}",'
             f" or give it a schema of its own: {own}"
         )
-    missing = {name: known for name, (revision, known) in _MADE_BY.items() if current is None or revision > current}
+    missing = {name: known for name, (revision, known) in MADE_BY.items() if current is None or revision > current}
     for name, columns in connection.execute(_COLUMNS, (list(missing),)).fetchall():
         if not missing[name] or missing[name] - set(columns):
             raise UnfitDatabase(
