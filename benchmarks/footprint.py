@@ -20,8 +20,7 @@ from redis import Redis
 from benchmarks.servers import DATABASE, POSTGRES_SETTINGS
 from goqueue.broker.redis import member
 from goqueue.job import ready_score
-from goqueue.store import migrate, sql
-from goqueue.store.connect import PLANNER
+from goqueue.store import migrate, session, sql
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 
 PAYLOAD_BYTES: Final = (200, 800, 1_200, 1_600, 1_900, 2_200, 4_000)
@@ -148,7 +147,7 @@ def main() -> None:
             connection.execute(f"CREATE DATABASE {DATABASE}")
         migrate.upgrade(postgres.dsn_for(DATABASE))
         with psycopg.connect(postgres.dsn_for(DATABASE), autocommit=True, prepare_threshold=0) as connection:
-            connection.execute("; ".join(PLANNER), prepare=False)
+            connection.execute(session.preamble(connection.info.server_version, pgbouncer=False), prepare=False)
             head = ("payload, bytes", "on disk, bytes a job", "write-ahead log, bytes a job")
             _table(head, ((size, *disk(connection, size)) for size in PAYLOAD_BYTES))
         _table(("Redis, bytes a waiting job",), iter([(ready_set(valkey),)]))

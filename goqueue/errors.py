@@ -66,6 +66,11 @@ class StaleSchema(GoQueueError):
     """The database is not at the migration this code needs; run `goqueue migrate`."""
 
 
+class UnfitDatabase(GoQueueError):
+    """The database, the role, or the pooler before it is set up in a way that GoQueue cannot work with; repeating does
+    not help. The message says what to change (HTTP 503)."""
+
+
 class SettingsError(GoQueueError):
     """A setting has a wrong value; the message is one line that names it."""
 

@@ -207,6 +207,16 @@ class JobFilter:
     """Only jobs with a lower id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs that a filter let through, ordered by id."""
+
+    jobs: list[Job]
+    next: int | None
+    """What `after` must be for the next page; None: there is none. A page that ran out of time may be short, or empty,
+    and have a next one."""
+
+
 @dataclass(slots=True)
 class ReadyJob:
     """What Redis needs to know of a job: where it waits and with which precedence."""

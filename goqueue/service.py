@@ -19,9 +19,9 @@ from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
 from goqueue.idempotency import RequestKey
-from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
+from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
-from goqueue.store import audit, enqueue, idempotency, jobs, queues
+from goqueue.store import audit, enqueue, idempotency, jobs, listing, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
 from goqueue.store.idempotency import KeysHeld
@@ -201,11 +201,15 @@ class JobService:
         return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
-        """One page of jobs."""
+        """One page of jobs, however long it takes to find them."""
+        return (await self.page(wanted)).jobs
+
+    async def page(self, wanted: JobFilter, seconds: float | None = None) -> Page:
+        """One page of jobs; after about that many seconds what was found by then."""
         if wanted.settled:
             wanted = dataclasses.replace(wanted, before=await self._settled.find())
         async with self.database.connection() as connection:
-            return await jobs.find(connection, wanted, self.database.keyring)
+            return await listing.find(connection, wanted, self.database.keyring, seconds=seconds)
 
     @contextlib.asynccontextmanager
     async def _act(self, job_id: int, actor: Actor | None, action: Action | None) -> AsyncIterator[Connection]:

@@ -44,7 +44,7 @@ PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health
 CORS: Final[dict[str, Any]] = {
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent"],
-    "expose_headers": ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    "expose_headers": ["X-Request-ID", "Link", "RateLimit", "RateLimit-Policy", "Retry-After"],
     "allow_credentials": False,  # callers are known by a header, never by a cookie
     "max_age": 600,
 }
@@ -100,7 +100,9 @@ def create_app(
             quotas = Quotas(database, api.tenant_quota)
             watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
         gate = Gate(ways, openness=openness, limits=limits)
-        app.state.context = Context(service, types, engine.queues, rates, gate, quotas)
+        app.state.context = Context(
+            service, types, engine.queues, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
+        )
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -20,11 +21,14 @@ from goqueue.errors import (
     StoreRefused,
     StoreTimeout,
     StoreUnavailable,
+    UnfitDatabase,
 )
 from goqueue_api.access import Unauthenticated
 from goqueue_api.bodies import BodyTooLarge, UnknownEncoding, json_response
 from goqueue_api.routing import Methods
 from goqueue_api.throttle import TooManyRequests
+
+log = structlog.get_logger(__name__)
 
 STATUS: Final[dict[type[GoQueueError], int]] = {
     InvalidInput: 400,
@@ -41,6 +45,7 @@ STATUS: Final[dict[type[GoQueueError], int]] = {
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
     StaleSchema: 503,
+    UnfitDatabase: 503,
 }
 
 
@@ -88,6 +93,8 @@ def install(app: FastAPI, methods: Methods) -> None:
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
         response = error_response(STATUS.get(type(error), 500), error)
+        if isinstance(error, UnfitDatabase):
+            log.error(error.message)
         if isinstance(error, TooManyRequests):
             response.headers["Retry-After"] = str(error.wait)
         return response

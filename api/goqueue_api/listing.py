@@ -21,6 +21,10 @@ router = APIRouter(tags=["jobs"], route_class=Guarded)
 
 MAX_PAGE: Final = 1000
 
+_NEXT: Final = {
+    "Link": {"description": 'The next page, `<?…>; rel="next"`, where there may be one.', "schema": {"type": "string"}}
+}
+
 Name = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 """A name to compare with; PostgreSQL's text holds no NUL."""
 
@@ -63,17 +67,27 @@ class LogQuery(BaseModel):
     limit: Limit = MAX_PAGE
 
 
-@router.get("/jobs", response_model=list[JobView], responses=documented(400))
+@router.get("/jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}})
 @router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
 @needs(Scope.JOBS_READ)
 async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-    """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
+    """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise.
+
+    A `Link` header with `rel="next"` says that there may be more, and where. A page can be short, or empty, and have
+    one: the search ends after a time, whatever it has found.
+    """
     if not query.queue:
         raise InvalidInput("queue parameter is required")
     who = caller(request)
     who.check_use(query.queue, query.type)
-    found = await context(request).service.find(JobFilter(**query.model_dump(), reach=who.reach))
-    return json_response([job_view(job) for job in found])
+    wanted = JobFilter(**query.model_dump(), reach=who.reach)
+    page = await context(request).service.page(wanted, context(request).search_seconds)
+    headers = None
+    if page.next is not None:
+        # Relative to this address, whatever a proxy shows of it (RFC 8288, RFC 3986).
+        following = request.url.include_query_params(after=page.next).query
+        headers = {"Link": f'<?{following}>; rel="next"'}
+    return json_response([job_view(job) for job in page.jobs], headers=headers)
 
 
 @router.get("/jobs/{id}/logs", response_model=list[LogLine], responses=documented(400, 404))

@@ -17,7 +17,7 @@ from goqueue.instruments import Process
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
-from goqueue.store.connect import Database, dsn
+from goqueue.store.connect import Database, connect, dsn
 
 GARBAGE: Final = 20_000
 """New objects that make Python look for circles among them. Its own 700 or 2,000 are a single claim: a worker would
@@ -188,6 +188,8 @@ def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) ->
 
     Raises:
         StaleSchema: with `only_check`, where migrations are missing.
+        StoreUnavailable: PostgreSQL did not answer within the attempts that `DB_MAX_RETRIES` allows.
+        UnfitDatabase: the database or the role is not set up for it.
     """
     _begin("migrate")
     database_settings = settings.load(DatabaseSettings)
@@ -202,8 +204,12 @@ def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) ->
         finally:
             await database.close()
 
+    async def reach() -> None:
+        await (await connect(conninfo, database_settings)).close()
+
     if not only_check:
-        schema.upgrade(conninfo, revision)
+        asyncio.run(reach())
+        schema.upgrade(conninfo, revision, pgbouncer=database_settings.pgbouncer)
     try:
         asyncio.run(check())
     except StaleSchema:

@@ -33,7 +33,7 @@ def grant(dsn: str, role: str) -> None:
     Raises:
         psycopg.Error: there is no such role, or the connection's own role does not own the tables.
     """
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn, prepare_threshold=None) as connection:  # for PgBouncer
         to = sql.Identifier(role)
         row = connection.execute("SELECT current_schema(), current_database()").fetchone()
         assert row is not None and row[0]  # noqa: S101, PT018 - the migrations have just made tables in it
