@@ -8,12 +8,14 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from goqueue import settings, tracing
+from goqueue.broker import Broker
+from goqueue.gauges import check_owner
 from goqueue.instruments import shared
 from goqueue.key_management import add_bootstrap
 from goqueue.keys import Token
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, OidcSettings, PostgresSettings, RedisSettings
-from goqueue.store import migrate
+from goqueue.store import installation, migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_api.openness import refuse_without_keys
 
@@ -25,11 +27,12 @@ def serve() -> None:
         SettingsError: a setting is wrong.
         StoreUnavailable: PostgreSQL does not answer.
         StaleSchema: migrations are missing.
+        ForeignBroker: the ready queues in Redis are another installation's.
     """
     api = settings.load(ApiSettings)
-    settings.load(RedisSettings)
+    redis = settings.load(RedisSettings)
     tracing.check()
-    asyncio.run(_check_database(api, settings.load(OidcSettings)))
+    asyncio.run(_check_stores(api, settings.load(OidcSettings), redis))
     # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
     # process ends as one that did its work.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,10 +66,10 @@ def _run(api: ApiSettings) -> None:
     )
 
 
-async def _check_database(api: ApiSettings, oidc: OidcSettings) -> None:
+async def _check_stores(api: ApiSettings, oidc: OidcSettings, redis: RedisSettings) -> None:
     """Find out here what would stop each server process: once, and in one line. Lets the bootstrap key in."""
     connect = settings.load(DatabaseSettings)
-    database = Database(dsn(settings.load(PostgresSettings), connect), connect, maximum=1)
+    database, broker = Database(dsn(settings.load(PostgresSettings), connect), connect, maximum=1), Broker(redis)
     await database.open(connect)
     try:
         async with database.connection() as connection:
@@ -75,5 +78,8 @@ async def _check_database(api: ApiSettings, oidc: OidcSettings) -> None:
             await add_bootstrap(database, bootstrap)
         async with database.connection() as connection:
             await refuse_without_keys(api, oidc, connection)
+            broker.installation = await installation.read(connection)
+        await check_owner(broker)
     finally:
+        await broker.close()
         await database.close()

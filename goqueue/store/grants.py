@@ -15,6 +15,7 @@ TABLES: Final[dict[str, LiteralString]] = {
     "leaders": "SELECT, INSERT, UPDATE, DELETE",
     "dispatch_floor": "SELECT, UPDATE",
     "goqueue_schema": "SELECT",
+    "installation": "SELECT",
     "api_keys": "SELECT, INSERT, UPDATE, DELETE",
     "audit_log": "SELECT, INSERT, DELETE",
 }
