@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import signal
+import sys
+from typing import Any
 
 import uvicorn
 from prometheus_client import REGISTRY
 
 from goqueue import settings, tracing
 from goqueue.broker import Broker
+from goqueue.errors import SettingsError
 from goqueue.gauges import check_owner
 from goqueue.instruments import shared
 from goqueue.key_management import add_bootstrap
 from goqueue.keys import Token
+from goqueue.listening import bind
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, OidcSettings, PostgresSettings, RedisSettings
 from goqueue.store import installation, migrate
@@ -47,23 +51,34 @@ def serve() -> None:
 
 
 def _run(api: ApiSettings) -> None:
-    uvicorn.run(
-        "goqueue_api.app:from_environment",
-        factory=True,
-        host=api.host,
-        port=api.port,
-        workers=api.processes,
-        loop="uvloop",
-        http="goqueue_api.connections:Connection",
-        ws="none",
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(api.trusted_proxies),
-        forwarded_allow_ips=api.trusted_proxies,
-        log_config=None,
-        timeout_graceful_shutdown=int(api.request_timeout) + 1,
-        timeout_keep_alive=65,
-    )
+    options: dict[str, Any] = {
+        "app": "goqueue_api.app:from_environment",
+        "factory": True,
+        "host": api.host,
+        "port": api.port,
+        "workers": api.processes,
+        "loop": "uvloop",
+        "http": "goqueue_api.connections:Connection",
+        "ws": "none",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": bool(api.trusted_proxies),
+        "forwarded_allow_ips": api.trusted_proxies,
+        "log_config": None,
+        "timeout_graceful_shutdown": int(api.request_timeout) + 1,
+        "timeout_keep_alive": 65,
+    }
+    if api.processes > 1 or ":" not in api.host:
+        uvicorn.run(**options)
+        return
+    try:
+        bound = bind(api.host, api.port)  # uvicorn would have a single process take IPv6 alone
+    except OSError as error:
+        raise SettingsError(f"cannot serve the API on [{api.host}]:{api.port}: {error.strerror}") from error
+    server = uvicorn.Server(uvicorn.Config(**options))
+    server.run(sockets=[bound])
+    if not server.started:
+        sys.exit(3)  # as uvicorn.run does
 
 
 async def _check_stores(api: ApiSettings, oidc: OidcSettings, redis: RedisSettings) -> None:
