@@ -13,15 +13,25 @@ MASTER = "mymaster"
 
 
 @contextlib.contextmanager
-def run_sentinel(folder: Path, valkey: EmbeddedValkey, *settings: str, password: str = "") -> Iterator[int]:
-    """Watches the server until the block ends; its port. `password` is that of the settings, to see that it is up."""
+def run_sentinel(
+    folder: Path, valkey: EmbeddedValkey, *settings: str, password: str = "", host: str = "127.0.0.1"
+) -> Iterator[int]:
+    """Watches the server until the block ends; its port.
+
+    Args:
+        folder: For its configuration.
+        valkey: The master.
+        settings: Lines of its configuration.
+        password: That of the settings, to see that it is up.
+        host: What it is told of the master's host.
+    """
     port = free_port()
     lines = [
         f"port {port}",
         "bind 127.0.0.1 -::1",
-        f"sentinel monitor {MASTER} 127.0.0.1 {valkey.port} 1",
+        *settings,  # whether it knows names must stand before the first one
+        f"sentinel monitor {MASTER} {host} {valkey.port} 1",
         f"sentinel auth-pass {MASTER} {valkey.password}",
-        *settings,
     ]
     configuration = folder / f"sentinel-{port}.conf"
     configuration.write_text("\n".join(lines) + "\n")
