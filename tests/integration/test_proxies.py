@@ -41,6 +41,7 @@ class Noting:
 
     port: int = 0
     lines: list[str] = field(default_factory=list)
+    _serving: list[asyncio.Task[None]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator["Noting"]:
@@ -48,17 +49,27 @@ class Noting:
         self.port = server.sockets[0].getsockname()[1]
         async with server:
             yield self
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.append(task)
         at = len(self.lines)
         self.lines.append("")
-        with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(1):  # a client of SMTP waits for the server's first word
-                self.lines[at] = (await reader.readline()).decode(errors="replace").strip()
-        with contextlib.suppress(OSError):
-            writer.write(SERVES)
-            await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(1):  # a client of SMTP waits for the server's first word
+                    self.lines[at] = (await reader.readline()).decode(errors="replace").strip()
+            with contextlib.suppress(OSError):
+                writer.write(SERVES)
+                await writer.drain()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 Part = Callable[[int], object]

@@ -120,17 +120,18 @@ class TlsProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.append(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
-            if self._postgres:
-                if await reader.readexactly(8) != SSL_REQUEST:
-                    writer.close()
-                    return
-                writer.write(b"S")
-                await writer.start_tls(self._context)
-            self.served += 1
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
+                if self._postgres:
+                    if await reader.readexactly(8) != SSL_REQUEST:
+                        return
+                    writer.write(b"S")
+                    await writer.start_tls(self._context)
+                self.served += 1
+                far_reader, far_writer = await asyncio.open_connection(*self._target)
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        finally:
+            writer.close()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
