@@ -26,6 +26,7 @@ from goqueue.orders import accept
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.store import installation
 from goqueue.store.connect import Database, dsn
 
 T = TypeVar("T")
@@ -159,6 +160,8 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         try:
             await self._database.open(self._settings)
+            async with self._database.connection() as connection:
+                self._broker.installation = await installation.read(connection)
         except BaseException:
             await self.__aexit__()
             raise

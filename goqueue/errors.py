@@ -59,7 +59,31 @@ class StoreRefused(GoQueueError):
 
 
 class BrokerUnavailable(GoQueueError):
-    """Redis cannot be reached. Jobs are still accepted: the dispatcher pushes them later."""
+    """Redis cannot be used. Jobs are still accepted: the dispatcher pushes them later.
+
+    `reason` is the cause in one line, for logs: it may name hosts, which an API response shall not.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(f"redis is unavailable: {reason}" if reason else "redis is unavailable")
+        self.reason = reason
+
+    def as_dict(self) -> dict[str, Any]:
+        """The one error shape, without the cause."""
+        return {"error": "redis is unavailable"}
+
+
+class ForeignBroker(BrokerUnavailable):
+    """The ready queues in Redis are those of another installation. A process ends by it."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__("its keys belong to another installation")
+        self.message = (
+            f"Redis holds the ready queues of another installation under GOQUEUE_REDIS_PREFIX={prefix}: set another "
+            "prefix or, in GOQUEUE_REDIS_URL, another database number; if that installation is gone, run "
+            "`goqueue redis adopt`"
+        )
+        self.args = (self.message,)
 
 
 class StaleSchema(GoQueueError):

@@ -49,7 +49,7 @@ async def promptly(asking: Awaitable[T]) -> T:
         async with asyncio.timeout(PATIENCE):
             return await asking
     except TimeoutError:
-        raise BrokerUnavailable("redis is unavailable: it says nothing") from None
+        raise BrokerUnavailable(f"no answer within {PATIENCE:g} s") from None
 
 
 class JobService:
@@ -66,6 +66,7 @@ class JobService:
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
         """Jobs committed here whose push failed; the dispatcher pushes them."""
+        self._pushes_fail = False
 
     async def close(self) -> None:
         """Wait for inserts and pushes under way."""
@@ -180,7 +181,11 @@ class JobService:
                 self._to_push.clear()
                 self.unpushed += missed
                 metrics.UNPUSHED.inc(missed)
-                log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, error=error.message)
+                if not self._pushes_fail:
+                    self._pushes_fail = True
+                    log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, reason=error.reason)
+            else:
+                self._pushes_fail = False
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
@@ -337,7 +342,7 @@ class JobService:
         try:
             await promptly(sending)
         except BrokerUnavailable as error:
-            log.warning("redis not told; workers will learn it from the database", error=error.message)
+            log.warning("redis not told; workers will learn it from the database", reason=error.reason)
 
 
 def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:

@@ -1,6 +1,7 @@
 """How each long-running process is put together, started and stopped."""
 
 import asyncio
+import contextlib
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -12,10 +13,11 @@ import structlog
 from goqueue import encryption, logs, metrics, registry, settings, tracing, zonedata
 from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
-from goqueue.gauges import watch_stores
+from goqueue.gauges import check_owner, watch_stores
 from goqueue.instruments import Process
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.store import installation
 from goqueue.store import migrate as schema
 from goqueue.store.connect import Database, connect, dsn
 
@@ -68,9 +70,14 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         tracing.end()
 
 
-async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:
-    """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them."""
-    database_settings = settings.load(DatabaseSettings)
+async def _stores(stack: AsyncExitStack, connections: int, stop: asyncio.Event) -> tuple[Database, Broker, str]:
+    """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them.
+
+    Raises:
+        ForeignBroker: the ready queues are another installation's. Where that is found out later, `stop` is set, and
+            the stack raises it.
+    """
+    database_settings, redis = settings.load(DatabaseSettings), settings.load(RedisSettings)
     conninfo = dsn(settings.load(PostgresSettings), database_settings)
     keyring = encryption.load(settings.load(EncryptionSettings))
     database = Database(conninfo, database_settings, maximum=connections, keyring=keyring)
@@ -78,11 +85,22 @@ async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Br
     stack.push_async_callback(database.close)
     async with database.connection() as connection:
         await schema.check(connection)
-    broker = Broker(settings.load(RedisSettings))
+        owner = await installation.read(connection)
+    broker = Broker(redis)
+    broker.installation = owner
     stack.push_async_callback(broker.close)
+    await check_owner(broker)
     watching = asyncio.create_task(watch_stores(database, broker), name="stores")
-    stack.callback(watching.cancel)
+    watching.add_done_callback(lambda _: stop.set())
+    stack.push_async_callback(_end_watch, watching)
     return database, broker, conninfo
+
+
+async def _end_watch(watching: "asyncio.Task[None]") -> None:
+    """Raise what has ended the watch, if it was not this."""
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
@@ -111,7 +129,7 @@ def worker() -> None:
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(installed.close)
-            database, broker, conninfo = await _stores(stack, connections=6)
+            database, broker, conninfo = await _stores(stack, 6, stop)
             await installed.attach(database)
             work = Worker(database, broker, conninfo, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
@@ -137,7 +155,7 @@ def scheduler() -> None:
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, connections=6)
+            database, broker, _ = await _stores(stack, 6, stop)
             process = Scheduler(database, broker, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
             probes.start()
@@ -161,7 +179,7 @@ def operator() -> None:
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, connections=5)
+            database, broker, _ = await _stores(stack, 5, stop)
             service = JobService(database, broker)
             stack.push_async_callback(service.close)
             process = Operator(access.find(), service, chosen, engine)

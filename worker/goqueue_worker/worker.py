@@ -159,8 +159,7 @@ class Worker:
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
                 try:
                     ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
-                except BrokerUnavailable as error:
-                    log.warning("fetch failed, trying again", error=error.message)
+                except BrokerUnavailable:  # logged by the broker, once for each outage
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
@@ -187,8 +186,8 @@ class Worker:
                 await self._pause(0.2)
         try:
             await self._broker.push(ready, arrived=False)
-        except BrokerUnavailable:
-            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids))
+        except BrokerUnavailable as error:
+            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids), reason=error.reason)
         return []
 
     async def _recover(self, connection: Connection, worker_id: int) -> list[ClaimedJob]:
