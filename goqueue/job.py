@@ -3,6 +3,7 @@
 What is made once a job is not frozen: that would make its making four times as slow.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,9 @@ from typing import Any, Final
 
 from goqueue.access import Reach
 from goqueue.lifecycle import JobStatus
+
+QUEUE_NAME: Final = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
+"""A queue's name: fits a Kubernetes label and a Redis key."""
 
 MAX_ID: Final = 2**63 - 1
 MAX_RETRIES: Final = 20

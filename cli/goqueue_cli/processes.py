@@ -14,6 +14,7 @@ from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
 from goqueue.gauges import watch_stores
 from goqueue.instruments import Process
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
@@ -38,7 +39,7 @@ def _begin(process: str) -> EngineSettings:
 def _begin_counting(process: Process) -> EngineSettings:
     engine = _begin(process)
     tracing.begin(process)
-    metrics.begin(process, engine.queues, REGISTRY.names())
+    metrics.begin(process, Queues(REGISTRY, engine.queues), REGISTRY.names())
     return engine
 
 

@@ -368,6 +368,24 @@ ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now())
 
 RESUME: Final[LiteralString] = "UPDATE queues SET paused_at = NULL WHERE name = %s"
 
+QUEUES_IN_USE: Final[LiteralString] = f"""
+WITH RECURSIVE kept AS (
+    (SELECT queue FROM jobs ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobs.queue FROM jobs WHERE jobs.queue > kept.queue ORDER BY jobs.queue LIMIT 1) FROM kept
+    WHERE kept.queue IS NOT NULL
+)
+SELECT queue FROM kept
+WHERE queue <> ALL(%(known)s)
+    AND (EXISTS (SELECT FROM jobs WHERE jobs.queue = kept.queue AND id >= {FLOOR} AND finished_at IS NULL)
+        OR EXISTS (SELECT FROM jobs WHERE jobs.queue = kept.queue AND dispatch_at IS NOT NULL AND id < {FLOOR}
+            AND finished_at IS NULL))
+UNION
+SELECT name FROM queues WHERE paused_at IS NOT NULL AND name <> ALL(%(known)s)
+ORDER BY queue
+"""
+"""From one name to the next in the index on (queue, id): that costs a few pages for each queue, however many jobs."""
+
 TENANTS_EXIST: Final[LiteralString] = "SELECT EXISTS (SELECT FROM jobs WHERE tenant IS NOT NULL)"
 
 _OPEN_COUNTS: Final[LiteralString] = f"""
