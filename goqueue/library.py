@@ -1,6 +1,7 @@
 """From what a Python caller says to an order: the rules of `goqueue.orders`, with types named by their function."""
 
 import functools
+import inspect
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
@@ -112,8 +113,9 @@ def _type_of(kind: str | Handler, registry: Registry) -> JobType:
         if found is None:
             raise InvalidInput("invalid job type", {"provided": kind, "allowed": registry.names()})
         return found
+    forms = (kind, inspect.unwrap(kind))  # it may be decorated once more; a bound method is another object each time
     for one in registry:
-        if one.handler is kind:
+        if one.handler is not None and one.handler in forms:
             return one
     raise InvalidInput("invalid job type", {"provided": _named(kind), "allowed": registry.names()})
 

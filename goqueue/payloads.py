@@ -1,11 +1,13 @@
 """What a Python caller gives as a payload, as the JSON that the worker will see; and whether the two are the same."""
 
+import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from goqueue.errors import InvalidInput
@@ -16,6 +18,12 @@ Payload = BaseModel | dict[str, Any]
 LOST: Final = "would not reach the handler as given"
 
 _SECRETS: Final = (SecretStr, SecretBytes)
+
+_PLAIN: Final = (str, int, float, bool, str | None, int | None, bool | None)
+"""Not `float | None`: NaN is null in JSON."""
+
+_CONSTRAINTS: Final = ("StringConstraints", "Strict", "PydanticGeneralMetadata")
+"""Pydantic's metadata that only narrows a field, as all of `annotated_types` does."""
 
 
 def as_json(payload: Payload) -> Any:
@@ -42,6 +50,35 @@ def encoded(payload: Payload) -> bytes:
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         # Its words may quote the payload.
         raise InvalidInput("invalid payload format", {"payload": f"no JSON: {type(error).__name__}"}) from None
+
+
+@functools.cache
+def is_plain(model: type[BaseModel]) -> bool:
+    """Whether every instance of exactly this class reaches its handler as given, so that nobody has to compare: text,
+    numbers and truth values, and nothing that reads or writes them in a way of its own."""
+    decorators = model.__pydantic_decorators__
+    own_ways = (
+        decorators.field_serializers,
+        decorators.model_serializers,
+        decorators.field_validators,
+        decorators.validators,
+        decorators.root_validators,
+        decorators.model_validators,
+        model.__private_attributes__,
+        model.model_config.get("json_encoders"),
+        model.model_config.get("extra") == "allow",
+        model.model_post_init is not BaseModel.model_post_init,
+    )
+    return not any(own_ways) and all(_is_plain(field) for field in model.model_fields.values())
+
+
+def _is_plain(field: FieldInfo) -> bool:
+    narrowed = all(
+        type(part).__module__ == "annotated_types" or type(part).__name__ in _CONSTRAINTS for part in field.metadata
+    )
+    one_name = field.validation_alias == field.serialization_alias
+    left_out = field.exclude or getattr(field, "exclude_if", None)  # since pydantic 2.12
+    return field.annotation in _PLAIN and narrowed and one_name and not left_out
 
 
 def check_same(given: BaseModel, arrives: BaseModel) -> None:
