@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -51,6 +52,8 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     gc.freeze()
     gc.set_threshold(GARBAGE)
 
+    os.register_at_fork(after_in_child=_default_signals)
+
     async def guarded() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -62,6 +65,14 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         uvloop.run(guarded())
     finally:
         tracing.end()
+
+
+def _default_signals() -> None:
+    """Let a process that a handler forked end on SIGTERM and SIGINT: it has our handlers, but not the event loop that
+    would hear of them, and what it wrote to the wakeup descriptor would stop the worker instead."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:
