@@ -167,6 +167,7 @@ class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
     `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `progress` is the last that the attempt reported; it is kept where the job is final.
     `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """
 
@@ -177,12 +178,14 @@ class AttemptEnd:
     error: str | None = None
     delay: float = 0.0
     trace_context: str | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One finished attempt, as kept for the reader."""
+    """One finished attempt, as kept for the reader. A retry by hand begins a new round, in which they count from 1."""
 
+    round: int
     attempt: int
     outcome: str
     error: str | None

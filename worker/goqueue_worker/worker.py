@@ -243,6 +243,9 @@ class Worker:
             running.failure = error
             end = failed(job, describe(error), None, policy)
         running.task = None
+        if running.reported is not None:
+            end.progress = running.reported
+            self._reports.forget(job.id, job.lease)
         if self._running.get(job.id) is running:
             del self._running[job.id]
         seconds = time.monotonic() - running.started

@@ -132,11 +132,11 @@ def attempts(id: int, form: str) -> None:
         if form == "json":
             output.as_json({"attempts": ended, "logs": lines})
             return
-        columns = ("attempt", "outcome", "worker", "started_at", "finished_at", "error")
+        columns = ("round", "attempt", "outcome", "worker", "started_at", "finished_at", "error")
         output.as_table(columns, [[getattr(one, column) for column in columns] for one in ended])
         if lines:
             click.echo()
-            parts = ("attempt", "at", "level", "message")
+            parts = ("round", "attempt", "at", "level", "message")
             output.as_table(parts, [[line[part] for part in parts] for line in lines])
 
     run(work)
