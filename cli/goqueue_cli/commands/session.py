@@ -28,8 +28,8 @@ from goqueue.store.connect import dsn
 from goqueue_cli.commands import environment
 
 STORES: Final = (
-    "Settings come from the environment. Where that names no POSTGRES_* and `goqueue dev` runs in this folder, its "
-    "stores are used: the file `environment` in GOQUEUE_DEV_DIR (.goqueue)."
+    "Settings come from the environment. Where that names no POSTGRES_* and `goqueue dev` runs in this folder or above "
+    "it, its stores are used: the file `environment` in GOQUEUE_DEV_DIR (.goqueue)."
 )
 """What the help of every command says of where it goes."""
 
