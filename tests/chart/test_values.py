@@ -262,6 +262,14 @@ def test_nonsense_is_refused_and_named(path: str, value: Any, told: str) -> None
     assert told in str(refused.value)
 
 
+def test_a_pool_may_serve_a_queue_of_ones_own_job_types_which_only_their_modules_know() -> None:
+    pools = {"workerPools": {"default": {"queues": ["lemons:2", "email"]}}}
+    template(pools | at("settings.engine.jobs", ["lemonade.jobs"]))
+    template(pools | at("settings.engine.queues", ["lemons"]))
+    with pytest.raises(HelmFailed, match=r"lemons:2 is neither a built-in queue nor one of settings\.engine\.queues"):
+        template(pools)
+
+
 @pytest.mark.parametrize("version", HELMS)
 def test_both_helms_refuse_by_the_schema(version: str) -> None:
     for path in ("api.replica", "settings.engine.queue", "replicaCount"):

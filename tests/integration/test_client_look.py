@@ -167,7 +167,7 @@ def program(code: str, folder: Path, **environment: str) -> "subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=60,
     )
 
 
@@ -179,6 +179,7 @@ def dev_file(folder: Path, **values: str) -> None:
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
 
 
+@pytest.mark.timeout(180)
 def test_a_program_beside_goqueue_dev_finds_its_stores_and_its_types_by_itself(
     database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_program_beside_goqueue_dev_finds_its_stores_and_its_types_by_itself(
     assert done.stderr.splitlines()[-1].startswith("goqueue.errors.InvalidInput: invalid job type: provided squeeze; ")
 
 
+@pytest.mark.timeout(180)
 def test_a_program_whose_environment_names_a_database_never_looks_at_goqueue_dev(
     database: FreshDatabase, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_program_whose_environment_names_a_database_never_looks_at_goqueue_dev
     assert "goqueue dev" not in done.stderr
 
 
+@pytest.mark.timeout(180)
 def test_the_first_failed_attempt_is_told_on_standard_error_with_the_cure(tmp_path: Path) -> None:
     settings = {"DB_MAX_RETRIES": "2", "DB_RETRY_DELAY": "0.01"}
     done = program(

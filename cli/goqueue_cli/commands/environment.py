@@ -1,6 +1,7 @@
 """Which PostgreSQL and Redis a command talks to: those of the environment, or else those of a running `goqueue dev`."""
 
 import os
+import sys
 
 from goqueue import development
 
@@ -8,7 +9,12 @@ from goqueue import development
 def adopt() -> None:
     """Put the values of a running `goqueue dev` into this process's environment, where that names no POSTGRES_*.
 
+    The modules of its GOQUEUE_JOBS may lie where it was started, which Python searches there, but not for a command.
+
     Raises:
         SettingsError: its file cannot be read or trusted.
     """
-    os.environ.update(development.values())
+    folder, values = development.find()
+    os.environ.update(values)
+    if folder is not None:
+        sys.path.append(str(folder.absolute().parent))

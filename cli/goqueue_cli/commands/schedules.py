@@ -88,7 +88,7 @@ def put(
 
     async def work(session: Session) -> None:
         chosen = schedule_name(name)
-        types = session.types()
+        types = session.types(type)
         body = {
             "cron": cron,
             "time_zone": time_zone,
