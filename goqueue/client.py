@@ -128,6 +128,14 @@ class AsyncClient:
         await self._broker.close()
         await self._database.close()
 
+    async def open(self) -> Self:
+        """Connect, where a block with `async with` does not fit; raises as that does. `close` ends it."""
+        return await self.__aenter__()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close all connections."""
+        await self.__aexit__()
+
     def in_child(self) -> None:
         """Leave the parent's connections alone; called in a forked child."""
         forks.forget(self)

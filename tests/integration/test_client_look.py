@@ -1,5 +1,6 @@
 """What the client shows and steers beside enqueueing; and how it finds its stores and job types."""
 
+import asyncio
 import inspect
 import os
 import subprocess
@@ -126,6 +127,27 @@ async def test_a_wait_that_runs_out_says_in_which_state_the_job_is(client: Async
     job_id = await client.enqueue("work", {})
     with pytest.raises(TimeoutError, match=rf"^job {job_id} is still pending after 0\.1 s$"):
         await client.wait(job_id, timeout=0.1)
+
+
+async def test_a_client_is_opened_and_closed_without_a_block_and_may_be_opened_again(engine: Engine) -> None:
+    engine.handle("work", lambda payload, job: None)
+    client = AsyncClient(engine.dsn, engine.redis, registry=engine.registry, database=ONCE)
+    assert await client.open() is client
+    job_id = await client.enqueue("work", {})
+    await client.close()
+    await client.open()
+    assert (await client.get(job_id)).id == job_id
+    await client.close()
+
+    def program() -> None:
+        client = Client(AsyncClient(engine.dsn, engine.redis, registry=engine.registry, database=ONCE))
+        for _ in range(2):
+            assert client.open().get(job_id).id == job_id
+            client.close()
+            with pytest.raises(RuntimeError, match="inside its `with` block only, or between `open` and `close`"):
+                client.get(job_id)
+
+    await asyncio.to_thread(program)
 
 
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
