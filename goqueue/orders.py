@@ -63,8 +63,11 @@ def accept(
     source_key: str | None = None,
     trace_context: str | None = None,
     tenant: str | None = None,
+    given: BaseModel | None = None,
 ) -> NewJob:
     """Turn a decoded request body into an order, or say what is wrong with it.
+
+    `given` is the model that the payload was made of, where a Python caller gave one.
 
     Raises:
         InvalidInput: `validation failed`, `invalid queue`, `invalid job type`, `invalid payload format` or
@@ -77,7 +80,7 @@ def accept(
     except ValidationError as error:
         raise InvalidInput("validation failed", field_errors(error)) from None
     kind = _kind_of(order, registry, queues)
-    kind.validate(order.payload)
+    kind.validate(order.payload, given)
     return _job(order, kind.name, source, source_key, trace_context, tenant)
 
 

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from goqueue import metrics, tracing
 from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
@@ -21,6 +19,7 @@ from goqueue.gather import Gather
 from goqueue.idempotency import RequestKey
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
+from goqueue.logger import Logger
 from goqueue.store import audit, enqueue, idempotency, jobs, listing, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
@@ -36,7 +35,7 @@ PATIENCE: Final = 1.0
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 async def promptly(asking: Awaitable[T]) -> T:

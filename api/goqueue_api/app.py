@@ -18,6 +18,7 @@ from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.errors import ForeignBroker
 from goqueue.gauges import watch_stores
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import (
@@ -107,8 +108,9 @@ def create_app(
             quotas = Quotas(database, api.tenant_quota)
             watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
         gate = Gate(ways, openness=openness, limits=limits)
+        known = Queues(types, engine.queues)
         app.state.context = Context(
-            service, types, engine.queues, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
+            service, types, known, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
         )
         try:
             yield
@@ -178,7 +180,7 @@ def from_environment() -> FastAPI:
 
     registry.load(engine.jobs)
     tracing.begin("api")
-    metrics.begin("api", engine.queues, REGISTRY.names())
+    metrics.begin("api", Queues(REGISTRY, engine.queues), REGISTRY.names())
     api, connect = settings.load(ApiSettings), settings.load(DatabaseSettings)
     database = Database(
         dsn(settings.load(PostgresSettings), connect),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
 from goqueue.gauges import check_owner, watch_stores
 from goqueue.instruments import Process
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import installation
@@ -45,7 +47,7 @@ def _say_start() -> None:
 def _begin_counting(process: Process) -> EngineSettings:
     engine = _begin(process)
     tracing.begin(process)
-    metrics.begin(process, engine.queues, REGISTRY.names())
+    metrics.begin(process, Queues(REGISTRY, engine.queues), REGISTRY.names())
     return engine
 
 
@@ -56,6 +58,8 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
     gc.freeze()
     gc.set_threshold(GARBAGE)
+
+    os.register_at_fork(after_in_child=_default_signals)
 
     async def guarded() -> None:
         stop = asyncio.Event()
@@ -68,6 +72,14 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         uvloop.run(guarded())
     finally:
         tracing.end()
+
+
+def _default_signals() -> None:
+    """Let a process that a handler forked end on SIGTERM and SIGINT: it has our handlers, but not the event loop that
+    would hear of them, and what it wrote to the wakeup descriptor would stop the worker instead."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def _stores(stack: AsyncExitStack, connections: int, stop: asyncio.Event) -> tuple[Database, Broker, str]:

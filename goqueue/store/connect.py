@@ -8,7 +8,6 @@ from typing import Any, LiteralString
 
 import orjson
 import psycopg
-import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
@@ -16,10 +15,11 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from goqueue.encryption import Keyring
 from goqueue.errors import SettingsError, StoreRefused, StoreTimeout, StoreUnavailable, UnfitDatabase
+from goqueue.logger import Logger
 from goqueue.settings import DatabaseSettings, PostgresSettings
 from goqueue.store import refusals, session, times
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -79,8 +79,10 @@ class Hosts:
         self._pairs.sort(key=lambda pair: (pair[0], pair[1] or "5432") != (host, str(port)))
 
 
-async def connect(conninfo: str, settings: DatabaseSettings) -> Connection:
+async def connect(conninfo: str, settings: DatabaseSettings, *, hint: str = "") -> Connection:
     """A connection to a database that can serve, trying again as `DB_MAX_RETRIES` and `DB_RETRY_DELAY` say.
+
+    The first failed attempt is logged with the hint.
 
     There is no bound around an attempt: libpq's `connect_timeout` holds for each address of each host.
 
@@ -97,7 +99,8 @@ async def connect(conninfo: str, settings: DatabaseSettings) -> Connection:
             reason = refusals.reason(error)
             if not left:
                 raise StoreUnavailable(f"database is unavailable: {reason}") from error
-            log.warning("database is unavailable", reason=reason, attempts_left=left)
+            more = {"hint": hint} if hint and left == settings.max_retries else {}
+            log.warning("database is unavailable", reason=reason, attempts_left=left, **more)
             await asyncio.sleep(settings.retry_delay)
         except (psycopg.ProgrammingError, UnicodeError) as error:
             raise SettingsError(f"POSTGRES_*: {refusals.reason(error)}") from None
@@ -133,6 +136,8 @@ class Database:
         `keyring` encrypts what jobs hold, None: nothing is encrypted.
         """
         self.keyring = keyring
+        self.hint = ""
+        """Logged beside the first failed attempt to connect."""
         self._hosts = Hosts(conninfo, settings.connect_timeout)
         self._statement_timeout = int(statement_timeout * 1000)
         self.pgbouncer = settings.pgbouncer
@@ -170,7 +175,7 @@ class Database:
         """
         # A connection of its own, since a pool says only that it has none, not why.
         began = time.monotonic()
-        probe = await connect(self._hosts.conninfo(), settings)
+        probe = await connect(self._hosts.conninfo(), settings, hint=self.hint)
         took = time.monotonic() - began
         try:
             await self._configure(probe)

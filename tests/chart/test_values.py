@@ -223,19 +223,18 @@ NONSENSE = [
     ("networkPolicy.redisPorts", [], "redisPorts"),
     ("crds.install", "true", "install"),
     ("workerPools.Default", {"queues": []}, "Default"),
-    ("workerPools.default.queues", ["nowhere"], "workerPools.default.queues: nowhere is not one of"),
+    ("workerPools.default.queues", ["nowhere"], "workerPools.default.queues: nowhere is neither a built-in queue nor"),
     ("workerPools.default.queues", ["default:0"], "queues"),
     ("workerPools.default.maxReplicas", 0, "maxReplicas"),
     ("workerPools.default.minReplicas", 11, "minReplicas is more than"),
     ("workerPools.default.concurrency", 0, "concurrency"),
     ("settings.engine.queue", A_LIST, "queue"),
-    ("settings.engine.queues", [], "queues"),
     ("settings.engine.queues", ["Upper"], "queues"),
     ("settings.engine.queues", "default,email", "queues"),
     ("settings.engine.leaseSeconds", 5, "settings.engine.leaseSeconds must be at least"),
     ("settings.engine.leaseSeconds", "15s", "leaseSeconds"),
     ("settings.engine.logLevel", "trace", "logLevel"),
-    ("settings.worker.queues", ["nowhere"], "settings.worker.queues: nowhere is not one of"),
+    ("settings.worker.queues", ["nowhere"], "settings.worker.queues: nowhere is neither a built-in queue nor"),
     ("settings.worker.concurrency", 0, "concurrency"),
     ("settings.worker.healthPort", 0, "healthPort"),
     ("settings.api.port", 65536, "port"),
@@ -262,6 +261,14 @@ def test_nonsense_is_refused_and_named(path: str, value: Any, told: str) -> None
     with pytest.raises(HelmFailed) as refused:
         template(at(path, value))
     assert told in str(refused.value)
+
+
+def test_a_pool_may_serve_a_queue_of_ones_own_job_types_which_only_their_modules_know() -> None:
+    pools = {"workerPools": {"default": {"queues": ["lemons:2", "email"]}}}
+    template(pools | at("settings.engine.jobs", ["lemonade.jobs"]))
+    template(pools | at("settings.engine.queues", ["lemons"]))
+    with pytest.raises(HelmFailed, match=r"lemons:2 is neither a built-in queue nor one of settings\.engine\.queues"):
+        template(pools)
 
 
 @pytest.mark.parametrize("version", HELMS)

@@ -1,62 +1,20 @@
 """Which PostgreSQL and Redis a command talks to: those of the environment, or else those of a running `goqueue dev`."""
 
 import os
-import re
-import stat
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+import sys
 
-from goqueue import settings
-from goqueue.errors import SettingsError
-from goqueue.settings import DevSettings
-
-FILE: Final = "environment"
-"""The name of the file in the folder of `goqueue dev`."""
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+from goqueue import development
 
 
 def adopt() -> None:
     """Put the values of a running `goqueue dev` into this process's environment, where that names no POSTGRES_*.
 
-    Its stores go together, so they replace even what the environment says of Redis.
+    The modules of its GOQUEUE_JOBS may lie where it was started, which Python searches there, but not for a command.
 
     Raises:
-        SettingsError: the file cannot be read or trusted.
+        SettingsError: its file cannot be read or trusted.
     """
-    if not names_a_database(os.environ):
-        os.environ.update(read(settings.load(DevSettings).dir / FILE))
-
-
-def names_a_database(environment: Mapping[str, str]) -> bool:
-    """Whether any POSTGRES_* is set; settings are read in either case, so either case counts."""
-    return any(name.upper().startswith("POSTGRES_") for name in environment)
-
-
-def read(path: Path) -> dict[str, str]:
-    """The values in the file: KEY=VALUE lines; empty where there is no file.
-
-    It says where payloads and passwords go, so it must be this user's own and writable by nobody else: commands may run
-    in a folder like /tmp, where others could have left one.
-
-    Raises:
-        SettingsError: it cannot be read, is not this user's own, or holds another kind of line.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = os.fstat(file.fileno())
-            text = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise SettingsError(f"{path} is not used: it must be your own, and writable by nobody else")
-    values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        name, equals, value = line.partition("=")
-        if not equals or not _NAME.fullmatch(name):
-            raise SettingsError(f"{path}: line {number} is not KEY=VALUE")
-        values[name] = value
-    return values
+    folder, values = development.find()
+    os.environ.update(values)
+    if folder is not None:
+        sys.path.append(str(folder.absolute().parent))

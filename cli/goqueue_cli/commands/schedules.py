@@ -88,7 +88,7 @@ def put(
 
     async def work(session: Session) -> None:
         chosen = schedule_name(name)
-        types = session.types()
+        types = session.types(type)
         body = {
             "cron": cron,
             "time_zone": time_zone,
@@ -99,7 +99,7 @@ def put(
             wanted = SchedulePut.model_validate(body)
         except ValidationError as error:
             raise InvalidInput("validation failed", field_errors(error)) from None
-        tick, _ = first_tick(wanted, types, session.engine.queues)
+        tick, _ = first_tick(wanted, types, session.queues)
         database = session.service.database
         async with database.connection() as connection:
             schedule, created = await store.put(

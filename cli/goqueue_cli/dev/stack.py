@@ -11,7 +11,7 @@ from typing import Self
 from goqueue import settings
 from goqueue.errors import GoQueueError
 from goqueue.keys import Token
-from goqueue.settings import ApiSettings
+from goqueue.settings import ApiSettings, EncryptionSettings, EngineSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue_cli.child import Child, ChildError
 from goqueue_cli.dev.receivers import MailCatcher, Note, WebhookReceiver
@@ -42,7 +42,7 @@ class Stack:
 
     @property
     def environment_file(self) -> Path:
-        """The settings of the running parts, for other commands of `goqueue`."""
+        """The settings of the running parts that commands and clients need, see `goqueue.development`."""
         return self.folder / "environment"
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class Stack:
             "POSTGRES_SSLMODE": "disable",
             "GOQUEUE_REDIS_URL": valkey.url,
         }
-        self._write_environment(stores)
+        self._write_environment(stores | _for_clients())
         access = self._access()
         environment = {**stores, **_unless_set(_receivers(mails.port)), **_PROBES, **access}
         environment["GOQUEUE_API_PORT"] = str(self._port)
@@ -123,6 +123,22 @@ class Stack:
             if child.returncode is not None:
                 lines = child.log.read_text(errors="replace").splitlines()[-20:]
                 raise PartEnded("\n".join([f"the {part} ended with exit code {child.returncode}:", *lines]))
+
+
+def _for_clients() -> dict[str, str]:
+    """What a client needs beside the stores, of the settings that the parts have from this environment.
+
+    No encryption key: it does not belong on the disk that holds what it encrypts.
+    """
+    engine = settings.load(EngineSettings)
+    chosen = {
+        "GOQUEUE_QUEUES": ",".join(engine.queues),
+        "GOQUEUE_JOBS": ",".join(engine.jobs),
+        "GOQUEUE_REDIS_PREFIX": settings.load(RedisSettings).prefix,
+    }
+    if (file := settings.load(EncryptionSettings).keys_file) is not None:
+        chosen["GOQUEUE_ENCRYPTION_KEYS_FILE"] = str(file.absolute())
+    return {name: value for name, value in chosen.items() if value}
 
 
 def _write_private(path: Path, text: str) -> None:
