@@ -79,7 +79,9 @@ class Keyring:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
-            raise SettingsError("GOQUEUE_ENCRYPTION_KEYS needs the extra: pip install 'goqueue[encryption]'") from None
+            raise SettingsError(
+                "GOQUEUE_ENCRYPTION_KEYS needs the extra encryption: pip install 'goqueue[encryption]'"
+            ) from None
         self.cipher: type[AESGCM] = AESGCM
         raw = [_key_bytes(key) for key in keys]
         if not raw:

@@ -73,7 +73,9 @@ def check(chosen: TracingSettings) -> None:
         found = None
     if found is None:
         how = chosen.exporter_otlp_protocol
-        raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL: traces by otlp ({how}) need the extra `goqueue[otlp]`")
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL: traces by otlp ({how}) need the extra otlp: pip install 'goqueue[otlp]'"
+        )
 
 
 def provider(process: str, chosen: TracingSettings) -> TracerProvider:

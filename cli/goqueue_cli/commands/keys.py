@@ -11,7 +11,7 @@ from goqueue.errors import InvalidInput
 from goqueue.key_management import GRACE, NewKey, Rotation
 from goqueue.keys import ApiKey, Token
 from goqueue.registry import field_errors
-from goqueue_api.admin import key_view
+from goqueue_api.views import key_view
 from goqueue_cli.commands import output
 from goqueue_cli.commands.session import STORES, Session, run, span
 
