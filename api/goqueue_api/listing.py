@@ -33,14 +33,14 @@ class ListQuery(BaseModel):
     """Which jobs to list. Pages by key: `after` is the id of the last job of the page before."""
 
     model_config = ConfigDict(extra="forbid")
-    queue: Name = Field("", description="Required.")
-    type: Name | None = None
-    status: JobStatus | None = None
+    queue: Name = Field("", description="Jobs of this queue. Without it: 400 `queue parameter is required`.")
+    type: Name | None = Field(None, description="Only jobs of this type.")
+    status: JobStatus | None = Field(None, description="Only jobs in this state.")
     created_after: AwareDatetime | None = Field(None, description="Created at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Created before this time.")
     after: Id | None = Field(None, description="Last id of the page before.")
-    limit: Limit = 100
-    newest_first: bool = False
+    limit: Limit = Field(100, description="As many at most.")
+    newest_first: bool = Field(False, description="The newest first; pages then go to lower ids.")
 
 
 class LogQuery(BaseModel):
@@ -51,8 +51,10 @@ class LogQuery(BaseModel):
     limit: Limit = MAX_PAGE
 
 
-@router.get("/jobs", response_model=list[JobView], responses=documented(400))
-@router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
+@router.get("/jobs", summary="List jobs", response_model=list[JobView], responses=documented(400))
+@router.get(
+    "/jobs/", summary="List jobs", response_model=list[JobView], responses=documented(400), include_in_schema=False
+)
 @needs(Scope.JOBS_READ)
 async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
@@ -64,7 +66,9 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
     return json_response([job_view(job) for job in found])
 
 
-@router.get("/jobs/{id}/logs", response_model=list[LogLine], responses=documented(400, 404))
+@router.get(
+    "/jobs/{id}/logs", summary="List a job's log lines", response_model=list[LogLine], responses=documented(400, 404)
+)
 @needs(Scope.JOBS_READ)
 async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
     """What the job's handler logged, oldest first."""
