@@ -138,7 +138,7 @@ def migrate(check: bool, revision: str, roles: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--once", is_flag=True, help="End when the first jobs are done.")
+@click.option("--once", is_flag=True, help="Create a job of each built-in type, and end when they are done.")
 def dev(once: bool) -> None:
     """Run everything on an embedded PostgreSQL and Valkey, for development."""
     from goqueue_cli.dev.run import run

@@ -10,6 +10,7 @@ from typing import Final
 from goqueue import settings
 from goqueue.errors import SettingsError
 from goqueue.settings import DevSettings
+from goqueue_cli.dev.surroundings import forget_stores
 
 FILE: Final = "environment"
 """The name of the file in the folder of `goqueue dev`."""
@@ -20,13 +21,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def adopt() -> None:
     """Put the values of a running `goqueue dev` into this process's environment, where that names no POSTGRES_*.
 
-    Its stores go together, so they replace even what the environment says of Redis.
+    Its stores go together, so they replace even what the environment says of Redis, and of how libpq connects.
 
     Raises:
         SettingsError: the file cannot be read or trusted.
     """
-    if not names_a_database(os.environ):
-        os.environ.update(read(settings.load(DevSettings).dir / FILE))
+    if names_a_database(os.environ):
+        return
+    if found := read(settings.load(DevSettings).dir / FILE):
+        forget_stores(os.environ)
+        os.environ.update(found)
 
 
 def names_a_database(environment: Mapping[str, str]) -> bool:
