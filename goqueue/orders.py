@@ -41,9 +41,17 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    queue: Annotated[str, StringConstraints(min_length=1, max_length=255)]
-    type: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
-    payload: Any
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Where the job waits. May be left out where `type` is given: the default is the type's own."
+    )
+    type: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None,
+        description="What the job does: a name from `GET /types`. May be left out where `queue` is a built-in one: "
+        f"{', '.join(f'`{queue}`: {kind}' for queue, kind in TYPE_OF_QUEUE.items())}.",
+    )
+    payload: Any = Field(
+        description="What the handler gets: a JSON object that fits the type's schema, which `GET /types` shows."
+    )
     max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = DEFAULT_MAX_RETRIES
     priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = 0
     available_at: Annotated[AwareDatetime, Strict(False), Field(ge=EARLIEST, lt=LATEST)] | None = None
@@ -78,10 +86,10 @@ def accept(
     try:
         order = Order.model_validate(raw)
     except ValidationError as error:
-        raise InvalidInput("validation failed", field_errors(error)) from None
+        raise InvalidInput("validation failed", {**_without_place(raw), **field_errors(error)}) from None
     kind = _kind_of(order, registry, queues)
     kind.validate(order.payload, given)
-    return _job(order, kind.name, source, source_key, trace_context, tenant)
+    return _job(order, kind, source, source_key, trace_context, tenant)
 
 
 def accept_all(
@@ -105,34 +113,44 @@ def accept_all(
     if not all(by_name[name].accepts_all(some) for name, some in payloads.items()):
         return None
     return [
-        _job(order, kind.name, Source.API, None, trace_context, tenant)
-        for kind, order in zip(kinds, orders, strict=True)
+        _job(order, kind, Source.API, None, trace_context, tenant) for kind, order in zip(kinds, orders, strict=True)
     ]
 
 
+def _without_place(raw: dict[str, Any]) -> dict[str, str]:
+    """What to say of a body that names neither queue nor type."""
+    named = raw.get("queue") is not None or raw.get("type") is not None
+    return {} if named else {"queue": "Field required where `type` is not given"}
+
+
 def _kind_of(order: Order, registry: Registry, queues: Collection[str]) -> JobType:
-    if order.queue not in queues:
-        raise InvalidInput("invalid queue", {"provided": order.queue, "allowed": sorted(queues)})
-    name = order.type or TYPE_OF_QUEUE.get(order.queue)
+    queue, name = order.queue, order.type
+    if queue is not None and queue not in queues:
+        raise InvalidInput("invalid queue", {"provided": queue, "allowed": sorted(queues)})
+    if name is None and queue is None:
+        raise InvalidInput("validation failed", _without_place({}))
+    name = name or TYPE_OF_QUEUE.get(queue or "")
     if name is None:
-        raise InvalidInput("validation failed", {"type": f"required for queue {order.queue!r}"})
+        raise InvalidInput("validation failed", {"type": f"required for queue {queue!r}"})
     kind = registry.get(name)
     if kind is None:
         raise InvalidInput("invalid job type", {"provided": name, "allowed": registry.names()})
+    if queue is None and kind.queue not in queues:
+        raise InvalidInput("invalid queue", {"provided": kind.queue, "allowed": sorted(queues)})
     return kind
 
 
 def _job(
     order: Order,
-    name: str,
+    kind: JobType,
     source: Source,
     source_key: str | None,
     trace_context: str | None,
     tenant: str | None,
 ) -> NewJob:
     return NewJob(
-        order.queue,
-        name,
+        order.queue or kind.queue,
+        kind.name,
         order.payload,
         order.max_retries,
         order.priority,

@@ -150,6 +150,24 @@ class JobService:
         count_enqueued(orders, enqueued)
         return enqueued
 
+    async def enqueue_as(self, actor: Actor, action: Action, about: str, order: NewJob) -> Enqueued:
+        """Insert the order that an act asks for; the act is written down in the same transaction.
+
+        Args:
+            actor: Who asks for the job.
+            action: What is done.
+            about: The name of what it is done with.
+            order: The job.
+        """
+        with tracing.sending(order):
+            async with self.database.connection() as connection, connection.transaction():
+                [made], ready = await enqueue.insert(connection, [order], self.database.keyring)
+                details = {"job_id": made.id, "created": made.created}
+                await audit.record(connection, actor, action, about, tenant=order.tenant, details=details)
+        self._push_soon(ready)
+        count_enqueued([order], [made])
+        return made
+
     async def _insert(self, orders: list[NewJob]) -> Sequence[Enqueued | Exception]:
         try:
             async with self.database.connection() as connection:

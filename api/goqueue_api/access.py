@@ -63,7 +63,10 @@ class Caller:
 NOBODY: Final = Caller("nobody", None, frozenset())
 """Who calls a route that is open to all."""
 ANYBODY: Final = Caller("anybody", None, ALL_SCOPES)
-"""Who calls an API that asks for no credentials."""
+"""Who calls an API that asks for no credentials, and shows none."""
+
+FOREIGN_SCHEMES: Final = frozenset((b"basic", b"digest", b"negotiate", b"ntlm"))
+"""Schemes of `Authorization`, in lower case, that no authenticator here understands."""
 
 
 class Authenticator(Protocol):
@@ -133,7 +136,9 @@ class Gate:
     def __init__(
         self, authenticators: Sequence[Authenticator], *, openness: Openness | None = None, limits: Limits | None = None
     ) -> None:
-        """`openness`: whether nobody needs any; None: all do. `limits` hold on all routes that are not open to all."""
+        """`openness`: whether requests without credentials are let in; None: none is. Credentials that a request shows
+        are judged in any case. `limits` hold on all routes that are not open to all.
+        """
         self._authenticators = tuple(authenticators)
         self._openness = openness
         self._limits = limits
@@ -151,7 +156,8 @@ class Gate:
             return NOBODY
         if self._limits is not None:
             await self._limits.count_address(connection)  # first, so that guessing keys is bounded, too
-        if self._openness is not None and await self._openness.now():
+        headers = connection["headers"]
+        if self._openness is not None and not shows_credentials(headers) and await self._openness.now():
             return ANYBODY
         caller = await self._identify(connection["headers"])
         if self._limits is not None:
@@ -170,6 +176,15 @@ class Gate:
                     return caller
         metrics.HTTP_REFUSED.inc(1, "unauthorized")
         raise Unauthenticated
+
+
+def shows_credentials(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request shows anything that is meant as a credential for this API, good or not.
+
+    A proxy in front of an open API may ask for a password and pass it on, so schemes that are never ours do not count.
+    """
+    found = (value.strip() for name, value in headers if name == b"authorization")
+    return any(value and value.split()[0].lower() not in FOREIGN_SCHEMES for value in found)
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -12,13 +12,14 @@ from goqueue.access import Scope
 from goqueue.errors import Forbidden
 from goqueue.job import MAX_ID
 from goqueue.key_management import NewKey, Rotation
-from goqueue.keys import ApiKey, Token
 from goqueue.store import audit
+from goqueue_api import examples
 from goqueue_api.access import Caller, needs
 from goqueue_api.bodies import body_of, json_response, read
 from goqueue_api.context import actor, caller, context
 from goqueue_api.errors import documented
 from goqueue_api.routing import Guarded
+from goqueue_api.views import key_view
 
 router = APIRouter(tags=["admin"], route_class=Guarded)
 
@@ -70,22 +71,7 @@ class AuditQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-def key_view(key: ApiKey, token: Token | None = None) -> dict[str, Any]:
-    """A `KeyView` as a dictionary; with the token a `NewKeyView`."""
-    view = {
-        "prefix": key.prefix,
-        "name": key.name,
-        **key_management.grants(key),
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-        "last_used_at": key.last_used_at,
-        "former_until": key.former_until,
-    }
-    return view if token is None else {**view, "key": token.text}
-
-
-@router.get("/admin/keys", response_model=list[KeyView], responses=documented())
+@router.get("/admin/keys", summary="List API keys", response_model=list[KeyView], responses=documented())
 @needs(Scope.KEYS_MANAGE)
 async def list_keys(request: Request) -> Response:
     """The API keys of the caller's tenant, the oldest first; of all tenants for a caller of the default tenant."""
@@ -95,10 +81,11 @@ async def list_keys(request: Request) -> Response:
 
 @router.post(
     "/admin/keys",
+    summary="Create an API key",
     status_code=201,
     response_model=NewKeyView,
     responses=documented(400, 413),
-    openapi_extra=body_of(NewKey),
+    openapi_extra=body_of(NewKey, examples=examples.KEY),
 )
 @needs(Scope.KEYS_MANAGE)
 async def create_key(request: Request) -> Response:
@@ -109,7 +96,7 @@ async def create_key(request: Request) -> Response:
     return json_response(key_view(key, token), 201, NOT_KEPT)
 
 
-@router.delete("/admin/keys/{prefix}", status_code=204, responses=documented(400, 404))
+@router.delete("/admin/keys/{prefix}", summary="Revoke an API key", status_code=204, responses=documented(400, 404))
 @needs(Scope.KEYS_MANAGE)
 async def revoke_key(request: Request, prefix: str) -> Response:
     """Close a key for good; 403 for one that may do more than the caller."""
@@ -120,6 +107,7 @@ async def revoke_key(request: Request, prefix: str) -> Response:
 
 @router.post(
     "/admin/keys/{prefix}/rotate",
+    summary="Replace a key's secret",
     response_model=NewKeyView,
     responses=documented(400, 404, 409, 413),
     openapi_extra=body_of(Rotation),
@@ -145,7 +133,7 @@ def check_unrestricted(who: Caller) -> None:
             raise Forbidden("forbidden", {name: f"the audit log covers all {name}"})
 
 
-@router.get("/admin/audit", response_model=list[AuditView], responses=documented(400))
+@router.get("/admin/audit", summary="List audit entries", response_model=list[AuditView], responses=documented(400))
 @needs(Scope.KEYS_MANAGE)
 async def list_audit(request: Request, query: Annotated[AuditQuery, Query()]) -> Response:
     """Who did what with the caller's tenant; with all tenants for a caller of the default tenant. 403 for a caller that

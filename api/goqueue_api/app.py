@@ -126,6 +126,7 @@ def create_app(
     app = FastAPI(
         title="GoQueue",
         summary="Background jobs on PostgreSQL and Redis.",
+        description=openapi.DESCRIPTION,
         version=version("goqueue"),
         lifespan=lifespan,
         docs_url=None,

@@ -58,10 +58,16 @@ async def read(request: Request, model: type[Model]) -> Model:
         raise InvalidInput("validation failed", field_errors(error)) from None
 
 
-def body_of(*models: type[BaseModel], media_type: str = "application/json", array: bool = False) -> dict[str, Any]:
+def body_of(
+    *models: type[BaseModel],
+    media_type: str = "application/json",
+    array: bool = False,
+    examples: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """`openapi_extra` for a body that is read by hand; each model must stand in `openapi.BODIES`."""
     schemas = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
     schema: dict[str, Any] = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     if array:
         schema = {"type": "array", "items": schema}
-    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+    content = {"schema": schema, "examples": examples} if examples else {"schema": schema}
+    return {"requestBody": {"required": True, "content": {media_type: content}}}

@@ -11,6 +11,7 @@ from goqueue.errors import InvalidInput
 from goqueue.job import NewJob
 from goqueue.jsontext import decode
 from goqueue.orders import Order, accept, accept_all
+from goqueue_api import examples
 from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response
 from goqueue_api.context import Context, caller, context
@@ -28,12 +29,15 @@ TURN: Final = 200
 MAX_NAMED: Final = 100
 """Wrong orders that an error names."""
 
-_BODY: Final = body_of(Order, array=True)
-_BODY["requestBody"]["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
+_BODY: Final = body_of(Order, array=True, examples=examples.BULK)
+_BODY["requestBody"]["content"]["application/x-ndjson"] = {
+    "schema": {"type": "string", "description": "One body of `POST /jobs/create` a line."}
+}
 
 
 @router.post(
     "/jobs/bulk",
+    summary="Create many jobs",
     status_code=201,
     response_model=BulkView,
     responses=documented(400, 413),

@@ -86,6 +86,13 @@ async def page(request: Request) -> Response:
     return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
 
 
+@router.get("/docs/")
+@open_to_all
+async def page_with_slash(request: Request) -> Response:
+    """The page's own address, relative as all of them: a proxy may have a prefix before it."""
+    return Response(status_code=308, headers={"location": "../docs"})
+
+
 @router.get("/docs/{name}")
 @open_to_all
 async def file(request: Request, name: str) -> Response:

@@ -16,16 +16,20 @@ from goqueue_api.views import Health
 router = APIRouter(tags=["health"], route_class=Direct)
 
 
-@router.get("/", response_model=Health, responses=documented(), name="root")
-@router.get("/health", response_model=Health, responses=documented(), name="health")
-@router.get("/livez", response_model=Health, responses=documented())
+@router.get(
+    "/", summary="Check that the API answers (root)", response_model=Health, responses=documented(), name="root"
+)
+@router.get(
+    "/health", summary="Check that the API answers", response_model=Health, responses=documented(), name="health"
+)
+@router.get("/livez", summary="Liveness probe", response_model=Health, responses=documented())
 @open_to_all
 async def live(_: Request) -> Response:
     """The process answers."""
     return json_response({"status": "ok"})
 
 
-@router.get("/health/db", response_model=Health, responses=documented())
+@router.get("/health/db", summary="Check the database", response_model=Health, responses=documented())
 @open_to_all
 async def database(request: Request) -> Response:
     """PostgreSQL answers."""
@@ -34,7 +38,7 @@ async def database(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Health, responses=documented())
+@router.get("/readyz", summary="Readiness probe", response_model=Health, responses=documented())
 @open_to_all
 async def ready(request: Request) -> Response:
     """Jobs can be accepted: PostgreSQL answers and has the schema. Redis away is `degraded`: they still are."""

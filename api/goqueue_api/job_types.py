@@ -14,7 +14,7 @@ from goqueue_api.views import TypeView
 router = APIRouter(tags=["types"], route_class=Direct)
 
 
-@router.get("/types", response_model=list[TypeView], responses=documented())
+@router.get("/types", summary="List job types", response_model=list[TypeView], responses=documented())
 @needs(Scope.JOBS_READ)
 async def find(request: Request) -> Response:
     """The job types, each with the JSON Schema of its payload."""

@@ -14,6 +14,7 @@ from goqueue.idempotency import RequestKey, request_key
 from goqueue.job import MAX_KEY_LENGTH, Enqueued, NewJob
 from goqueue.lifecycle import JobStatus
 from goqueue.orders import Order, accept
+from goqueue_api import examples
 from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response, read, read_json
 from goqueue_api.context import Context, actor, caller, context, job_id
@@ -76,18 +77,22 @@ def idempotency_key(request: Request) -> str | None:
 
 @router.post(
     "/jobs/create",
+    summary="Create a job",
     status_code=201,
     response_model=JobView,
     responses={
         **documented(400, 409, 413, 422),
         200: {"model": JobView, "description": "The key's job, which was made before."},
     },
-    openapi_extra={**body_of(Order), **IDEMPOTENCY_KEY},
+    openapi_extra={**body_of(Order, examples=examples.CREATE), **IDEMPOTENCY_KEY},
 )
 @needs(Scope.JOBS_WRITE)
 async def create(request: Request) -> Response:
-    """Accept a job. The same `Idempotency-Key` header gives the same job, also after its end; the same `unique_key`
-    does until the job ends. No quota refuses a job that was made before."""
+    """Accept a job. `GET /types` lists the job types, each with the schema of its payload.
+
+    The same `Idempotency-Key` header gives the same job, also after its end; the same `unique_key` does until the job
+    ends. No quota refuses a job that was made before.
+    """
     parts, who = context(request), caller(request)
     value = idempotency_key(request)
     order = accept(
@@ -122,7 +127,7 @@ async def _make(parts: Context, order: NewJob, key: RequestKey | None) -> Enqueu
     return made
 
 
-@router.get("/jobs/{id}", response_model=JobView, responses=documented(400, 404))
+@router.get("/jobs/{id}", summary="Show a job", response_model=JobView, responses=documented(400, 404))
 @needs(Scope.JOBS_READ)
 async def get(request: Request, id: str) -> Response:
     """One job."""
@@ -130,7 +135,11 @@ async def get(request: Request, id: str) -> Response:
 
 
 @router.put(
-    "/jobs/{id}/status", status_code=204, responses=documented(400, 404, 409, 413), openapi_extra=body_of(StatusChange)
+    "/jobs/{id}/status",
+    summary="Set a job's status by hand",
+    status_code=204,
+    responses=documented(400, 404, 409, 413),
+    openapi_extra=body_of(StatusChange),
 )
 @needs(Scope.JOBS_WRITE)
 async def set_status(request: Request, id: str) -> Response:
@@ -141,7 +150,7 @@ async def set_status(request: Request, id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/jobs/{id}/increment", status_code=204, responses=documented(400, 404))
+@router.post("/jobs/{id}/increment", summary="Count one more attempt", status_code=204, responses=documented(400, 404))
 @needs(Scope.JOBS_WRITE)
 async def increment(request: Request, id: str) -> Response:
     """attempts + 1, atomically."""
@@ -149,7 +158,13 @@ async def increment(request: Request, id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/jobs/{id}/save", status_code=204, responses=documented(400, 404, 413), openapi_extra=body_of(Outcome))
+@router.post(
+    "/jobs/{id}/save",
+    summary="Store a result or an error",
+    status_code=204,
+    responses=documented(400, 404, 413),
+    openapi_extra=body_of(Outcome),
+)
 @needs(Scope.JOBS_WRITE)
 async def save(request: Request, id: str) -> Response:
     """Store a result and an error."""
@@ -162,6 +177,7 @@ async def save(request: Request, id: str) -> Response:
 
 @router.post(
     "/jobs/{id}/cancel",
+    summary="Cancel a job",
     response_model=CancelView,
     responses={**documented(400, 404, 409), 202: {"model": CancelView, "description": "Its worker was asked to stop."}},
 )
@@ -172,7 +188,9 @@ async def cancel(request: Request, id: str) -> Response:
     return json_response({"status": status.value}, 200 if status is JobStatus.CANCELLED else 202)
 
 
-@router.post("/jobs/{id}/retry", response_model=JobView, responses=documented(400, 404, 409))
+@router.post(
+    "/jobs/{id}/retry", summary="Retry a job by hand", response_model=JobView, responses=documented(400, 404, 409)
+)
 @needs(Scope.JOBS_WRITE)
 async def retry(request: Request, id: str) -> Response:
     """Give a failed or cancelled job a fresh set of attempts, at once."""
@@ -181,7 +199,7 @@ async def retry(request: Request, id: str) -> Response:
     return json_response(job_view(await context(request).service.get(number)))
 
 
-@router.delete("/jobs/{id}", status_code=204, responses=documented(400, 404))
+@router.delete("/jobs/{id}", summary="Delete a job", status_code=204, responses=documented(400, 404))
 @needs(Scope.JOBS_WRITE)
 async def delete(request: Request, id: str) -> Response:
     """Hide a job; an open one is cancelled first. Retention removes it for good."""
@@ -189,7 +207,12 @@ async def delete(request: Request, id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/jobs/{id}/attempts", response_model=AttemptsView, responses=documented(400, 404))
+@router.get(
+    "/jobs/{id}/attempts",
+    summary="List a job's attempts and log lines",
+    response_model=AttemptsView,
+    responses=documented(400, 404),
+)
 @needs(Scope.JOBS_READ)
 async def attempts(request: Request, id: str) -> Response:
     """The finished attempts of a job with their errors, and the lines its handler logged."""

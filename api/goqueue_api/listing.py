@@ -41,17 +41,17 @@ class ListQuery(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    queue: Name = Field("", description="Required.")
-    type: Name | None = None
-    status: JobStatus | None = None
+    queue: Name = Field("", description="Jobs of this queue. Without it: 400 `queue parameter is required`.")
+    type: Name | None = Field(None, description="Only jobs of this type.")
+    status: JobStatus | None = Field(None, description="Only jobs in this state.")
     created_after: AwareDatetime | None = Field(None, description="Created at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Created before this time.")
     after: Id | None = Field(
         None,
         description="Last id of the page before. Without `settled`, jobs that are committed late may be skipped.",
     )
-    limit: Limit = 100
-    newest_first: bool = False
+    limit: Limit = Field(100, description="As many at most.")
+    newest_first: bool = Field(False, description="The newest first; pages then go to lower ids.")
     settled: bool = Field(
         False,
         description="Only jobs below the first id that a transaction under way may still add: pages by `after` then "
@@ -67,8 +67,12 @@ class LogQuery(BaseModel):
     limit: Limit = MAX_PAGE
 
 
-@router.get("/jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}})
-@router.get("/jobs/", response_model=list[JobView], responses=documented(400), include_in_schema=False)
+@router.get(
+    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}}
+)
+@router.get(
+    "/jobs/", summary="List jobs", response_model=list[JobView], responses=documented(400), include_in_schema=False
+)
 @needs(Scope.JOBS_READ)
 async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise.
@@ -90,7 +94,9 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
     return json_response([job_view(job) for job in page.jobs], headers=headers)
 
 
-@router.get("/jobs/{id}/logs", response_model=list[LogLine], responses=documented(400, 404))
+@router.get(
+    "/jobs/{id}/logs", summary="List a job's log lines", response_model=list[LogLine], responses=documented(400, 404)
+)
 @needs(Scope.JOBS_READ)
 async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
     """What the job's handler logged, oldest first."""

@@ -24,6 +24,22 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 ANSWERS_422: Final = ("jobs_create",)
 """Operations with a 422 of ours."""
 
+REQUIRED_QUERY: Final = {("/jobs", "get"): ("queue",)}
+"""Query parameters that a route checks by itself, since their absence has an error message of its own."""
+
+DESCRIPTION: Final = """\
+A job has a type, a payload and a queue. Workers run it, retry it when it fails, and keep its result or error.
+
+1. `GET /types` lists the job types, each with its own queue and the JSON Schema of its payload.
+2. `POST /jobs/create` creates a job and answers with its `id`.
+3. `GET /jobs/{id}` shows its status; `GET /jobs/{id}/attempts` shows each attempt's error and the log lines.
+
+Every error has the form `{"error": "one line", "fields": {…}}`; `fields` names what is wrong with the request.
+
+Requests carry an API key as `Authorization: Bearer gq_…`, unless the API is open (`GOQUEUE_API_AUTH`). Each operation
+names the scope that it needs. Times are RFC 3339 in UTC, durations are seconds.
+"""
+
 _REQUEST_ID: Final = {
     "description": "The request's own `X-Request-ID`, if it had a decent one, or a new one.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
@@ -71,9 +87,9 @@ def _complete(document: dict[str, Any], routes: list[Guarded]) -> dict[str, Any]
     for route in routes:
         for method in methods(route):
             _say_who_may(document["paths"][route.path_format][method.lower()], route)
-    for path in document["paths"].values():
-        for operation in path.values():
-            _complete_operation(operation)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete_operation(operation, REQUIRED_QUERY.get((path, method), ()))
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
@@ -92,7 +108,7 @@ def _say_who_may(operation: dict[str, Any], route: Guarded) -> None:
         operation["responses"][str(status)] = {"description": error["description"], "content": content}
 
 
-def _complete_operation(operation: dict[str, Any]) -> None:
+def _complete_operation(operation: dict[str, Any], required: tuple[str, ...]) -> None:
     if operation["operationId"] not in ANSWERS_422:
         operation["responses"].pop("422", None)  # FastAPI's own answer to wrong parameters; ours is 400
     for response in operation["responses"].values():
@@ -100,3 +116,6 @@ def _complete_operation(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path" and parameter["name"] in PATH_PARAMETERS:
             parameter["schema"] = PATH_PARAMETERS[parameter["name"]]
+        if parameter["in"] == "query" and parameter["name"] in required:
+            parameter["required"] = True
+            parameter["schema"].pop("default", None)

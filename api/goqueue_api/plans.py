@@ -20,13 +20,19 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,126}[a
 
 
 class SchedulePut(BaseModel):
-    """The body of `PUT /schedules/{name}`; `job` is shaped like the body of `POST /jobs/create`."""
+    """The body of `PUT /schedules/{name}`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    cron: Annotated[str, Field(min_length=1, max_length=255)]
-    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
-    job: dict[str, Any]
-    enabled: bool = True
+    cron: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        description="Five fields: minute, hour, day of the month, month, day of the week.", examples=["0 6 * * 1-5"]
+    )
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        "UTC", description="IANA name of the zone in which the times are meant.", examples=["Europe/Berlin"]
+    )
+    job: dict[str, Any] = Field(
+        description="The job to create at each tick: as the body of `POST /jobs/create`, without `available_at`."
+    )
+    enabled: bool = Field(True, description="Whether it fires.")
 
 
 class _Named(BaseModel):
@@ -61,6 +67,11 @@ def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str])
         fields = {f"job.{name}": what for name, what in error.fields.items()} or {"job": error.message}
         raise InvalidInput(error.message, fields) from None
     return tick, job
+
+
+def template(wanted: SchedulePut, job: NewJob) -> dict[str, Any]:
+    """The job of a schedule as it is stored: with its queue, by which callers are restricted."""
+    return {**wanted.job, "queue": job.queue}
 
 
 def is_within(schedule: Schedule, reach: Reach) -> bool:

@@ -19,7 +19,7 @@ from goqueue_api.views import QueuesView
 router = APIRouter(tags=["queues"], route_class=Direct)
 
 
-@router.get("/queues", response_model=QueuesView, responses=documented())
+@router.get("/queues", summary="List queues", response_model=QueuesView, responses=documented())
 @needs(Scope.JOBS_READ)
 async def show(request: Request) -> Response:
     """Every queue as it is now."""
@@ -27,7 +27,7 @@ async def show(request: Request) -> Response:
     return json_response(await overview(parts.service, parts.queues, parts.rates, caller(request).reach))
 
 
-@router.post("/queues/{name}/pause", status_code=204, responses=documented(400))
+@router.post("/queues/{name}/pause", summary="Pause a queue", status_code=204, responses=documented(400))
 @needs(Scope.QUEUES_MANAGE)
 async def pause(request: Request, name: str) -> Response:
     """Let no worker fetch from the queue; running jobs go on, new ones are accepted."""
@@ -35,7 +35,7 @@ async def pause(request: Request, name: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/queues/{name}/resume", status_code=204, responses=documented(400))
+@router.post("/queues/{name}/resume", summary="Resume a queue", status_code=204, responses=documented(400))
 @needs(Scope.QUEUES_MANAGE)
 async def resume(request: Request, name: str) -> Response:
     """Let workers fetch from the queue again."""

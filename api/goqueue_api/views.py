@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from goqueue import key_management
 from goqueue.job import Enqueued, Job, NewJob
+from goqueue.keys import ApiKey, Token
 from goqueue.lifecycle import JobStatus
 from goqueue.tracecontext import trace_id
 
@@ -190,3 +192,18 @@ def created_view(order: NewJob, made: Enqueued) -> dict[str, Any]:
         "cancel_requested": False,
         "trace_id": trace_id(order.trace_context),
     }
+
+
+def key_view(key: ApiKey, token: Token | None = None) -> dict[str, Any]:
+    """A `goqueue_api.admin.KeyView` as a dictionary; with the token a `NewKeyView`."""
+    view = {
+        "prefix": key.prefix,
+        "name": key.name,
+        **key_management.grants(key),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
+        "former_until": key.former_until,
+    }
+    return view if token is None else {**view, "key": token.text}

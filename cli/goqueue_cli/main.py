@@ -21,9 +21,18 @@ OPERATING: Final = {
 }
 """Commands that stand in modules of their own, imported when one is called."""
 
+EXTRAS: Final = {
+    "api": ("api",),
+    "dev": ("api", "embedded", "worker"),
+    "operator": ("operator",),
+    "worker": ("worker",),
+}
+"""Commands that need more than `pip install goqueue` brings, and the extras that bring it."""
+
 
 class _Group(click.Group):
-    """Errors that we raise on purpose end the process with one line, not with a traceback."""
+    """Errors that we raise on purpose, and packages that are not installed, end the process with one line, not with a
+    traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *OPERATING])
@@ -40,11 +49,20 @@ class _Group(click.Group):
         except Exception as error:
             from goqueue.errors import GoQueueError  # brings pydantic along: not before SIGTERM is heard
 
+            if isinstance(error, ModuleNotFoundError) and ctx.invoked_subcommand in EXTRAS:
+                click.echo(f"goqueue: {_missing(ctx.invoked_subcommand, error)}", err=True)
+                sys.exit(1)
             if not isinstance(error, GoQueueError):
                 raise
             detail = f" {error.fields}" if error.fields else ""
             click.echo(f"goqueue: {error.message}{detail}", err=True)
             sys.exit(1)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> str:
+    extras = EXTRAS[command]
+    named = f"extra {extras[0]}" if len(extras) == 1 else f"extras {', '.join(extras[:-1])} and {extras[-1]}"
+    return f"`goqueue {command}` needs the {named}: pip install 'goqueue[{','.join(extras)}]' ({error})"
 
 
 def _hear_sigterm() -> None:
@@ -139,7 +157,7 @@ def migrate(check: bool, revision: str, roles: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--once", is_flag=True, help="End when the first jobs are done.")
+@click.option("--once", is_flag=True, help="Create a job of each built-in type, and end when they are done.")
 def dev(once: bool) -> None:
     """Run everything on an embedded PostgreSQL and Valkey, for development."""
     from goqueue_cli.dev.run import run

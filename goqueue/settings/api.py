@@ -60,7 +60,8 @@ class ApiSettings(Group):
     auth: Literal["auto", "required", "off"] = Field(
         "auto",
         description="`required`: every request needs a key; `off`: none does; `auto`: as `required`, but open on a "
-        "loopback address until the first key is made. Without any key, other addresses are refused at start.",
+        "loopback address until the first key is made. Without any key, other addresses are refused at start. "
+        "A key or token that a request shows is checked in every mode.",
     )
     bootstrap_key: SecretStr = Field(
         SecretStr(""), description="A key (`gq_…`) that is let in with all scopes at start, if it is new."

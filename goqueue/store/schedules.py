@@ -68,11 +68,16 @@ async def list_all(
 
 
 async def get(
-    connection: Connection, name: str, keyring: Keyring | None = None, *, tenant: str | None = None
+    connection: Connection,
+    name: str,
+    keyring: Keyring | None = None,
+    *,
+    tenant: str | None = None,
+    lock: bool = False,
 ) -> Schedule | None:
-    """The tenant's schedule of that name, or None."""
+    """The tenant's schedule of that name, or None. With `lock` nobody else changes it before the transaction ends."""
     cursor = connection.cursor(row_factory=class_row(Schedule))
-    await cursor.execute(sql.GET_SCHEDULE, (_stored(name, tenant),))
+    await cursor.execute(sql.LOCK_SCHEDULE if lock else sql.GET_SCHEDULE, (_stored(name, tenant),))
     found = await cursor.fetchone()
     return _revealed(found, keyring) if found else None
 
@@ -114,6 +119,15 @@ async def put(
             await audit.record(connection, actor, Action.SCHEDULE_PUT, name, tenant=tenant, details=details)
     *row, created = rows[0]
     return _revealed(Schedule(*row), keyring), created
+
+
+async def switch(
+    connection: Connection, schedule: Schedule, next_tick: datetime, keyring: Keyring | None = None, *, enabled: bool
+) -> Schedule:
+    """Let a schedule fire or not, the rest of it unchanged."""
+    values = {"id": schedule.id, "enabled": enabled, "next_tick": next_tick}
+    [row] = await fetch_all(connection, sql.SWITCH_SCHEDULE, values)
+    return _revealed(Schedule(*row), keyring)
 
 
 async def delete(connection: Connection, name: str, tenant: str | None = None, actor: Actor | None = None) -> bool:

@@ -446,6 +446,11 @@ LIST_SCHEDULES: Final[LiteralString] = f"""
 SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
 """
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
+LOCK_SCHEDULE: Final[LiteralString] = f"{GET_SCHEDULE} FOR NO KEY UPDATE"
+SWITCH_SCHEDULE: Final[LiteralString] = f"""
+UPDATE schedules SET enabled = %(enabled)s, next_tick = %(next_tick)s, updated_at = now() WHERE id = %(id)s
+RETURNING {SCHEDULE_COLUMNS}
+"""
 PUT_SCHEDULE: Final[LiteralString] = f"""
 INSERT INTO schedules (name, cron, time_zone, job, enabled, next_tick, tenant)
 VALUES (%(name)s, %(cron)s, %(time_zone)s, %(job)s, %(enabled)s, %(next_tick)s, %(tenant)s)

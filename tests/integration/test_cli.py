@@ -227,6 +227,46 @@ async def test_a_schedule_is_made_replaced_listed_and_deleted(goqueue: Console, 
     assert await engine.rows("SELECT FROM schedules") == []
 
 
+async def test_a_schedule_is_paused_resumed_and_run_without_its_definition(goqueue: Console, engine: Engine) -> None:
+    put = ["--cron", "0 6 * * *", "--type", "greet", "--payload", ADA, "--queue", "email"]
+    await goqueue("schedules", "put", "daily", *put)
+    assert (await goqueue("schedules", "pause", "daily")).out == "schedule daily paused\n"
+    (found,) = (await goqueue("schedules", "-o", "json")).json
+    assert (found["enabled"], found["cron"], found["job"]["payload"]) == (False, "0 6 * * *", {"name": "Ada"})
+    assert (await goqueue("schedules", "run", "daily")).out == "job 1 of schedule daily created\n"
+    job = await engine.service.get(1)
+    assert (job.queue, job.type, job.payload, job.source) == ("email", "greet", {"name": "Ada"}, "schedule")
+    resumed = await goqueue("schedules", "resume", "daily")
+    assert resumed.out.startswith("schedule daily resumed; it fires next at ")
+    assert (await goqueue("schedules", "pause", "daily", "-o", "json")).json["enabled"] is False
+    acts = await engine.rows("SELECT action FROM audit_log ORDER BY id")
+    assert [action for (action,) in acts] == [
+        f"schedule.{act}" for act in ("put", "paused", "run", "resumed", "paused")
+    ]
+
+
+async def test_groups_list_where_no_command_is_named(goqueue: Console, engine: Engine) -> None:
+    await engine.enqueue("greet")
+    await engine.service.cancel(1)  # else its age would differ from one list to the next
+    for group in ("queues", "schedules", "keys", "jobs"):
+        for options in ((), ("-o", "json")):
+            short, long = await goqueue.each([(group, *options), (group, "list", *options)])
+            assert (short.code, short.err) == (0, "")
+            assert short.out == long.out
+        shown, wrong = await goqueue.each([(group, "-h"), (group, "lisst")])
+        assert "Commands:" in shown.out
+        assert wrong.code == 2
+
+
+async def test_keys_are_listed_with_their_restrictions(goqueue: Console) -> None:
+    await goqueue("keys", "create", "ci", "--scope", "jobs:read", "--queue", "email", "--queue", "default")
+    await goqueue("keys", "create", "shop", "--scope", "jobs:write", "--type", "greet", "--tenant", "acme")
+    listed = await goqueue("keys", "list")
+    assert listed.out.split("\n")[0].split()[1:5] == ["NAME", "TENANT", "QUEUES", "TYPES"]
+    assert [row[1:4] for row in listed.rows] == [["ci", "default email", "all"], ["shop", "acme", "all"]]
+    assert "greet" in listed.out
+
+
 async def test_a_schedule_put_here_fires_in_the_scheduler(goqueue: Console, engine: Engine) -> None:
     await goqueue("schedules", "put", "often", "--cron", "* * * * *", "--type", "greet", "--payload", ADA)
     await engine.execute("UPDATE schedules SET next_tick = now()")

@@ -53,6 +53,10 @@ REFUSED: dict[str, dict[tuple[str, ...], str]] = {
         ("queues", "resume", "nowhere"): "invalid queue",
     },
     "schedules": {
+        ("schedules", "pause", "nothing"): "schedule not found",
+        ("schedules", "resume", "nothing"): "schedule not found",
+        ("schedules", "run", "nothing"): "schedule not found",
+        ("schedules", "run", "UPPER"): "lower case letters",
         ("schedules", "put", "UPPER", *DAILY, "--type", "greet", "--payload", ADA): "lower case letters",
         ("schedules", "put", "s", *DAILY, "--type", "dance"): "invalid job type",
         ("schedules", "put", "s", *DAILY, "--type", "greet"): "job.name",

@@ -42,6 +42,30 @@ def test_the_type_follows_from_a_built_in_queue(queue: str, payload: dict[str, A
     assert accept({"queue": queue, "payload": payload}, REGISTRY, QUEUES).type == expected
 
 
+def test_the_queue_follows_from_the_type_where_none_is_named() -> None:
+    order = {"type": "send_email", "payload": MAIL}
+    assert accept(order, REGISTRY, QUEUES).queue == "email"
+    assert accept({**order, "queue": None}, REGISTRY, QUEUES).queue == "email"
+    many = accept_all([order, {**order, "queue": "images"}], REGISTRY, QUEUES)
+    assert many is not None
+    assert [one.queue for one in many] == ["email", "images"]
+
+
+def test_a_types_own_queue_must_be_one_that_there_is() -> None:
+    with pytest.raises(InvalidInput, match="invalid queue") as caught:
+        accept({"type": "send_email", "payload": MAIL}, REGISTRY, ["default"])
+    assert caught.value.fields == {"provided": "email", "allowed": ["default"]}
+
+
+@pytest.mark.parametrize(
+    "raw", [{}, {"payload": MAIL}, {"queue": None, "type": None, "payload": MAIL}, {"payload": {}}]
+)
+def test_without_queue_and_type_the_queue_is_asked_for(raw: dict[str, Any]) -> None:
+    error = refused(raw)
+    assert error.message == "validation failed"
+    assert set(error.fields) == {"queue"} | ({"payload"} - set(raw))
+
+
 def test_another_queue_needs_a_type() -> None:
     assert refused(body(queue="images")).fields == {"type": "required for queue 'images'"}
 

@@ -11,6 +11,7 @@ from goqueue.library import Options, build
 from goqueue.lifecycle import JobStatus
 from goqueue_api.views import job_view
 from goqueue_cli.commands import output
+from goqueue_cli.commands.groups import Listing
 from goqueue_cli.commands.session import STORES, Session, job_id, payload_of, run, span
 
 MAX_PAGE = 1000
@@ -80,9 +81,9 @@ async def _end_of(session: Session, job_id: int, seconds: float) -> Job:
         return await session.client.get(job_id)
 
 
-@click.group(epilog=STORES)
+@click.group(cls=Listing, epilog=STORES)
 def jobs() -> None:
-    """Show and steer jobs."""
+    """Show and steer jobs; without a command: list the newest."""
 
 
 @jobs.command("list", epilog=STORES)

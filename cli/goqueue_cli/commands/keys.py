@@ -11,14 +11,15 @@ from goqueue.errors import InvalidInput
 from goqueue.key_management import GRACE, NewKey, Rotation
 from goqueue.keys import ApiKey, Token
 from goqueue.registry import field_errors
-from goqueue_api.admin import key_view
+from goqueue_api.views import key_view
 from goqueue_cli.commands import output
+from goqueue_cli.commands.groups import Listing
 from goqueue_cli.commands.session import STORES, Session, run, span
 
 
-@click.group(epilog=STORES)
+@click.group(cls=Listing, epilog=STORES)
 def keys() -> None:
-    """Make, list, change and revoke API keys."""
+    """Make, list, change and revoke API keys; without a command: list them."""
 
 
 @keys.command(epilog=STORES)
@@ -69,21 +70,33 @@ def create(
 @keys.command("list", epilog=STORES)
 @output.option
 def find(form: str) -> None:
-    """List the keys, the oldest first; never their secrets."""
+    """List the keys, the oldest first; never their secrets. A use is written down within half a minute."""
 
     async def work(session: Session) -> None:
         found = [key_view(key) for key in await key_management.find_all(session.service.database, session.actor)]
         if form == "json":
             output.as_json(found)
             return
-        columns = ("prefix", "name", "tenant", "created_at", "expires_at", "revoked_at", "last_used_at", "scopes")
+        columns = (
+            "prefix",
+            "name",
+            "tenant",
+            "queues",
+            "types",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
+            "scopes",
+        )
         output.as_table(columns, [[_flat(view)[column] for column in columns] for view in found])
 
     run(work)
 
 
 def _flat(view: dict[str, Any]) -> dict[str, Any]:
-    return {**view, "scopes": " ".join(view["scopes"])}
+    restrictions = {name: "all" if view[name] is None else " ".join(view[name]) for name in ("queues", "types")}
+    return {**view, **restrictions, "scopes": " ".join(view["scopes"])}
 
 
 @keys.command(epilog=STORES)

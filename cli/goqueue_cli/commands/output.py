@@ -23,7 +23,7 @@ def option(command: F) -> F:
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        help="json: the answer of the REST API; nothing where that has no body.",
+        help="`json` prints what the REST API answers; that is nothing for pause, delete and the like.",
     )
     return add(command)
 

@@ -7,12 +7,13 @@ from goqueue.overview import seen
 from goqueue_api.overview import overview
 from goqueue_api.rates import Rates
 from goqueue_cli.commands import output
+from goqueue_cli.commands.groups import Listing
 from goqueue_cli.commands.session import STORES, Session, run
 
 
-@click.group(epilog=STORES)
+@click.group(cls=Listing, epilog=STORES)
 def queues() -> None:
-    """Show, pause and resume queues."""
+    """Show, pause and resume queues; without a command: list them."""
 
 
 @queues.command("list", epilog=STORES)

@@ -8,8 +8,12 @@ from pydantic import ValidationError
 from goqueue.errors import InvalidInput, NotFound
 from goqueue.registry import Registry, field_errors
 from goqueue.store import schedules as store
+from goqueue.store.schedules import Schedule
 from goqueue_api.plans import SchedulePut, first_tick, schedule_name, schedule_view
+from goqueue_api.schedule_acts import run_now, switch
+from goqueue_api.views import job_view
 from goqueue_cli.commands import output
+from goqueue_cli.commands.groups import Listing
 from goqueue_cli.commands.jobs import given, order_options
 from goqueue_cli.commands.session import STORES, Session, payload_of, run, tenant_name
 
@@ -18,9 +22,9 @@ TENANT: Final = click.option(
 )
 
 
-@click.group(epilog=STORES)
+@click.group(cls=Listing, epilog=STORES)
 def schedules() -> None:
-    """Show and change cron schedules."""
+    """Show and change cron schedules; without a command: list them."""
 
 
 @schedules.command("list", epilog=STORES)
@@ -128,6 +132,63 @@ def _queue_of(type: str, types: Registry) -> str:
     if kind is None:
         raise InvalidInput("invalid job type", {"provided": type, "allowed": types.names()})
     return kind.queue
+
+
+@schedules.command(epilog=STORES)
+@click.argument("name")
+@TENANT
+@output.option
+def pause(name: str, tenant: str | None, form: str) -> None:
+    """Let a schedule fire no more until it is resumed; its definition stays."""
+
+    async def work(session: Session) -> None:
+        changed = await _switched(session, name, tenant, enabled=False)
+        if form == "json":
+            output.as_json(schedule_view(changed))
+        else:
+            click.echo(f"schedule {changed.name} paused")
+
+    run(work)
+
+
+@schedules.command(epilog=STORES)
+@click.argument("name")
+@TENANT
+@output.option
+def resume(name: str, tenant: str | None, form: str) -> None:
+    """Let a paused schedule fire again, next at the first time from now on."""
+
+    async def work(session: Session) -> None:
+        changed = await _switched(session, name, tenant, enabled=True)
+        if form == "json":
+            output.as_json(schedule_view(changed))
+        else:
+            click.echo(f"schedule {changed.name} resumed; it fires next at {output.cell(changed.next_tick)}")
+
+    run(work)
+
+
+async def _switched(session: Session, name: str, tenant: str | None, *, enabled: bool) -> Schedule:
+    return await switch(session.service.database, schedule_name(name), tenant, session.actor, enabled=enabled)
+
+
+@schedules.command("run", epilog=STORES)
+@click.argument("name")
+@TENANT
+@output.option
+def fire(name: str, tenant: str | None, form: str) -> None:
+    """Create a schedule's job now, paused or not. When it fires next does not change."""
+
+    async def work(session: Session) -> None:
+        chosen, types = schedule_name(name), session.types()
+        _, made = await run_now(session.service, types, session.engine.queues, chosen, tenant, session.actor)
+        if form == "json":
+            output.as_json(job_view(await session.service.get(made.id)))
+        else:
+            how = "created" if made.created else "of an earlier run has not ended yet"
+            click.echo(f"job {made.id} of schedule {chosen} {how}")
+
+    run(work)
 
 
 @schedules.command(epilog=STORES)

@@ -1,10 +1,12 @@
-"""The command itself: start all parts, send one job of each built-in type, stay up until Ctrl-C."""
+"""The command itself: start all parts, create one job of each built-in type at the first start, stay until Ctrl-C."""
 
-import secrets
+import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,36 +17,55 @@ from goqueue import settings
 from goqueue.errors import GoQueueError
 from goqueue.lifecycle import JobStatus
 from goqueue.settings import DevSettings
-from goqueue_cli.dev import view
+from goqueue_cli.dev import demo, view
 from goqueue_cli.dev.stack import Stack
+from goqueue_cli.dev.surroundings import forget_stores
 
 JOB_SECONDS = 30.0
 """Longest wait for the first jobs."""
 
 
 def run(*, once: bool) -> None:
-    """`goqueue dev`. With `once` it ends when the first jobs have.
+    """`goqueue dev`. With `once` it creates the first jobs at any start, and ends when they have.
 
     Raises:
-        GoQueueError: a part did not start, or ended; or one of the first jobs did not complete.
+        GoQueueError: a part did not start, or ended; with `once`, one of the first jobs did not complete.
     """
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
+    forget_stores(os.environ)
     stack = Stack(settings.load(DevSettings).dir, lambda text: console.print(f"[dim]{escape(text)}[/dim]"))
     with _interruptible():
         try:
             with stack, httpx.Client(base_url=stack.api, timeout=10, trust_env=False) as api:
                 api.headers.update(stack.headers)
-                _greet(console, stack, api)
-                _first_jobs(console, stack, api, began)
-                if not once:
-                    _hints(console, stack)
-                    view.watch(console, api, stack.check)
-        except httpx.HTTPError as error:
-            stack.check()
-            raise GoQueueError(f"the API does not answer as it should: {error}") from error
+                try:
+                    _serve(console, stack, api, began, once=once)
+                except httpx.HTTPError as error:
+                    stack.check()  # while the parts run: after the block they have all ended
+                    raise GoQueueError(f"the API does not answer as it should: {_words_of(error)}") from error
         except KeyboardInterrupt:
             console.print("stopped; the jobs are kept")
+
+
+def _serve(console: Console, stack: Stack, api: httpx.Client, began: float, *, once: bool) -> None:
+    _greet(console, stack)
+    _tell_of_paused(console, api)
+    if once or stack.newest_job is None:
+        problems = _first_jobs(console, stack, api, began)
+        if once and problems:
+            raise GoQueueError("; ".join(problems))
+    if not once:
+        _hints(console, stack)
+        view.watch(console, api, stack.check)
+
+
+def _words_of(error: httpx.HTTPError) -> str:
+    """What went wrong; where the API refused something, in its own words."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return str(error)
+    request, answer = error.request, error.response
+    return f"{request.method} {request.url.path}: {answer.status_code} {' '.join(answer.text.split())[:500]}"
 
 
 @contextmanager
@@ -64,35 +85,50 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _greet(console: Console, stack: Stack, api: httpx.Client) -> None:
-    names = [queue["name"] for queue in _get(api, "/queues")["queues"]]
-    newest = [job["id"] for name in names for job in _get(api, f"/jobs?queue={name}&limit=1&newest_first=true")]
+def _greet(console: Console, stack: Stack) -> None:
     console.print(f"GoQueue runs: [bold]{stack.api}[/bold], documentation at {stack.api}/docs")
-    kept = f"; the jobs of earlier runs are there, the newest is {max(newest)}" if newest else ""
+    newest = stack.newest_job
+    kept = f"; the jobs of earlier runs are there, the newest is {newest}" if newest else ""
     if stack.headers:
         console.print(f"Requests need the key in {escape(str(stack.key_file))}, as `Authorization: Bearer …`")
+    else:
+        console.print("Requests need no key; a key that they show is checked")
     console.print(f"PostgreSQL, Valkey, mails and logs are in {escape(str(stack.folder))}{kept}")
 
 
-def _first_jobs(console: Console, stack: Stack, api: httpx.Client, began: float) -> None:
-    """Send one job of each built-in type and see them through."""
-    waiting = {_create(api, order) for order in _orders(stack.webhooks)}
-    failed: list[str] = []
+def _tell_of_paused(console: Console, api: httpx.Client) -> None:
+    """A pause outlives a restart, and nothing else would say why jobs wait."""
+    for queue in _get(api, "/queues")["queues"]:
+        if queue["paused"]:
+            name = escape(queue["name"])
+            console.print(f"queue {name} is paused: its jobs wait until `goqueue queues resume {name}`")
+
+
+def _first_jobs(console: Console, stack: Stack, api: httpx.Client, began: float) -> list[str]:
+    """Create one job of each built-in type and see them through; return what went wrong."""
+    waiting: dict[int, str] = {}
+    for order in demo.orders(api, stack.webhooks, stack.received):
+        if order.obstacle:
+            console.print(f"{order.type}: no first job, {escape(order.obstacle)}")
+        else:
+            waiting[_create(api, order.body)] = order.type
+    problems: list[str] = []
     deadline = time.monotonic() + JOB_SECONDS
-    while waiting:
+    while waiting and time.monotonic() < deadline:
         stack.check()
         for job_id in sorted(waiting):
             job = _get(api, f"/jobs/{job_id}")
             if JobStatus(job["status"]).final:
-                waiting.remove(job_id)
+                del waiting[job_id]
                 console.print(f"job {job_id} {job['type']}: {job['status']} ({time.monotonic() - began:.1f} s)")
                 if job["status"] != JobStatus.COMPLETED:
-                    failed.append(f"job {job_id} ({job['type']}) {job['status']}: {job['error']}")
-        if time.monotonic() > deadline:
-            raise GoQueueError(f"jobs {sorted(waiting)} are not done after {JOB_SECONDS:.0f} s")
+                    problems.append(f"job {job_id} ({job['type']}) {job['status']}: {job['error']}")
         time.sleep(0.02)
-    if failed:
-        raise GoQueueError("; ".join(failed))
+    for job_id, kind in waiting.items():
+        problems.append(f"job {job_id} ({kind}) is not done after {JOB_SECONDS:.0f} s: `goqueue jobs get {job_id}`")
+    for problem in problems:
+        console.print(escape(problem))
+    return problems
 
 
 def _get(api: httpx.Client, path: str) -> Any:
@@ -103,40 +139,33 @@ def _create(api: httpx.Client, order: dict[str, Any]) -> int:
     return int(api.post("/jobs/create", json=order).raise_for_status().json()["id"])
 
 
-def _orders(webhooks: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "queue": "email",
-            "type": "send_email",
-            "payload": {"to": "you@example.org", "subject": "GoQueue runs", "body": "This mail went nowhere."},
-        },
-        {
-            "queue": "webhooks",
-            "type": "send_webhook",
-            "payload": {"url": f"{webhooks}/hello", "method": "POST", "body": {"from": "goqueue dev"}},
-        },
-        {
-            "queue": "payment",
-            "type": "process_payment",
-            "payload": {
-                "payment_id": f"dev-{secrets.token_hex(6)}",
-                "user_id": "you",
-                "amount": 12.5,
-                "currency": "EUR",
-                "method": "card",
-            },
-        },
-    ]
-
-
 def _hints(console: Console, stack: Stack) -> None:
     body = '{"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hello", "body": "It works."}}'
+    key = f' \\\n    -H "Authorization: Bearer $(cat {_in_a_shell(stack.key_file)})"' if stack.headers else ""
     lines = [
         "Try:",
-        f"  curl -X POST {stack.api}/jobs/create -H 'Content-Type: application/json' -d \\\n    '{body}'",
-        f"  curl '{stack.api}/jobs?queue=email&newest_first=true&limit=5'",
-        f"  curl {stack.api}/queues",
-        f"Webhooks may go to {stack.webhooks}, mails are caught, payments charge nobody. Ctrl-C stops all of it.",
+        f"  curl -X POST {stack.api}/jobs/create -H 'Content-Type: application/json' -d \\\n    '{body}'{key}",
+        f"  curl '{stack.api}/jobs?queue=email&newest_first=true&limit=5'{key}",
+        f"  curl {stack.api}/queues{key}",
+        "For a Python program of yours, in its shell (the console needs it only outside of this folder):",
+        f"  set -a; . {_in_a_shell(stack.environment_file)}; set +a",
+        "Changed code of job types is loaded at the next start.",
+        f"{_where_jobs_go(stack)}Ctrl-C stops all of it.",
     ]
     for text in lines:
         console.print(escape(text))
+
+
+def _where_jobs_go(stack: Stack) -> str:
+    told = {
+        "send_webhook": f"Webhooks may go to {stack.webhooks}. ",
+        "send_email": "Mails are caught. ",
+        "process_payment": "Payments charge nobody. ",
+    }
+    return "".join(text for kind, text in told.items() if kind in stack.received)
+
+
+def _in_a_shell(path: Path) -> str:
+    """The path as one types it here: relative where it is below the current folder."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -1,29 +1,46 @@
 """The parts of `goqueue dev`, in the order in which they start; they stop the other way round."""
 
 import contextlib
+import ipaddress
 import os
 import socket
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+import psycopg
 
 from goqueue import settings
 from goqueue.errors import GoQueueError
 from goqueue.keys import Token
 from goqueue.settings import ApiSettings, EncryptionSettings, EngineSettings, RedisSettings
 from goqueue.store import migrate
+from goqueue_api.openness import is_loopback
 from goqueue_cli.child import Child, ChildError
+from goqueue_cli.dev import surroundings
 from goqueue_cli.dev.receivers import MailCatcher, Note, WebhookReceiver
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey, free_port
 from goqueue_cli.keeper import LOOPBACK
 
+_PARTS: Final = ("worker", "scheduler", "api")
+
+ERROR: Final = "goqueue: "
+"""How the line begins with which a process of ours tells the error that ends it."""
+
 STOP_SECONDS = 30.0
 """Longest wait for one process to end in order: the worker first lets its jobs finish."""
 
+START_SECONDS = 60.0
+"""Longest wait for a process to listen on its ports."""
+
+LAST_LINES = 20
+"""Lines of its log that are shown of a process that ended."""
+
 
 class PartEnded(GoQueueError):
-    """A part ended though nobody asked it to. The message has the end of its log."""
+    """A part ended though nobody asked it to. The message begins with the cause and has the end of its log."""
 
 
 class Stack:
@@ -31,11 +48,17 @@ class Stack:
 
     def __init__(self, folder: Path, note: Note) -> None:
         self.folder = folder.absolute()
-        self._port = settings.load(ApiSettings).port or free_port()
-        self.api = f"http://{LOOPBACK}:{self._port}"
+        api = settings.load(ApiSettings)
+        self._host = api.host
+        self._port = api.port or free_port()
+        self.api = f"http://{_reached_at(api.host)}:{self._port}"
         self.key_file = self.folder / "api-key"
         self.headers: dict[str, str] = {}
         """What a request to the API needs."""
+        self.newest_job: int | None = None
+        """Of earlier runs; None where there was never any."""
+        self.received: frozenset[str] = frozenset()
+        """Built-in types whose jobs reach nobody but the receivers here."""
         self._note = note
         self._exit = contextlib.ExitStack()
         self._children: dict[str, Child] = {}
@@ -46,7 +69,7 @@ class Stack:
         return self.folder / "environment"
 
     def __enter__(self) -> Self:
-        _refuse_taken_port(self._port)
+        _refuse_taken_port(self._host, self._port)
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
             self._exit = undo
@@ -70,6 +93,7 @@ class Stack:
         mails = self._exit.enter_context(MailCatcher(self.folder / "mails", self._note))
         self.webhooks = self._exit.enter_context(WebhookReceiver(self._note)).url
         migrate.upgrade(postgres.dsn)
+        self.newest_job = _newest_job(postgres.dsn)
         stores = {
             "POSTGRES_HOST": postgres.host,
             "POSTGRES_PORT": str(postgres.port),
@@ -80,17 +104,20 @@ class Stack:
             "GOQUEUE_REDIS_URL": valkey.url,
         }
         self._write_environment(stores | _for_clients())
-        access = self._access()
-        environment = {**stores, **_unless_set(_receivers(mails.port)), **_PROBES, **access}
-        environment["GOQUEUE_API_PORT"] = str(self._port)
-        for part in ("worker", "scheduler", "api"):
+        receivers = [one for one in surroundings.receivers(mails.port) if not one.is_the_users]
+        self.received = frozenset(one.type for one in receivers)
+        ours = {name: value for one in receivers for name, value in one.values.items()}
+        ports = {part: free_port() for part in _PARTS}
+        environment = {**stores, **ours, **_health(ports), **self._access(), "GOQUEUE_API_PORT": str(self._port)}
+        for part in _PARTS:
             self._launch(part, environment)
-        self._children["api"].wait_for_port(self._port)
+        self._wait_until_up({*((LOOPBACK, port) for port in ports.values()), (_reached_at(self._host), self._port)})
 
     def _access(self) -> dict[str, str]:
-        """Here the API asks for no key, unless GOQUEUE_API_AUTH is `required`; then one for everything is kept."""
+        """Here the API asks for no key, unless GOQUEUE_API_AUTH is `required` or other machines reach it; then one for
+        everything is kept."""
         api = settings.load(ApiSettings)
-        if api.auth != "required":
+        if api.auth == "off" or (api.auth == "auto" and is_loopback(api.host)):
             return {"GOQUEUE_API_AUTH": "off"}
         key = api.bootstrap_key.get_secret_value()
         if not key:
@@ -98,7 +125,7 @@ class Stack:
             key = (kept or Token.new()).text
         _write_private(self.key_file, key + "\n")
         self.headers = {"Authorization": f"Bearer {key}"}
-        return {"GOQUEUE_API_BOOTSTRAP_KEY": key}
+        return {"GOQUEUE_API_AUTH": "required", "GOQUEUE_API_BOOTSTRAP_KEY": key}
 
     def _launch(self, part: str, environment: dict[str, str]) -> None:
         log = self.folder / "logs" / f"{part}.log"
@@ -113,6 +140,21 @@ class Stack:
         _write_private(self.environment_file, "".join(f"{name}={value}\n" for name, value in values.items()))
         self._exit.callback(self.environment_file.unlink, missing_ok=True)
 
+    def _wait_until_up(self, addresses: set[tuple[str, int]]) -> None:
+        """Wait until the processes listen on all of the addresses.
+
+        Raises:
+            PartEnded: one ended instead.
+            GoQueueError: they still do not after `START_SECONDS`.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while addresses:
+            self.check()
+            if time.monotonic() > deadline:
+                raise GoQueueError(f"not up after {START_SECONDS:.0f} s; the logs are in {self.folder / 'logs'}")
+            addresses = {address for address in addresses if not _listens(*address)}
+            time.sleep(0.01)  # a refused connection answers at once: do not spin
+
     def check(self) -> None:
         """See that all processes run.
 
@@ -121,8 +163,40 @@ class Stack:
         """
         for part, child in self._children.items():
             if child.returncode is not None:
-                lines = child.log.read_text(errors="replace").splitlines()[-20:]
-                raise PartEnded("\n".join([f"the {part} ended with exit code {child.returncode}:", *lines]))
+                raise PartEnded(_obituary(part, child.returncode, child.log))
+
+
+def _obituary(part: str, code: int, log: Path) -> str:
+    """Why a process ended: the cause in the first line, where its log has one, then the end of the log."""
+    lines = log.read_text(errors="replace").splitlines()
+    what = f"the {part} ended with exit code {code}"
+    cause = _cause(lines)
+    first = what if cause is None else f"{cause}\n{what}"
+    return "\n".join([f"{first}; the end of {log}:", *(f"  {line}" for line in lines[-LAST_LINES:])])
+
+
+def _cause(lines: list[str]) -> str | None:
+    """The error that a process of ours ended with: its own line for it, or the last line of a traceback."""
+    for line in reversed(lines):
+        if line.startswith(ERROR):
+            return line.removeprefix(ERROR)
+    if any(line.startswith("Traceback ") for line in lines):
+        return next((line for line in reversed(lines) if line[:1].strip() and line[:1] not in "{["), None)
+    return None
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host.strip("[]"), port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _newest_job(dsn: str) -> int | None:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT max(id) FROM jobs").fetchone()
+    return row[0] if row else None
 
 
 def _for_clients() -> dict[str, str]:
@@ -149,33 +223,30 @@ def _write_private(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-_PROBES = {f"GOQUEUE_{part}_HEALTH_PORT": "0" for part in ("WORKER", "SCHEDULER", "API")}
+def _health(ports: dict[str, int]) -> dict[str, str]:
+    """Ports of the processes' probes by which they are known to be up, each a free one."""
+    hosts = {f"GOQUEUE_{part.upper()}_HEALTH_HOST": LOOPBACK for part in ports}
+    return hosts | {f"GOQUEUE_{part.upper()}_HEALTH_PORT": str(port) for part, port in ports.items()}
 
 
-def _receivers(mail_port: int) -> dict[str, str]:
-    return {
-        "GOQUEUE_SMTP_HOST": LOOPBACK,
-        "GOQUEUE_SMTP_PORT": str(mail_port),
-        "GOQUEUE_SMTP_TLS": "none",
-        # Here, and nowhere else by default, a webhook may call this machine, and payments charge nobody.
-        "GOQUEUE_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
-        "GOQUEUE_PAYMENT_GATEWAY": "sandbox",
-    }
+def _reached_at(host: str) -> str:
+    """Where this machine reaches a server that listens on an address, as a part of a URL."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return LOOPBACK
+    return f"[{address}]" if address.version == 6 else host
 
 
-def _unless_set(values: dict[str, str]) -> dict[str, str]:
-    """Without those whose group of settings the user has set: who names an SMTP server means all of it."""
-    groups = ("GOQUEUE_SMTP_", "GOQUEUE_WEBHOOK_", "GOQUEUE_PAYMENT_")
-    taken = tuple(group for group in groups if any(name.startswith(group) for name in os.environ))
-    return {name: value for name, value in values.items() if not (taken and name.startswith(taken))}
-
-
-def _refuse_taken_port(port: int) -> None:
-    with socket.socket() as probe:
+def _refuse_taken_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError as error:
             raise GoQueueError(
-                f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); GOQUEUE_API_PORT chooses another"
+                f"port {port} of {host} cannot be had ({error.strerror}); GOQUEUE_API_PORT chooses another"
             ) from None

@@ -20,11 +20,14 @@ def table(queues: list[dict[str, Any]]) -> Table:
     for column in ("waiting", "oldest", "running", "in/s", "done/s"):
         shown.add_column(column, justify="right")
     for queue in queues:
-        name = f"{queue['name']} (paused)" if queue["paused"] else queue["name"]
         oldest = "" if queue["oldest_seconds"] is None else f"{queue['oldest_seconds']:.1f} s"
         rates = [_rate(queue["arrived_per_second"]), _rate(queue["finished_per_second"])]
-        shown.add_row(name, str(queue["depth"]), oldest, str(queue["in_flight"]), *rates)
+        shown.add_row(_name(queue), str(queue["depth"]), oldest, str(queue["in_flight"]), *rates)
     return shown
+
+
+def _name(queue: dict[str, Any]) -> str:
+    return f"{queue['name']} (paused)" if queue["paused"] else str(queue["name"])
 
 
 def _rate(value: float | None) -> str:
@@ -34,7 +37,7 @@ def _rate(value: float | None) -> str:
 def line(queues: list[dict[str, Any]]) -> str:
     """The same in one line: only queues in which something waits or runs."""
     busy = [
-        f"{queue['name']}: {queue['depth']} waiting, {queue['in_flight']} running"
+        f"{_name(queue)}: {queue['depth']} waiting, {queue['in_flight']} running"
         for queue in queues
         if queue["depth"] or queue["in_flight"]
     ]

@@ -15,7 +15,6 @@ TABLES = ("jobs", "job_attempts", "job_logs")
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '10s'")
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS round integer")
 

@@ -187,6 +187,65 @@ async def test_a_schedule_is_made_replaced_shown_and_deleted(client: httpx.Async
     assert (await client.get("/schedules/daily")).status_code == 404
 
 
+async def test_a_schedule_is_paused_resumed_and_run_without_its_definition(
+    client: httpx.AsyncClient, database: FreshDatabase
+) -> None:
+    job = {"type": "send_email", "payload": MAIL, "priority": 7}
+    made = (await client.put("/schedules/weekly", json={"cron": "0 9 * * 1", "job": job})).json()
+    assert made["job"] == {**job, "queue": "email"}
+    paused = await client.post("/schedules/weekly/pause")
+    assert (paused.status_code, paused.json()["enabled"], paused.json()["next_ticks"]) == (200, False, [])
+    ran = await client.post("/schedules/weekly/run")
+    assert ran.status_code == 201
+    assert (ran.json()["queue"], ran.json()["priority"], ran.json()["source"]) == ("email", 7, "schedule")
+    assert (await client.get(f"/jobs/{ran.json()['id']}")).json() == ran.json()
+    for _ in range(2):  # the second one changes nothing
+        resumed = await client.post("/schedules/weekly/resume")
+        assert (resumed.status_code, resumed.json()["next_ticks"]) == (200, made["next_ticks"])
+    for act in ("pause", "resume", "run"):
+        answer = await client.post(f"/schedules/nothing/{act}")
+        assert (answer.status_code, answer.json()) == (404, {"error": "schedule not found"})
+    with psycopg.connect(database.dsn) as connection:
+        acts = connection.execute(
+            "SELECT action, details->'job_id' FROM audit_log WHERE object = 'weekly' ORDER BY id"
+        ).fetchall()
+    assert acts == [
+        ("schedule.put", None),
+        ("schedule.paused", None),
+        ("schedule.run", ran.json()["id"]),
+        ("schedule.resumed", None),
+    ]
+    assert (await client.delete("/schedules/weekly")).status_code == 204
+
+
+async def test_a_resumed_schedule_fires_at_no_tick_that_it_missed_and_a_due_tick_of_one_that_fires_stays(
+    client: httpx.AsyncClient, database: FreshDatabase
+) -> None:
+    await client.put("/schedules/missed", json={"cron": "0 9 * * *", "job": ORDER})
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+
+        def is_due() -> bool:
+            row = connection.execute("SELECT next_tick <= now() FROM schedules WHERE name = 'missed'").fetchone()
+            return bool(row and row[0])
+
+        connection.execute("UPDATE schedules SET next_tick = now() - interval '1 minute' WHERE name = 'missed'")
+        await client.post("/schedules/missed/resume")
+        assert is_due()
+        await client.post("/schedules/missed/pause")
+        await client.post("/schedules/missed/resume")
+        assert not is_due()
+    await client.delete("/schedules/missed")
+
+
+async def test_a_schedule_that_is_run_while_its_unique_job_is_open_gives_that_job(client: httpx.AsyncClient) -> None:
+    job = {**ORDER, "unique_key": "one-at-a-time"}
+    await client.put("/schedules/single", json={"cron": "0 9 * * *", "job": job})
+    first, second = [await client.post("/schedules/single/run") for _ in range(2)]
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"]
+    await client.delete("/schedules/single")
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

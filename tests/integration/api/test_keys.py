@@ -276,6 +276,41 @@ async def test_who_is_let_in_without_a_key(engine: Engine, settings: dict[str, A
         assert (await client.get("/readyz")).status_code == 200
 
 
+OPEN: dict[str, dict[str, Any]] = {"auto": {"auth": "auto"}, "off": {"auth": "off"}}
+
+
+@pytest.mark.parametrize("mode", OPEN)
+@pytest.mark.parametrize("header", ["Bearer", "Bearer x", "Bearer gq_nonsense", "gq_x_y", f"Bearer {Token.new().text}"])
+async def test_an_open_api_refuses_credentials_that_are_not_good(engine: Engine, mode: str, header: str) -> None:
+    async with serving(app_on(engine, **OPEN[mode])) as client:
+        answer = await client.get("/queues", headers={"Authorization": header})
+        assert (answer.status_code, answer.json()) == (401, REFUSED)
+        assert (await client.get("/queues")).status_code == 200
+        assert (await client.get("/livez", headers={"Authorization": header})).status_code == 200
+
+
+@pytest.mark.parametrize("mode", OPEN)
+async def test_an_open_api_holds_a_restricted_key_to_its_restrictions_and_names_it_in_the_audit_log(
+    engine: Engine, mode: str
+) -> None:
+    async with serving(app_on(engine, **OPEN[mode])) as client:
+        other = await engine.enqueue("send_email", "default")
+        limited = await new_key(engine, "jobs:read", "queues:manage", queues=["email"])
+        assert (await client.get("/jobs?queue=default", headers=limited)).status_code == 403
+        assert (await client.get(f"/jobs/{other}", headers=limited)).status_code == 404
+        assert (await client.get("/admin/keys", headers=limited)).json()["fields"] == {"scope": "keys:manage"}
+        assert (await client.post("/queues/default/pause", headers=limited)).status_code == 403
+        assert (await client.post("/queues/email/pause", headers=limited)).status_code == 204
+    [(actor,)] = await engine.rows("SELECT actor FROM audit_log WHERE action = 'queue.paused'")
+    assert actor == f"key:{token_of(limited).prefix}"
+
+
+@pytest.mark.parametrize("mode", OPEN)
+async def test_an_open_api_takes_a_proxys_password_for_no_credential(engine: Engine, mode: str) -> None:
+    async with serving(app_on(engine, **OPEN[mode])) as client:
+        assert (await client.get("/queues", headers={"Authorization": "Basic YTpi"})).status_code == 200
+
+
 async def test_a_wrong_wish_for_a_key_is_refused_with_its_fields(engine: Engine) -> None:
     headers = await new_key(engine)
     wrong: list[tuple[dict[str, Any], str]] = [

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -16,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from goqueue.broker import Broker
+from goqueue.builtin import TYPE_OF_QUEUE
 from goqueue.keys import Token
 from goqueue.settings import ApiSettings, DatabaseSettings, EngineSettings, RedisSettings
 from goqueue.store.connect import Database
@@ -109,6 +111,63 @@ def test_every_operation_documents_its_errors() -> None:
                 if status >= "400":
                     shape = response["content"]["application/json"]["schema"]
                     assert shape == {"$ref": "#/components/schemas/Error"}, f"{method} {path} {status}"
+
+
+def test_the_document_begins_with_what_a_newcomer_needs() -> None:
+    info = _document()["info"]
+    for named in ("GET /types", "POST /jobs/create", "Authorization: Bearer"):
+        assert named in info["description"]
+
+
+def test_every_operation_has_a_summary_that_is_a_phrase_of_its_own() -> None:
+    named = {
+        f"{method} {path}": (operation["summary"], operation["operationId"].split("_", 1)[1])
+        for path, operations in _document()["paths"].items()
+        for method, operation in operations.items()
+    }
+    summaries = [summary for summary, _ in named.values()]
+    assert len(summaries) == len(set(summaries))
+    made_up = [name for name, (summary, function) in named.items() if summary == function.replace("_", " ").title()]
+    assert made_up == []
+    assert named["post /jobs/create"][0] == "Create a job"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "count"),
+    [
+        ("/jobs/create", "post", 4),
+        ("/jobs/bulk", "post", 1),
+        ("/schedules/{name}", "put", 1),
+        ("/admin/keys", "post", 1),
+    ],
+)
+async def test_each_example_of_a_body_is_accepted_as_it_is(
+    closed_api_url: str, path: str, method: str, count: int
+) -> None:
+    operation = _document()["paths"][path][method]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert len(examples) == count
+    headers = {"Authorization": f"Bearer {KEY.text}"}
+    async with httpx.AsyncClient(base_url=closed_api_url, headers=headers) as client:
+        for name, example in examples.items():
+            answer = await client.request(method, path.format(name="example"), json=example["value"])
+            assert answer.status_code in (200, 201), f"{name}: {answer.text}"  # 200: its `unique_key` is in use
+
+
+def test_there_is_an_example_for_each_built_in_type() -> None:
+    operation = _document()["paths"]["/jobs/create"]["post"]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert set(TYPE_OF_QUEUE.values()) <= set(examples)
+
+
+def test_the_document_says_which_fields_are_needed_where_the_contract_is_odd() -> None:
+    document = _document()
+    [queue] = [one for one in document["paths"]["/jobs"]["get"]["parameters"] if one["name"] == "queue"]
+    assert queue["required"] is True
+    assert "default" not in queue["schema"]
+    order = document["components"]["schemas"]["Order"]
+    assert order["required"] == ["payload"]
+    assert all(order["properties"][name]["description"] for name in ("queue", "type", "payload"))
 
 
 def test_operation_ids_are_names_that_a_client_can_use() -> None:

@@ -6,7 +6,16 @@ from starlette.responses import Response
 
 from goqueue.access import Scope
 from goqueue.errors import Forbidden
-from goqueue_api.access import Caller, Undecided, bearer, check_decided, decision_of, needs, open_to_all
+from goqueue_api.access import (
+    Caller,
+    Undecided,
+    bearer,
+    check_decided,
+    decision_of,
+    needs,
+    open_to_all,
+    shows_credentials,
+)
 from goqueue_api.openness import is_loopback
 from goqueue_api.routing import Direct, Guarded, all_routes
 
@@ -28,6 +37,26 @@ def test_one_bearer_header_is_a_credential_and_nothing_else_is(
     headers: list[tuple[bytes, bytes]], credential: str | None
 ) -> None:
     assert bearer(headers) == credential
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ([], False),
+        ([(b"authorization", b"")], False),
+        ([(b"authorization", b"Basic YTpi")], False),
+        ([(b"authorization", b"NTLM")], False),
+        ([(b"authorization", b"Bearer abc")], True),
+        ([(b"authorization", b"Bearer")], True),
+        ([(b"authorization", b"gq_x_y")], True),
+        ([(b"authorization", b"Token gq_x_y")], True),
+        ([(b"authorization", b"Basic YTpi"), (b"authorization", b"Bearer abc")], True),
+    ],
+)
+def test_whatever_may_be_meant_for_this_api_is_shown_as_a_credential(
+    headers: list[tuple[bytes, bytes]], shown: bool
+) -> None:
+    assert shows_credentials(headers) is shown
 
 
 @pytest.mark.parametrize("kind", [Guarded, Direct])

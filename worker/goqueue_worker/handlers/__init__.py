@@ -4,19 +4,34 @@ Each has a class that holds its settings and what its jobs share (connections, T
 the outside are imported by the first job that needs them, so that a worker without such jobs stays small.
 """
 
+import importlib.util
 import logging
 import os
 from dataclasses import dataclass
+from typing import Final
+
+import structlog
 
 from goqueue import settings
 from goqueue.builtin import PROCESS_PAYMENT, SEND_EMAIL, SEND_WEBHOOK
 from goqueue.errors import SettingsError
+from goqueue.registry import Handler, JobContext
 from goqueue.settings import EmailSettings, PaymentSettings, WebhookSettings
 from goqueue.store import declines, installation
 from goqueue.store.connect import Database
+from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.process_payment import PaymentProcessor
 from goqueue_worker.handlers.send_email import EmailSender
 from goqueue_worker.handlers.send_webhook import WebhookSender
+
+log = structlog.get_logger(__name__)
+
+_NEEDED: Final = (
+    (SEND_EMAIL, ("aiosmtplib",)),
+    (SEND_WEBHOOK, ("httpx", "standardwebhooks")),
+    (PROCESS_PAYMENT, ("stripe",)),
+)
+"""The packages of the extra `worker` that each built-in type needs. A worker for other types does without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,21 @@ def install(
     SEND_EMAIL.implements(handlers.email.send)
     SEND_WEBHOOK.implements(handlers.webhook.send)
     PROCESS_PAYMENT.implements(handlers.payment.process)
+    for kind, packages in _NEEDED:
+        if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+            reason = f"{kind.name} needs the extra worker: pip install 'goqueue[worker]' (no {', '.join(missing)})"
+            log.warning("job type cannot run in this worker", type=kind.name, reason=reason)
+            kind.implements(_unavailable(reason))
     for library in ("httpx", "httpcore", "stripe", "aiosmtplib"):
         # They log URLs, headers and parameters, which may hold their owners' secrets.
         logging.getLogger(library).setLevel(logging.WARNING)
     return handlers
+
+
+def _unavailable(reason: str) -> Handler:
+    """A handler that fails, so that the job is tried again, on a worker that has what it needs or once this one has."""
+
+    async def fail(_: object, __: JobContext) -> None:
+        raise TryAgain(reason)
+
+    return fail
