@@ -185,6 +185,12 @@ def overview() -> Dashboard:
             (rate(metrics.FIRED, ""), "fired"),
             (rate(metrics.PRUNED, ""), "pruned"),
         ),
+        graph(
+            "Spans of traces",
+            "Spans exported to the collector, refused by it (failed), and dropped because the queue was full.",
+            PLAIN,
+            (rate(metrics.TRACE_SPANS, "outcome"), "{{outcome}}, per second"),
+        ),
     ]
     return panels.board(
         "overview",
