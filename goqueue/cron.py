@@ -197,20 +197,29 @@ def in_force(
     """
     if stored < oldest or time_zone == "UTC":  # no zone data move UTC
         return stored
-    after = changed if last is None or last <= changed else _counterpart(expression, time_zone, last)
+    after = changed if last is None or last <= changed else counterpart(expression, time_zone, last)
     after = max(after, oldest - timedelta(microseconds=1))
     if stored <= after:  # put while it was due, or by a clock that is behind
         after = stored - timedelta(microseconds=1)
     return next_tick(expression, time_zone, after)
 
 
-def _counterpart(expression: str, time_zone: str, last: datetime) -> datetime:
+def is_tick(expression: str, time_zone: str, moment: datetime) -> bool:
+    """Whether it fires at that moment, by the present zone data; raises like `ticks`."""
+    try:
+        before = moment - timedelta(microseconds=1)
+    except OverflowError:  # the first moment of the calendar
+        return False
+    return next_tick(expression, time_zone, before) == moment
+
+
+def counterpart(expression: str, time_zone: str, last: datetime) -> datetime:
     """The tick for which a job was made at `last`.
 
     Where the zone data have since moved the tick to a later time, that is the one: a daily job that has run at the old
     time does not run again on the same day. A move counts as such where it is shorter than half the interval.
     """
-    if next_tick(expression, time_zone, last - timedelta(microseconds=1)) == last:
+    if is_tick(expression, time_zone, last):
         return last
     following, second = islice(ticks(expression, time_zone, last), 2)
     return following if 2 * (following - last) < second - following else last

@@ -67,7 +67,8 @@ class Schedule:
     def plan(self, now: datetime) -> None:
         """Find out when it is due next.
 
-        A change of the schedule, and a suspension, let no time of the past fire.
+        A change of the schedule, and a suspension, let no time of the past fire. Where the time that the status says
+        comes next is none by the present zone data, they have changed, and the last one was meant for another time.
         """
         metadata = self.resource["metadata"]
         last = moment(self.status.get("lastScheduleTime"))
@@ -75,8 +76,12 @@ class Schedule:
         if self.status.get("observedGeneration", metadata.get("generation")) != metadata.get("generation"):
             after = now
         self.wrong = ""
+        line = self.spec["cron"]
         try:
-            self.next = cron.next_tick(self.spec["cron"], self.zone, after)
+            planned = moment(self.status.get("nextScheduleTime"))
+            if after == last and planned is not None and not cron.is_tick(line, self.zone, planned):
+                after = cron.counterpart(line, self.zone, last)
+            self.next = cron.next_tick(line, self.zone, after)
         except InvalidInput as error:
             self.next, self.wrong = None, "; ".join(f"{name}: {what}" for name, what in error.fields.items())
 

@@ -136,6 +136,14 @@ def test_a_stored_tick_is_held_against_the_zone_data_in_force(
     assert tick == moment(expected)
 
 
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [("2026-01-15T08:00", True), ("2026-01-15T08:00:01", False), ("2026-01-15T09:00", False), ("0001-01-01", False)],
+)
+def test_a_moment_is_a_tick_or_not(moment: str, expected: bool) -> None:
+    assert cron.is_tick("0 9 * * *", BERLIN, utc(moment)) is expected
+
+
 def test_an_earlier_tick_that_the_data_in_force_know_fires_though_the_stored_one_is_right_too() -> None:
     # 09:00 and 10:00 were 09:00 and 10:00 UTC when the tick was stored, and are 08:00 and 09:00 UTC now.
     stored, last = utc("2026-01-15T09:00"), utc("2026-01-14T10:00")

@@ -230,11 +230,11 @@ async def test_a_cancelled_job_lets_go_at_once(target: Receiver) -> None:
 
     target.script = script
     async with sender() as handler:
-        task = asyncio.create_task(handler.send(payload(target.url, timeout=300), Context()))
+        task = asyncio.create_task(handler.send(payload(target.url, timeout=30), Context()))
         await arrived.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            async with asyncio.timeout(60):  # and not the 300 s that it may take
+            async with asyncio.timeout(25):  # and not the 30 s that it may take
                 await task
     pause.set()
 

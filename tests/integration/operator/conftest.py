@@ -42,6 +42,7 @@ class World:
         access = from_kubeconfig(kubeconfig or self.kubernetes.kubeconfig)
         engine = self.engine
         operator = Operator(access, engine.service, settings, engine.settings, engine.registry)
+        operator.lease.holder += f"-{uuid.uuid4()}"  # several in one process must not pass for one holder
         running = asyncio.create_task(operator.run())
         try:
             yield operator
