@@ -17,7 +17,8 @@ from goqueue.registry import REGISTRY, JobContext, JobType, job_type
 from goqueue.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from goqueue.client import AsyncClient, Client
+    from goqueue.blocking import Client
+    from goqueue.client import AsyncClient
     from goqueue.transaction import enqueue_in, enqueue_in_async
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
 
 _LATE = {
     "AsyncClient": "goqueue.client",
-    "Client": "goqueue.client",
+    "Client": "goqueue.blocking",
     "enqueue_in": "goqueue.transaction",
     "enqueue_in_async": "goqueue.transaction",
 }

@@ -1,4 +1,4 @@
-"""GoQueue for Python programs: enqueue, look, wait. `goqueue.transaction` is for one's own SQLAlchemy transaction.
+"""GoQueue for Python programs: enqueue, look, wait, steer. For one's own SQLAlchemy transaction: `goqueue.transaction`.
 
 async with AsyncClient.from_environment() as client:
     job_id = await client.enqueue("send_email", {"to": "ada@example.org", "subject": "Hi", "body": "Hello"})
@@ -6,124 +6,34 @@ async with AsyncClient.from_environment() as client:
 """
 
 import asyncio
-import functools
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Self, Unpack
 
-import orjson
-from pydantic import BaseModel
-
-from goqueue import encryption, settings
-from goqueue.access import TENANT
+from goqueue import development, encryption, forks, settings
 from goqueue.broker import Broker
 from goqueue.errors import InvalidInput, StoreUnavailable
-from goqueue.job import Job, NewJob, Source
-from goqueue.jsontext import decode
+from goqueue.job import Attempt, Job, JobFilter
+from goqueue.library import Options, build, build_many, load_missing
 from goqueue.lifecycle import JobStatus
-from goqueue.orders import accept
+from goqueue.overview import QueueState, overview, seen
+from goqueue.payloads import Payload
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store.connect import Database, dsn
 
-T = TypeVar("T")
-
-Payload = BaseModel | dict[str, Any]
-
-
-class Options(TypedDict, total=False):
-    """What may be said about a job beside its type and payload; `timeout` in seconds."""
-
-    queue: str
-    max_retries: int
-    priority: int
-    available_at: datetime
-    timeout: float
-    unique_key: str
-    tenant: str
-
-
-def build(
-    kind: str | Handler, payload: Payload, options: Options, registry: Registry, queues: Sequence[str] | None
-) -> NewJob:
-    """An order from what a Python caller says; `queues` None: those of the environment, read once.
-
-    Raises:
-        InvalidInput: as for a request body; or `kind` is a function that no type is registered for.
-    """
-    name = kind if isinstance(kind, str) else _name_of(kind, registry)
-    found = registry.get(name)
-    if found is None:
-        raise InvalidInput("invalid job type", {"provided": name, "allowed": registry.names()})
-    raw: dict[str, Any] = {"queue": found.queue, **options, "type": name, "payload": _as_json(payload)}
-    tenant = raw.pop("tenant", None)
-    if tenant is not None and not (isinstance(tenant, str) and TENANT.fullmatch(tenant)):
-        raise InvalidInput("validation failed", {"tenant": "lower case letters, digits, '-', '_' and '.'"})
-    return accept(raw, registry, _known_queues() if queues is None else queues, source=Source.LIBRARY, tenant=tenant)
-
-
-def build_many(
-    kind: str | Handler, payloads: Sequence[Payload], options: Options, registry: Registry, queues: Sequence[str] | None
-) -> list[NewJob]:
-    """An order for each payload, as `build` makes it.
-
-    Raises:
-        InvalidInput: as `build`, with the `index` of the first wrong payload among the fields.
-    """
-    orders: list[NewJob] = []
-    if len(payloads) > 1 and (alike := _build_alike(kind, payloads, options, registry, queues)):
-        return alike
-    for index, payload in enumerate(payloads):
-        try:
-            orders.append(build(kind, payload, options, registry, queues))
-        except InvalidInput as error:
-            raise InvalidInput(error.message, {**(error.fields or {}), "index": index}) from None
-    return orders
-
-
-def _build_alike(
-    kind: str | Handler, payloads: Sequence[Payload], options: Options, registry: Registry, queues: Sequence[str] | None
-) -> list[NewJob] | None:
-    """The same in a tenth of the time, or None where anything is wrong: all payloads are looked at as one text."""
-    try:
-        first = build(kind, payloads[0], options, registry, queues)
-        values = decode(b"[" + b",".join(map(_encoded, payloads)) + b"]")
-    except InvalidInput:
-        return None
-    found = registry.get(first.type)
-    return first.for_each(values) if found and found.accepts_all(values) else None
-
-
-def _as_json(payload: Payload) -> Any:
-    """The payload as the worker will see it, so that what is checked here is what runs there."""
-    return decode(_encoded(payload))
-
-
-def _encoded(payload: Payload) -> bytes:
-    if isinstance(payload, BaseModel):
-        return payload.model_dump_json(by_alias=True, round_trip=True).encode()
-    try:
-        return orjson.dumps(payload)
-    except orjson.JSONEncodeError as error:
-        raise InvalidInput("invalid payload format", {"payload": str(error)}) from None
-
-
-@functools.cache
-def _known_queues() -> tuple[str, ...]:
-    return tuple(settings.load(EngineSettings).queues)
-
-
-def _name_of(handler: Handler, registry: Registry) -> str:
-    for kind in registry:
-        if kind.handler is handler:
-            return str(kind.name)
-    raise InvalidInput("invalid job type", {"provided": repr(handler), "allowed": registry.names()})
+HINT: Final = "no POSTGRES_* is set, and no `goqueue dev` runs in this folder or above it"
+"""What a program is told beside the first failed attempt to connect."""
 
 
 class AsyncClient:
-    """Enqueues straight into PostgreSQL and Redis, by the same rules as the API. Use it as `async with`."""
+    """Works straight on PostgreSQL and Redis, by the same rules as the API. Use it as `async with`, once.
+
+    It uses no API key: who has the database has everything. It belongs to the event loop that opened it, and to the
+    process: in a forked child it raises RuntimeError.
+    """
 
     def __init__(
         self,
@@ -134,173 +44,305 @@ class AsyncClient:
         registry: Registry = REGISTRY,
         database: DatabaseSettings | None = None,
         encryption_keys: EncryptionSettings | None = None,
+        modules: Sequence[str] = (),
+        hint: str = "",
     ) -> None:
-        """`conninfo` is a libpq connection string or URL; `queues` all there are (default: GOQUEUE_QUEUES).
+        """Nothing is connected before the block begins.
 
-        `encryption_keys` defaults to GOQUEUE_ENCRYPTION_KEYS: must be those of the other processes.
+        Args:
+            conninfo: A libpq connection string or URL.
+            redis: Where the ready queues are.
+            queues: Queues beside the built-in ones and those of the registered types; default: GOQUEUE_QUEUES.
+            registry: The job types that may be enqueued.
+            database: How to connect; default: `DB_*`.
+            encryption_keys: Must be those of the other processes; default: GOQUEUE_ENCRYPTION_KEYS.
+            modules: Imported when a job is enqueued by the name of a type that is not registered.
+            hint: Logged beside the first failed attempt to connect.
 
         Raises:
             SettingsError: a setting that is read from the environment is wrong.
         """
+        self._conninfo = conninfo
+        self._redis = redis
         self._settings = database or settings.load(DatabaseSettings)
-        keyring = encryption.load(encryption_keys or settings.load(EncryptionSettings))
-        self._database = Database(conninfo, self._settings, minimum=0, keyring=keyring)
-        self._broker = Broker(redis)
+        self._keyring = encryption.load(encryption_keys or settings.load(EncryptionSettings))
         self._registry = registry
-        self._queues = settings.load(EngineSettings).queues if queues is None else queues
+        self._queues = Queues(registry, settings.load(EngineSettings).queues if queues is None else queues)
+        self._modules = tuple(modules)
+        self._hint = hint
+        self._forked = False
+        self._assemble()
+
+    def _assemble(self) -> None:
+        self._fresh = True
+        self._database = Database(self._conninfo, self._settings, minimum=0, keyring=self._keyring)
+        self._database.hint = self._hint
+        self._broker = Broker(self._redis)
         self.service = JobService(self._database, self._broker)
 
     @classmethod
     def from_environment(cls) -> Self:
-        """A client with the settings that the other processes read (`POSTGRES_*`, `GOQUEUE_*`)."""
+        """A client with the settings that the other processes read (`POSTGRES_*`, `GOQUEUE_*`).
+
+        Where no POSTGRES_* is set and `goqueue dev` runs in this folder or above it, its stores are used.
+
+        Raises:
+            SettingsError: a setting is wrong, or the file that `goqueue dev` keeps cannot be trusted.
+        """
+        found = development.values()
         database = settings.load(DatabaseSettings)
-        return cls(dsn(settings.load(PostgresSettings), database), settings.load(RedisSettings), database=database)
+        engine = settings.load(EngineSettings, found)
+        return cls(
+            dsn(settings.load(PostgresSettings, found), database),
+            settings.load(RedisSettings, found),
+            queues=engine.queues,
+            database=database,
+            encryption_keys=settings.load(EncryptionSettings, found),
+            modules=engine.jobs,
+            hint="" if found or development.names_a_database() else HINT,
+        )
 
     async def __aenter__(self) -> Self:
+        """Connect to PostgreSQL; Redis may be unavailable.
+
+        Raises:
+            StoreUnavailable: PostgreSQL did not answer within all attempts (`DB_MAX_RETRIES`, `DB_RETRY_DELAY`).
+        """
+        if not self._fresh:
+            self._assemble()
+        self._fresh = self._forked = False
         try:
             await self._database.open(self._settings)
         except BaseException:
             await self.__aexit__()
             raise
+        forks.watch(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Wait for what is under way, then close all connections."""
+        forks.forget(self)
+        if self._forked:
+            return
         await self.service.close()
         await self._broker.close()
         await self._database.close()
 
-    async def enqueue(self, kind: str | Handler, payload: Payload, **options: Unpack[Options]) -> int:
-        """Enqueue one job; its id, or that of the open job with the same `unique_key`.
+    def in_child(self) -> None:
+        """Leave the parent's connections alone; called in a forked child."""
+        forks.forget(self)
+        forks.abandon(self._database, self._broker, self.service)
+        self._forked = True
+        del self._database, self._broker, self.service
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there: in a forked child, the connections."""
+        if name in ("service", "_database", "_broker") and self.__dict__.get("_forked"):
+            raise RuntimeError("this AsyncClient was opened before the process forked: open one in the child")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- enqueue -----------------------------------------------------------------------------------------------------
+
+    def load_types(self, kind: str | Handler) -> None:
+        """Import the modules of GOQUEUE_JOBS if a type of that name is not registered; `enqueue` calls it.
 
         Raises:
-            InvalidInput: type, payload or an option is wrong.
-            StoreUnavailable: PostgreSQL is away.
+            SettingsError: a module cannot be imported.
         """
+        load_missing(kind, self._registry, self._modules)
+
+    async def enqueue(self, kind: str | Handler, payload: Payload, **options: Unpack[Options]) -> int:
+        """Enqueue one job.
+
+        Args:
+            kind: The type, by its name or its function.
+            payload: A model or a dictionary, checked as the worker will see it.
+            options: `queue`, `max_retries`, `priority`, `available_at`, `timeout` (seconds), `unique_key`, `tenant`.
+
+        Returns:
+            The job's id, or that of the open job with the same `unique_key`.
+
+        Raises:
+            InvalidInput: type, payload or an option is wrong; nothing was done.
+            StoreUnavailable: PostgreSQL is unavailable; the job may or may not have been made.
+        """
+        self.load_types(kind)
         made = await self.service.enqueue(build(kind, payload, options, self._registry, self._queues))
         return made.id
 
-    async def enqueue_many(self, kind: str | Handler, payloads: list[Payload], **options: Unpack[Options]) -> list[int]:
-        """Enqueue a job for each payload, all or none; their ids in order.
+    async def enqueue_many(
+        self, kind: str | Handler, payloads: Sequence[Payload], **options: Unpack[Options]
+    ) -> list[int]:
+        """Enqueue a job for each payload, all or none; their ids in order. Arguments as for `enqueue`.
 
         Raises:
             InvalidInput: as for `enqueue`; its fields name the `index` of the first wrong payload.
+            StoreUnavailable: as for `enqueue`.
         """
+        self.load_types(kind)
         orders = build_many(kind, payloads, options, self._registry, self._queues)
         return [made.id for made in await self.service.enqueue_many(orders)]
 
+    # --- look --------------------------------------------------------------------------------------------------------
+
     async def get(self, job_id: int) -> Job:
-        """The job; NotFound where there is none."""
+        """The job.
+
+        Raises:
+            NotFound: there is none with this id.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
         return await self.service.get(job_id)
 
+    async def find(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,
+        status: JobStatus | str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        after: int | None = None,
+        newest_first: bool = False,
+        limit: int = 100,
+    ) -> list[Job]:
+        """One page of the jobs that match all that is given, ordered by id.
+
+        Args:
+            queue: Only jobs of this queue.
+            type: Only jobs of this type.
+            status: Only jobs in this state, e.g. `failed`.
+            created_after: Only jobs made at this time or later (an aware datetime).
+            created_before: Only jobs made before it.
+            after: The id of the last job of the page before.
+            newest_first: Order by id, descending.
+            limit: As many at most.
+
+        Raises:
+            InvalidInput: there is no such status.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        wanted = JobFilter(
+            queue, type, _status(status), created_after, created_before, after, newest_first, max(0, limit)
+        )
+        return await self.service.find(wanted)
+
     async def wait(self, job_id: int, timeout: float) -> Job:  # noqa: ASYNC109 - what callers expect
-        """The job once it is final. If PostgreSQL is away meanwhile, that is waited out.
+        """The job once it is final. If PostgreSQL is unavailable meanwhile, that is waited out.
 
         Raises:
             NotFound: there is no such job.
-            TimeoutError: it is not final after `timeout` seconds.
+            TimeoutError: it is not final after `timeout` seconds; its text says in which state it is.
         """
-        pause = 0.02
-        async with asyncio.timeout(timeout):
-            while True:
-                try:
-                    job = await self.service.get(job_id)
-                except StoreUnavailable:
-                    pass
-                else:
-                    if job.status.final:
-                        return job
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.5, 1.0)
+        pause, last = 0.02, "in an unknown state: the database is unavailable"
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                while True:
+                    try:
+                        job = await self.service.get(job_id)
+                    except StoreUnavailable:
+                        pass
+                    else:
+                        if job.status.final:
+                            return job
+                        last = job.status.value
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, 1.0)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"job {job_id} is still {last} after {timeout:g} s") from None
+
+    async def attempts(self, job_id: int) -> list[Attempt]:
+        """The finished attempts of a job, oldest first. A retry by hand begins a new `round`, in which they count
+        from 1 again.
+
+        Raises:
+            NotFound: there is no such job.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        return (await self.service.history(job_id))[0]
+
+    async def logs(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """The lines that the job's handler logged, oldest first: `id`, `round`, `attempt`, `level`, `message`, `at`.
+
+        Args:
+            job_id: The job.
+            after: The `id` of the last line of the page before.
+            limit: As many lines at most.
+
+        Raises:
+            NotFound: there is no such job.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        return await self.service.logs(job_id, after, limit)
+
+    async def queues(self) -> list[QueueState]:
+        """The queues as they are now: the known ones, and others that have open jobs or are paused.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        return (await overview(self.service, self._queues)).queues
+
+    # --- steer -------------------------------------------------------------------------------------------------------
 
     async def cancel(self, job_id: int) -> JobStatus:
         """Cancel an open job: `cancelled` if it waited, `processing` if its worker was asked to stop it.
 
         Raises:
+            NotFound: there is no such job.
             Conflict: it is final.
+            StoreUnavailable: PostgreSQL is unavailable.
         """
         return await self.service.cancel(job_id)
 
     async def retry(self, job_id: int) -> None:
-        """Run a failed or cancelled job again; Conflict where it is neither."""
+        """Run a failed or cancelled job again, with all its attempts.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it is in another state.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
         await self.service.retry(job_id)
 
+    async def delete(self, job_id: int) -> None:
+        """Hide a job; an open one is cancelled first. Retention removes it for good.
 
-class Client:
-    """The same for code that is not async, and for any number of threads. Use it as `with`, once.
+        Raises:
+            NotFound: there is no such job.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        await self.service.delete(job_id)
 
-    A thread of its own runs the loop. What other threads still wait for when the block ends is cancelled.
-    """
+    async def pause(self, queue: str) -> None:
+        """Let no worker fetch from a queue; running jobs go on, new ones are accepted.
 
-    def __init__(self, client: AsyncClient | None = None) -> None:
-        """`client` defaults to one from the environment; it belongs to this object from now on."""
-        self._async = client or AsyncClient.from_environment()
-        self._open = False
-        self._lock = threading.Lock()
+        Raises:
+            InvalidInput: there is no such queue.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        await self.service.pause(await self._existing(queue))
 
-    def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="goqueue-client", daemon=True)
-        self._thread.start()
-        self._open = True
-        try:
-            self._run(self._async.__aenter__())
-        except BaseException:
-            self._end()
-            raise
-        return self
+    async def resume(self, queue: str) -> None:
+        """Let workers fetch from a queue again.
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._run(self._async.__aexit__())
-        finally:
-            self._end()
+        Raises:
+            InvalidInput: there is no such queue.
+            StoreUnavailable: PostgreSQL is unavailable.
+        """
+        await self.service.resume(await self._existing(queue))
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        with self._lock:  # what is handed over before `_end` says no is seen to by it
-            if not self._open:
-                work.close()
-                raise RuntimeError("a Client works inside its `with` block only")
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # for a caller that was interrupted
-
-    def _end(self) -> None:
-        with self._lock:
-            self._open = False
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def enqueue(self, kind: str | Handler, payload: Payload, **options: Unpack[Options]) -> int:
-        """As `AsyncClient.enqueue`."""
-        return self._run(self._async.enqueue(kind, payload, **options))
-
-    def enqueue_many(self, kind: str | Handler, payloads: list[Payload], **options: Unpack[Options]) -> list[int]:
-        """As `AsyncClient.enqueue_many`."""
-        return self._run(self._async.enqueue_many(kind, payloads, **options))
-
-    def get(self, job_id: int) -> Job:
-        """As `AsyncClient.get`."""
-        return self._run(self._async.get(job_id))
-
-    def wait(self, job_id: int, timeout: float) -> Job:
-        """As `AsyncClient.wait`."""
-        return self._run(self._async.wait(job_id, timeout))
-
-    def cancel(self, job_id: int) -> JobStatus:
-        """As `AsyncClient.cancel`."""
-        return self._run(self._async.cancel(job_id))
-
-    def retry(self, job_id: int) -> None:
-        """As `AsyncClient.retry`."""
-        self._run(self._async.retry(job_id))
+    async def _existing(self, queue: str) -> str:
+        if queue not in self._queues and queue not in await seen(self.service):
+            raise InvalidInput("invalid queue", {"provided": queue, "allowed": sorted(self._queues)})
+        return queue
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+def _status(status: JobStatus | str | None) -> JobStatus | None:
+    try:
+        return None if status is None else JobStatus(status)
+    except ValueError:
+        allowed = [state.value for state in JobStatus]
+        raise InvalidInput("invalid status", {"provided": status, "allowed": allowed}) from None

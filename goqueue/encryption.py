@@ -80,7 +80,7 @@ class Keyring:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
             raise SettingsError(
-                "GOQUEUE_ENCRYPTION_KEYS needs the extra encryption: pip install 'goqueue[encryption]'"
+                "GOQUEUE_ENCRYPTION_KEYS needs the extra `encryption`: pip install 'goqueue[encryption]'"
             ) from None
         self.cipher: type[AESGCM] = AESGCM
         raw = [_key_bytes(key) for key in keys]

@@ -1,13 +1,17 @@
 """What can go wrong, in the terms of the caller. The API maps each class to one HTTP status."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+MAX_TEXT: Final = 1_000
+"""Characters of an error's text; an order may have a hundred wrong fields."""
 
 
 class GoQueueError(Exception):
     """Base of all errors that GoQueue raises on purpose.
 
-    `message` is one line fit for an API response; `fields` names the offending inputs, where there are any.
+    `message` is one line fit for an API response; `fields` names the offending inputs, where there are any. The text of
+    the error (`str`) has both, in one line: `invalid queue: provided lemon; allowed default, email`.
     """
 
     def __init__(self, message: str, fields: Mapping[str, Any] | None = None) -> None:
@@ -15,9 +19,25 @@ class GoQueueError(Exception):
         self.message = message
         self.fields: dict[str, Any] = dict(fields or {})
 
+    def __str__(self) -> str:
+        if not self.fields:
+            return self.message
+        details = "; ".join(f"{name} {_told(value)}" for name, value in self.fields.items())
+        text = _in_one_line(f"{self.message}: {details}")
+        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
     def as_dict(self) -> dict[str, Any]:
         """The one error shape: `{"error": …, "fields": {…}}`, `fields` only where there is something to name."""
         return {"error": self.message, "fields": self.fields} if self.fields else {"error": self.message}
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+
+
+def _in_one_line(text: str) -> str:
+    """The text without line breaks and control characters: names of fields may come from outside."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class InvalidInput(GoQueueError):

@@ -72,10 +72,7 @@ def check(chosen: TracingSettings) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        how = chosen.exporter_otlp_protocol
-        raise SettingsError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL: traces by otlp ({how}) need the extra otlp: pip install 'goqueue[otlp]'"
-        )
+        raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT needs the extra `otlp`: pip install 'goqueue[otlp]'")
 
 
 def provider(process: str, chosen: TracingSettings) -> TracerProvider:

@@ -3,6 +3,7 @@
 What is made once a job is not frozen: that would make its making four times as slow.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,9 @@ from typing import Any, Final
 
 from goqueue.access import Reach
 from goqueue.lifecycle import JobStatus
+
+QUEUE_NAME: Final = re.compile(r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")
+"""A queue's name: fits a Kubernetes label and a Redis key."""
 
 MAX_ID: Final = 2**63 - 1
 MAX_RETRIES: Final = 20
@@ -163,6 +167,7 @@ class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
     `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `progress` is the last that the attempt reported; it is kept where the job is final.
     `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """
 
@@ -173,12 +178,14 @@ class AttemptEnd:
     error: str | None = None
     delay: float = 0.0
     trace_context: str | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One finished attempt, as kept for the reader."""
+    """One finished attempt, as kept for the reader. A retry by hand begins a new round, in which they count from 1."""
 
+    round: int
     attempt: int
     outcome: str
     error: str | None

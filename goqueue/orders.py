@@ -72,10 +72,12 @@ def accept(
     trace_context: str | None = None,
     unique_key: str | None = None,
     tenant: str | None = None,
+    given: BaseModel | None = None,
 ) -> NewJob:
     """Turn a decoded request body into an order, or say what is wrong with it.
 
-    `unique_key` is the one from the Idempotency-Key header; the body's own goes first.
+    `unique_key` is the one from the Idempotency-Key header; the body's own goes first. `given` is the model that the
+    payload was made of, where a Python caller gave one.
 
     Raises:
         InvalidInput: `validation failed`, `invalid queue`, `invalid job type`, `invalid payload format` or
@@ -88,7 +90,7 @@ def accept(
     except ValidationError as error:
         raise InvalidInput("validation failed", {**_without_place(raw), **field_errors(error)}) from None
     kind = _kind_of(order, registry, queues)
-    kind.validate(order.payload)
+    kind.validate(order.payload, given)
     return _job(order, kind, source, source_key, trace_context, tenant, unique_key)
 
 

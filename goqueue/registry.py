@@ -7,7 +7,8 @@ The API validates against the model, the worker runs the function; the three bui
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -16,6 +17,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from goqueue.encryption import MARK
 from goqueue.errors import InvalidInput, SettingsError
+from goqueue.job import QUEUE_NAME
+from goqueue.payloads import check_same, is_plain
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 
 Handler = Callable[[Any, "JobContext"], Any]
@@ -73,12 +76,24 @@ class JobType:
     handler: Handler | None = field(default=None, repr=False)
 
     def implements(self, handler: Handler) -> Handler:
-        """Decorator that gives the type its function, where model and function live in different packages."""
+        """Decorator that gives the type its function, where model and function live in different packages.
+
+        Raises:
+            TypeError: it is a generator.
+        """
+        _check_handler(self.name, handler)
         self.handler = handler
+        self.__dict__.pop("is_async", None)
         return handler
 
-    def validate(self, payload: Any) -> dict[str, Any]:
-        """The payload, unchanged, if the model accepts it.
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether calling the handler makes a coroutine and does no work yet; asked for each job."""
+        call = getattr(self.handler, "__call__", None)  # noqa: B004 - for objects whose `__call__` is async
+        return inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(call)
+
+    def validate(self, payload: Any, given: BaseModel | None = None) -> dict[str, Any]:
+        """The payload, unchanged, if the model accepts it; and, where `given` is such a model, if it says the same.
 
         Raises:
             InvalidInput: `invalid payload format` (not an object) or `payload validation failed` with fields.
@@ -88,17 +103,24 @@ class JobType:
         if MARK in payload:
             raise InvalidInput("payload validation failed", {MARK: "this name is reserved"})
         try:
-            self.parse(payload)
+            parsed = self.parse(payload)
         except ValidationError as error:
             raise InvalidInput("payload validation failed", field_errors(error)) from None
+        if given is not None and isinstance(given, self.payload) and not (type(given) is self.payload and self._plain):
+            check_same(given, parsed)
         return payload
 
-    def accepts_all(self, payloads: Sequence[Any]) -> bool:
+    def accepts_all(self, payloads: Sequence[Any], given: Sequence[Any] = ()) -> bool:
         """Whether `validate` would accept each of them; takes half the time."""
         try:
             # In slices, so that the models die young: the garbage collector would look at thousands again and again.
             for first in range(0, len(payloads), _SLICE):
-                self._many.validate_python(payloads[first : first + _SLICE])
+                parsed = self._many.validate_python(payloads[first : first + _SLICE])
+                for one, arrives in zip(given[first : first + _SLICE], parsed, strict=False):
+                    if type(one) is self.payload and self._plain:
+                        continue
+                    if isinstance(one, self.payload) and one != arrives:
+                        return False
         except ValidationError:
             return False
         return all(type(payload) is dict and MARK not in payload for payload in payloads)
@@ -111,6 +133,10 @@ class JobType:
             ValidationError: the model does not accept what it is given.
         """
         return TypeAdapter(self.payload).validator.validate_python
+
+    @cached_property
+    def _plain(self) -> bool:
+        return is_plain(self.payload)
 
     @cached_property
     def _many(self) -> TypeAdapter[list[BaseModel]]:
@@ -140,6 +166,8 @@ class Registry:
 
     def __init__(self, types: Iterable[JobType] = ()) -> None:
         self._types: dict[str, JobType] = {}
+        self.queues: dict[str, None] = {}
+        """The queues of all types, in the order of their registration."""
         for kind in types:
             self.add(kind)
 
@@ -147,10 +175,19 @@ class Registry:
         """Register `kind`.
 
         Raises:
-            ValueError: the name is taken by another type.
+            ValueError: the name is taken by another type, or its queue's name is not one.
+            TypeError: its handler is a generator.
         """
+        if kind.handler is not None:
+            _check_handler(kind.name, kind.handler)
         if self._types.get(kind.name, kind) is not kind:
             raise ValueError(f"job type {kind.name!r} is registered twice")
+        if not QUEUE_NAME.fullmatch(kind.queue):
+            raise ValueError(
+                f"job type {kind.name!r}: {kind.queue!r} is not a queue name (1 to 63 lower case letters, digits, '-', "
+                "'_', '.')"
+            )
+        self.queues[kind.queue] = None
         self._types[kind.name] = kind
         return kind
 
@@ -162,8 +199,15 @@ class Registry:
         """All names, sorted."""
         return sorted(self._types)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[JobType]:
         return iter(self._types.values())
+
+
+def _check_handler(name: str, handler: Handler) -> None:
+    """A generator does nothing when it is called, and nobody would iterate over it."""
+    for call in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - for objects that are callable
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            raise TypeError(f"job type {name!r}: a handler must not be a generator (it uses `yield`)")
 
 
 REGISTRY: Final = Registry()

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from goqueue import metrics, tracing
 from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
@@ -19,6 +17,7 @@ from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
 from goqueue.lifecycle import JobStatus
+from goqueue.logger import Logger
 from goqueue.store import audit, enqueue, jobs, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
@@ -32,7 +31,7 @@ PATIENCE: Final = 1.0
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 
 async def promptly(asking: Awaitable[T]) -> T:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Unpack
 
 from goqueue import encryption, settings, tracing
-from goqueue.client import Options, Payload, build
 from goqueue.encryption import Keyring
 from goqueue.errors import Conflict
+from goqueue.job import NewJob
+from goqueue.library import Options, build, engine, load_missing
+from goqueue.payloads import Payload
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.settings import EncryptionSettings
 from goqueue.store.transactional import DRAW, LOCK, statements
@@ -31,6 +34,14 @@ def _keyring() -> Keyring | None:
     return encryption.load(settings.load(EncryptionSettings))
 
 
+def _order(
+    kind: str | Handler, payload: Payload, options: Options, registry: Registry, queues: Sequence[str] | None
+) -> NewJob:
+    chosen = engine()
+    load_missing(kind, registry, chosen.jobs)
+    return build(kind, payload, options, registry, Queues(registry, chosen.queues if queues is None else queues))
+
+
 def enqueue_in(
     transaction: "Session | Connection",
     kind: str | Handler,
@@ -46,7 +57,7 @@ def enqueue_in(
         InvalidInput: type, payload or an option is wrong; nothing was sent, the transaction can go on.
         Conflict: the unique key changed hands meanwhile.
     """
-    order = build(kind, payload, options, registry, queues)
+    order = _order(kind, payload, options, registry, queues)
     keyring, drawn = _keyring(), None
     with tracing.sending(order):
         if keyring is not None:
@@ -69,7 +80,7 @@ async def enqueue_in_async(
     **options: Unpack[Options],
 ) -> int:
     """As `enqueue_in`, for SQLAlchemy's async sessions and connections."""
-    order = build(kind, payload, options, registry, queues)
+    order = _order(kind, payload, options, registry, queues)
     keyring, drawn = _keyring(), None
     with tracing.sending(order):
         if keyring is not None:

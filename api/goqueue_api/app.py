@@ -14,6 +14,7 @@ from starlette.routing import Route
 from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
 from goqueue.gauges import watch_stores
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import (
@@ -99,7 +100,7 @@ def create_app(
             quotas = Quotas(database, api.tenant_quota)
             watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
         gate = Gate(ways, open=anybody, limits=limits)
-        app.state.context = Context(service, types, engine.queues, rates, gate, quotas)
+        app.state.context = Context(service, types, Queues(types, engine.queues), rates, gate, quotas)
         try:
             yield
         finally:
@@ -158,7 +159,7 @@ def from_environment() -> FastAPI:
 
     registry.load(engine.jobs)
     tracing.begin("api")
-    metrics.begin("api", engine.queues, REGISTRY.names())
+    metrics.begin("api", Queues(REGISTRY, engine.queues), REGISTRY.names())
     api, connect = settings.load(ApiSettings), settings.load(DatabaseSettings)
     database = Database(
         dsn(settings.load(PostgresSettings), connect),

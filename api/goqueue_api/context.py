@@ -1,5 +1,6 @@
 """What every route works with."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +22,7 @@ class Context:
 
     service: JobService
     registry: Registry
-    queues: list[str]
+    queues: Collection[str]
     rates: Rates
     gate: Gate
     quotas: Quotas | None = None
@@ -56,7 +57,7 @@ def job_id(text: str) -> int:
     raise InvalidInput("invalid ID")
 
 
-def known_queue(name: str, known: list[str]) -> str:
+def known_queue(name: str, known: Collection[str]) -> str:
     """The queue of that name.
 
     Raises:

@@ -1,10 +1,13 @@
 """Queues: how deep, how old, how fast; pause and resume."""
 
+from collections.abc import Collection
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from goqueue.access import Scope
 from goqueue.errors import Forbidden
+from goqueue.overview import seen
 from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
 from goqueue_api.context import actor, caller, context, known_queue
@@ -28,7 +31,7 @@ async def show(request: Request) -> Response:
 @needs(Scope.QUEUES_MANAGE)
 async def pause(request: Request, name: str) -> Response:
     """Let no worker fetch from the queue; running jobs go on, new ones are accepted."""
-    await context(request).service.pause(_managed(request, name), actor(request))
+    await context(request).service.pause(await _managed(request, name), actor(request))
     return Response(status_code=204)
 
 
@@ -36,14 +39,17 @@ async def pause(request: Request, name: str) -> Response:
 @needs(Scope.QUEUES_MANAGE)
 async def resume(request: Request, name: str) -> Response:
     """Let workers fetch from the queue again."""
-    await context(request).service.resume(_managed(request, name), actor(request))
+    await context(request).service.resume(await _managed(request, name), actor(request))
     return Response(status_code=204)
 
 
-def _managed(request: Request, name: str) -> str:
+async def _managed(request: Request, name: str) -> str:
     """A queue that the caller may pause. All tenants share them: a tenant pauses only those that its key names."""
-    queue = known_queue(name, context(request).queues)
-    who = caller(request)
+    parts, who = context(request), caller(request)
+    known: Collection[str] = parts.queues
+    if name not in known and who.tenant is None and who.queues is None:
+        known = [*known, *await seen(parts.service)]  # those of types that this process has not loaded
+    queue = known_queue(name, known)
     who.check_use(queue)
     if who.tenant is not None and who.queues is None:
         raise Forbidden("forbidden", {"queue": queue})

@@ -43,8 +43,9 @@ class JobView(BaseModel):
 
 
 class AttemptView(BaseModel):
-    """One finished attempt."""
+    """One finished attempt. A retry by hand begins a new `round`, in which attempts are counted from 1 again."""
 
+    round: int
     attempt: int
     outcome: str
     error: str | None
@@ -57,6 +58,7 @@ class LogLine(BaseModel):
     """A line that the job's handler reported."""
 
     id: int
+    round: int
     attempt: int
     level: str
     message: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
 from goqueue.gauges import watch_stores
 from goqueue.instruments import Process
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
 from goqueue.store import migrate as schema
@@ -38,7 +40,7 @@ def _begin(process: str) -> EngineSettings:
 def _begin_counting(process: Process) -> EngineSettings:
     engine = _begin(process)
     tracing.begin(process)
-    metrics.begin(process, engine.queues, REGISTRY.names())
+    metrics.begin(process, Queues(REGISTRY, engine.queues), REGISTRY.names())
     return engine
 
 
@@ -49,6 +51,8 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
     gc.freeze()
     gc.set_threshold(GARBAGE)
+
+    os.register_at_fork(after_in_child=_default_signals)
 
     async def guarded() -> None:
         stop = asyncio.Event()
@@ -61,6 +65,14 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         uvloop.run(guarded())
     finally:
         tracing.end()
+
+
+def _default_signals() -> None:
+    """Let a process that a handler forked end on SIGTERM and SIGINT: it has our handlers, but not the event loop that
+    would hear of them, and what it wrote to the wakeup descriptor would stop the worker instead."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:

@@ -1,5 +1,6 @@
 """The engine, and the processes that move jobs and watch over them."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -7,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from goqueue.errors import SettingsError
-from goqueue.settings.kinds import QUEUE_NAME, Group, Names, Seconds, each
+from goqueue.job import QUEUE_NAME
+from goqueue.settings.kinds import Group, Names, Seconds, each
 
 
 class EngineSettings(Group):
@@ -15,7 +17,11 @@ class EngineSettings(Group):
 
     model_config = SettingsConfigDict(env_prefix="GOQUEUE_")
 
-    queues: Names = Field(["default", "email", "webhooks", "payment"], description="All queues there are.")
+    queues: Names = Field(
+        [],
+        description="Queues beside the built-in ones (default, email, webhooks, payment) and those of the job types "
+        "that GOQUEUE_JOBS registers.",
+    )
     jobs: Names = Field([], description="Python modules that register your own job types.")
     lease_seconds: Seconds = Field(
         15.0, description="A worker silent for this long is dead and its jobs run elsewhere."
@@ -30,10 +36,8 @@ class EngineSettings(Group):
     @classmethod
     def _queue_names(cls, value: list[str]) -> list[str]:
         for name in value:
-            if not QUEUE_NAME.match(name):
+            if not QUEUE_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a queue name (lower case letters, digits, '-', '_', '.')")
-        if not value:
-            raise ValueError("at least one queue is needed")
         return list(dict.fromkeys(value))
 
     @model_validator(mode="after")
@@ -57,7 +61,7 @@ class WorkerSettings(Group):
     retry_base_seconds: Seconds = Field(2.0, description="First retry delay of types that set none.")
     retry_max_seconds: Seconds = Field(3600.0, description="Longest retry delay of types that set none.")
 
-    def weights(self, known: list[str]) -> dict[str, int]:
+    def weights(self, known: Collection[str]) -> dict[str, int]:
         """The queues to serve with their weights.
 
         Raises:

@@ -63,7 +63,11 @@ async def complete(connection: Connection, ends: Sequence[AttemptEnd], keyring: 
         texts = zip(newest, _results(list(newest.values()), keyring), strict=True)
         results = "{" + ",".join(f'"{id}":{text}' for id, text in texts if text is not None) + "}"
     held = {"ids": array_text(newest), "leases": array_text([end.lease for end in newest.values()])}
-    cursor = await connection.execute(sql.COMPLETE, held | {"results": results})
+    statement, values = sql.COMPLETE, held | {"results": results}
+    if any(end.progress is not None for end in ends):
+        reported = ",".join(f'"{end.id}":{end.progress!r}' for end in newest.values() if end.progress is not None)
+        statement, values = sql.COMPLETE_WITH_PROGRESS, values | {"progress": f"{{{reported}}}"}
+    cursor = await connection.execute(statement, values)
     if cursor.rowcount == len(newest):
         return set(newest)
     return {row[0] for row in await fetch_all(connection, sql.COMPLETED, held)}
@@ -88,6 +92,7 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyr
             _results(ends, keyring),
             [end.outcome.value for end in ends],
             [end.trace_context for end in ends],
+            [end.progress for end in ends],
         ),
     )
     return {row[0] for row in rows}

@@ -7,7 +7,6 @@ from typing import Any, LiteralString
 
 import orjson
 import psycopg
-import structlog
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
@@ -15,9 +14,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from goqueue.encryption import Keyring
 from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
+from goqueue.logger import Logger
 from goqueue.settings import DatabaseSettings, PostgresSettings
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -85,6 +85,8 @@ class Database:
         `keyring` encrypts what jobs hold, None: nothing is encrypted.
         """
         self.keyring = keyring
+        self.hint = ""
+        """Logged beside the first failed attempt to connect."""
         self._conninfo = conninfo
         self._statement_timeout = int(statement_timeout * 1000)
         self.pgbouncer = settings.pgbouncer
@@ -127,7 +129,8 @@ class Database:
                 reason = " ".join(str(error).split()) or f"no answer within {settings.connect_timeout} s"
                 if not left:
                     raise StoreUnavailable(f"database is unavailable: {reason}") from error
-                log.warning("database is unavailable", reason=reason, attempts_left=left)
+                hint = {"hint": self.hint} if self.hint and left == settings.max_retries else {}
+                log.warning("database is unavailable", reason=reason, attempts_left=left, **hint)
                 await asyncio.sleep(settings.retry_delay)
         await self._pool.open()
 

@@ -156,7 +156,7 @@ async def logs_of(
 ) -> list[dict[str, Any]]:
     """The lines that the job's handler logged, oldest first; `after` is the id of the last one of the page before."""
     rows: Sequence[Any] = await fetch_all(connection, sql.LOGS_OF, (job_id, after, limit))
-    lines = [dict(zip(("id", "attempt", "level", "message", "at"), row, strict=True)) for row in rows]
+    lines = [dict(zip(("id", "round", "attempt", "level", "message", "at"), row, strict=True)) for row in rows]
     if keyring is not None:
         for line in lines:
             line["message"] = shown_text(keyring, encryption.log_of(job_id), line["message"])

@@ -1,5 +1,6 @@
 """Queues: which are paused, and how many open jobs each has by PostgreSQL's own count."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
@@ -39,6 +40,11 @@ async def pause(connection: Connection, name: str) -> None:
 async def resume(connection: Connection, name: str) -> None:
     """Let workers fetch from it again."""
     await connection.execute(sql.RESUME, (name,))
+
+
+async def in_use(connection: Connection, known: Iterable[str] = ()) -> list[str]:
+    """Queues beside the known ones that have open jobs or are paused."""
+    return [row[0] for row in await fetch_all(connection, sql.QUEUES_IN_USE, {"known": list(known)})]
 
 
 async def open_counts(connection: Connection) -> list[OpenCount]:

@@ -42,4 +42,5 @@ JOBS: Final = Table(
     Column("source_key", Text),
     Column("trace_context", Text),
     Column("tenant", Text),
+    Column("round", Integer),
 )

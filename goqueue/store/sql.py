@@ -98,18 +98,28 @@ HELD: Final[LiteralString] = f"""
 SELECT {_CLAIMED} FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND worker_id = %(worker)s AND status = 'processing'
 """
 
-COMPLETE: Final[LiteralString] = """
+
+def _completion(progress: LiteralString = "") -> LiteralString:
+    return f"""
 UPDATE jobs
 SET status = 'completed', result = %(results)s::jsonb -> id::text, error = NULL, finished_at = now(),
-    updated_at = now(), dispatch_at = NULL, active_key = NULL
+    updated_at = now(), dispatch_at = NULL, active_key = NULL{progress}
 WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
     AND status || '' = 'processing'
 """
+
+
+COMPLETE: Final[LiteralString] = _completion()
 """No ids come back: the count of rows says that all were ours, and `COMPLETED` which, where it does not.
 
 The ids ascend and differ. So one walk through the index finds all jobs; a binary search (`width_bucket`) finds the
 lease that each must have, and an object its result. What a join with unnested arrays costs instead:
 docs/decisions/0011-full-cores.md."""
+
+COMPLETE_WITH_PROGRESS: Final[LiteralString] = _completion(
+    ", progress = coalesce((%(progress)s::jsonb ->> id::text)::real, progress)"
+)
+"""Where one of them has reported progress; the others keep what they have."""
 
 COMPLETED: Final[LiteralString] = """
 SELECT id FROM jobs
@@ -128,9 +138,11 @@ WITH ended AS (
         finished_at = CASE WHEN decided.final THEN now() END,
         failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
         active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
-        trace_context = coalesce(ended.trace_context, jobs.trace_context)
+        trace_context = coalesce(ended.trace_context, jobs.trace_context),
+        progress = CASE WHEN decided.final THEN coalesce(ended.progress, jobs.progress) END
     FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[],
-            %s::text[]) AS ended (id, lease, status, error, refund, delay, result, outcome, trace_context)
+            %s::text[], %s::real[])
+            AS ended (id, lease, status, error, refund, delay, result, outcome, trace_context, progress)
         CROSS JOIN LATERAL (SELECT cancel_requested_at IS NOT NULL AS cancel FROM jobs AS asked
             WHERE asked.id = ended.id) AS asked
         CROSS JOIN LATERAL (SELECT CASE WHEN asked.cancel AND ended.status = 'pending' THEN 'cancelled'
@@ -139,10 +151,10 @@ WITH ended AS (
             now() + make_interval(secs => ended.delay) AS due) AS decided
     WHERE jobs.id = ended.id AND jobs.lease = ended.lease AND jobs.status || '' = 'processing'
     RETURNING jobs.id, jobs.lease, jobs.attempts + ended.refund AS attempt, ended.outcome, ended.error,
-        jobs.worker_id, jobs.started_at
+        jobs.worker_id, jobs.started_at, jobs.round
 ), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at)
-    SELECT ended.id, ended.lease, attempt, outcome, error, workers.name, ended.started_at
+    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
+    SELECT ended.id, ended.lease, attempt, outcome, error, workers.name, ended.started_at, ended.round
     FROM ended LEFT JOIN workers ON workers.id = ended.worker_id
 )
 SELECT id FROM ended
@@ -155,8 +167,8 @@ WHERE jobs.id = reported.id AND jobs.lease = reported.lease AND jobs.status || '
 """
 
 SAVE_LOGS: Final[LiteralString] = """
-INSERT INTO job_logs (job_id, attempt, level, message, at)
-SELECT job_id, line.attempt, level, message, at
+INSERT INTO job_logs (job_id, attempt, level, message, at, round)
+SELECT job_id, line.attempt, level, message, at, jobs.round
 FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]) WITH ORDINALITY
     AS line (job_id, attempt, level, message, at, ord)
 JOIN jobs ON jobs.id = job_id
@@ -195,6 +207,7 @@ SET status = %(status)s, updated_at = now(), lease = lease + 1, worker_id = NULL
     finished_at = CASE WHEN %(final)s THEN now() END,
     failed_at = CASE WHEN %(status)s = 'failed' THEN now() END,
     available_at = CASE WHEN %(status)s = 'pending' THEN now() ELSE available_at END,
+    progress = CASE WHEN %(final)s THEN progress END,
     dispatch_at = CASE WHEN %(final)s THEN NULL ELSE now() END,
     cancel_requested_at = CASE WHEN %(status)s = 'pending' THEN NULL ELSE cancel_requested_at END,
     active_key = CASE WHEN %(final)s THEN NULL ELSE active_key END
@@ -227,8 +240,9 @@ RETURNING status, queue
 
 RETRY: Final[LiteralString] = """
 UPDATE jobs
-SET status = 'pending', attempts = 0, lease = lease + 1, available_at = now(), dispatch_at = now(),
-    finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL, updated_at = now(),
+SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = lease + 1, available_at = now(),
+    dispatch_at = now(), finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL,
+    updated_at = now(),
     active_key = CASE WHEN unique_key IS NULL
         OR EXISTS (SELECT FROM jobs AS other
             WHERE other.active_key = coalesce(jobs.tenant || chr(31), '') || jobs.unique_key) THEN NULL
@@ -242,15 +256,17 @@ SOFT_DELETE: Final[LiteralString] = (
 )
 
 ATTEMPTS_OF: Final[LiteralString] = """
-SELECT attempt, outcome, error, worker, started_at, finished_at FROM job_attempts WHERE job_id = %(id)s
+SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
+WHERE job_id = %(id)s
 UNION ALL
-SELECT attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
+SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
 FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
 ORDER BY finished_at
 """
 
 LOGS_OF: Final[LiteralString] = """
-SELECT id, attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s ORDER BY id LIMIT %s
+SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
+ORDER BY id LIMIT %s
 """
 
 # --- dispatch, rescue, prune: the leader -----------------------------------------------------------------------------
@@ -313,7 +329,8 @@ WITH rescued AS (
         dispatch_at = CASE WHEN decided.final THEN NULL ELSE now() END,
         finished_at = CASE WHEN decided.final THEN now() END,
         failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END
+        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
+        progress = CASE WHEN decided.final THEN jobs.progress END
     FROM (SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                 WHEN attempts > max_retries THEN 'failed' ELSE 'pending' END AS verdict
             FROM jobs WHERE id = ANY(%(ids)s) AND status = 'processing' AND worker_id IS NOT NULL
@@ -322,10 +339,10 @@ WITH rescued AS (
         CROSS JOIN LATERAL (SELECT verdict AS status, verdict <> 'pending' AS final) AS decided
     WHERE jobs.id = orphan.id
     RETURNING jobs.id, jobs.lease, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
-        jobs.started_at, jobs.worker_id
+        jobs.started_at, jobs.worker_id, jobs.round
 ), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at)
-    SELECT id, lease - 1, attempts, 'rescued', %(error)s, worker_id::text, started_at FROM rescued
+    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
+    SELECT id, lease - 1, attempts, 'rescued', %(error)s, worker_id::text, started_at, round FROM rescued
 )
 SELECT id, queue, priority, available_at, status FROM rescued
 """
@@ -367,6 +384,24 @@ ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(queues.paused_at, now())
 """
 
 RESUME: Final[LiteralString] = "UPDATE queues SET paused_at = NULL WHERE name = %s"
+
+QUEUES_IN_USE: Final[LiteralString] = f"""
+WITH RECURSIVE kept AS (
+    (SELECT queue FROM jobs ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobs.queue FROM jobs WHERE jobs.queue > kept.queue ORDER BY jobs.queue LIMIT 1) FROM kept
+    WHERE kept.queue IS NOT NULL
+)
+SELECT queue FROM kept
+WHERE queue <> ALL(%(known)s)
+    AND (EXISTS (SELECT FROM jobs WHERE jobs.queue = kept.queue AND id >= {FLOOR} AND finished_at IS NULL)
+        OR EXISTS (SELECT FROM jobs WHERE jobs.queue = kept.queue AND dispatch_at IS NOT NULL AND id < {FLOOR}
+            AND finished_at IS NULL))
+UNION
+SELECT name FROM queues WHERE paused_at IS NOT NULL AND name <> ALL(%(known)s)
+ORDER BY queue
+"""
+"""From one name to the next in the index on (queue, id): that costs a few pages for each queue, however many jobs."""
 
 TENANTS_EXIST: Final[LiteralString] = "SELECT EXISTS (SELECT FROM jobs WHERE tenant IS NOT NULL)"
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ class Jobs:
         kube: Kube,
         service: JobService,
         registry: Registry,
-        queues: list[str],
+        queues: Collection[str],
         *,
         status_seconds: float = 0.5,
         writers: int = 16,

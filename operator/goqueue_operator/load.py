@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -99,12 +99,13 @@ class Looker:
         self._arrived: deque[tuple[float, dict[str, int]]] = deque()
         self.redis_away = False
 
-    async def look(self) -> Facts:
-        """One look; what cannot be read is None."""
+    async def look(self, named: Iterable[str] = ()) -> Facts:
+        """One look at the known queues and at those that pools name; what cannot be read is None."""
         workers, paused = await self._rows()
-        waiting = await self._depths()
+        names = list(dict.fromkeys((*self._known, *named)))
+        waiting = await self._depths(names)
         self.redis_away = waiting is None
-        facts = Facts(waiting, self._arrivals(), workers, frozenset(paused))
+        facts = Facts(waiting, self._arrivals(names), workers, frozenset(paused))
         return facts.checked(await self.counted()) if waiting is None else facts
 
     async def _rows(self) -> tuple[list[WorkerRow] | None, set[str]]:
@@ -114,9 +115,9 @@ class Looker:
         except StoreUnavailable:
             return None, set()
 
-    async def _depths(self) -> Waiting | None:
+    async def _depths(self, queues: Sequence[str]) -> Waiting | None:
         try:
-            depths = await self._service.broker.depths(self._known)
+            depths = await self._service.broker.depths(queues)
             self._arrived.append((time.monotonic(), await self._service.broker.arrived()))
         except BrokerUnavailable:
             return None
@@ -137,10 +138,8 @@ class Looker:
             return None
         return Counted({count.queue: (count.ready, count.oldest_seconds or 0.0) for count in counts}, running)
 
-    def _arrivals(self) -> dict[str, float]:
-        return {
-            queue: arrival_rate((at, counts.get(queue, 0)) for at, counts in self._arrived) for queue in self._known
-        }
+    def _arrivals(self, queues: Iterable[str]) -> dict[str, float]:
+        return {queue: arrival_rate((at, counts.get(queue, 0)) for at, counts in self._arrived) for queue in queues}
 
 
 def of_pool(facts: Facts, served: Collection[str], own: Sequence[WorkerRow] | None, rate: float | None) -> Load:

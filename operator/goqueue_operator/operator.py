@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from goqueue import metrics
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, load
@@ -47,7 +48,7 @@ class Operator:
         self._access = access
         self._service = service
         self._settings = settings
-        self._engine = engine
+        self._queues = Queues(registry, engine.queues)
         self._registry = registry
         self.own_namespace = settings.namespace or access.namespace
         self.namespace = None if settings.cluster_wide else self.own_namespace
@@ -83,7 +84,7 @@ class Operator:
             self.kube,
             self._service,
             self._registry,
-            self._engine.queues,
+            self._queues,
             status_seconds=settings.status_seconds,
             writers=settings.requests,
         )
@@ -99,8 +100,8 @@ class Operator:
             self._access.account,
             load(WorkerSettings).grace_seconds,
         )
-        self.pools = pools = Pools(self.kube, self._service, self._engine.queues, defaults, settings.scale_seconds)
-        schedules = Schedules(self.kube, self._service, self._registry, self._engine.queues)
+        self.pools = pools = Pools(self.kube, self._service, self._queues, defaults, settings.scale_seconds)
+        schedules = Schedules(self.kube, self._service, self._registry, self._queues)
         try:
             async with asyncio.TaskGroup() as group:
                 kinds = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
@@ -121,14 +121,14 @@ class Pools:
     """All GoQueueWorkerPools. `seconds`: between two full looks."""
 
     def __init__(
-        self, kube: Kube, service: JobService, queues: Sequence[str], defaults: Defaults, seconds: float = 2.0
+        self, kube: Kube, service: JobService, queues: Iterable[str], defaults: Defaults, seconds: float = 2.0
     ) -> None:
         self._kube = kube
         self._service = service
         self._queues = list(queues)
         self._defaults = defaults
         self._seconds = seconds
-        self._looker = Looker(service, queues)
+        self._looker = Looker(service, self._queues)
         self.pools: dict[str, Pool] = {}
         self._arrival = asyncio.Event()
 
@@ -205,7 +205,8 @@ class Pools:
             self._arrival.clear()
 
     async def _look(self, full: bool) -> None:
-        facts = await self._looker.look()
+        named = {queue for pool in self.pools.values() for queue in load.served(pool.resource, [])}
+        facts = await self._looker.look(named)
         sure: Facts | None = None
         for pool in list(self.pools.values()):
             try:

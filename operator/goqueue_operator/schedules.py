@@ -9,7 +9,7 @@ is deleted.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -84,11 +84,11 @@ class Schedule:
 class Schedules:
     """All GoQueueSchedules."""
 
-    def __init__(self, kube: Kube, service: JobService, registry: Registry, queues: Sequence[str]) -> None:
+    def __init__(self, kube: Kube, service: JobService, registry: Registry, queues: Collection[str]) -> None:
         self._kube = kube
         self._service = service
         self._registry = registry
-        self._queues = list(queues)
+        self._queues = queues
         self.schedules: dict[str, Schedule] = {}
         self.fired = 0
         """Jobs that were made."""

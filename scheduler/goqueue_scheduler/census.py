@@ -7,7 +7,7 @@ it is asked the less often the longer it takes.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ class _Count:
 class Census:
     """The leader's census of these queues."""
 
-    def __init__(self, database: Database, broker: Broker, names: Sequence[str]) -> None:
+    def __init__(self, database: Database, broker: Broker, names: Iterable[str]) -> None:
         self._database = database
         self._broker = broker
         self._names = list(names)

@@ -5,6 +5,7 @@ absence are made up for by one job for the latest of them, if that is younger th
 """
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 class CronDuty:
     """The leader's cron duty; `catch_up` in seconds."""
 
-    def __init__(self, service: JobService, registry: Registry, queues: list[str], catch_up: float) -> None:
+    def __init__(self, service: JobService, registry: Registry, queues: Collection[str], catch_up: float) -> None:
         self._service = service
         self._registry = registry
         self._queues = queues

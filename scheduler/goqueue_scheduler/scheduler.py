@@ -5,6 +5,7 @@ import time
 
 from goqueue import metrics
 from goqueue.broker import Broker
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings
@@ -32,9 +33,10 @@ class Scheduler:
         self.dispatcher = Dispatcher(database, broker, settings.reconcile_seconds)
         self.rescuer = Rescuer(database, self.dispatcher, engine.lease_seconds)
         self._service = JobService(database, broker)
-        self._cron = CronDuty(self._service, registry, engine.queues, settings.cron_catch_up)
+        queues = Queues(registry, engine.queues)
+        self._cron = CronDuty(self._service, registry, queues, settings.cron_catch_up)
         self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed, settings.keep_audit)
-        self._census = Census(database, broker, engine.queues)
+        self._census = Census(database, broker, queues)
         self._patience = 10 * settings.leader_seconds
 
     async def run(self) -> None:

@@ -81,7 +81,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "redis.tlsKey": {"pattern": "^(/.+)?$"},
     "encryption.keysFile": {"pattern": "^(/.+)?$"},
     "redis.sentinelHosts": {"items": {"type": "string", "pattern": f"^{_ADDRESS}$"}},
-    "engine.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}$"}, "minItems": 1},
+    "engine.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}$"}},
     "engine.jobs": {"items": {"type": "string", "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"}},
     "worker.queues": {"items": {"type": "string", "pattern": f"^{_QUEUE}(:[1-9][0-9]{{0,3}})?$"}},
     "email.tlsCa": {"pattern": "^(/.+)?$"},

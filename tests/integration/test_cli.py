@@ -162,6 +162,40 @@ async def test_queues_are_listed_paused_and_resumed(goqueue: Console, engine: En
     ]
 
 
+LEMONADE = """
+from pydantic import BaseModel
+from goqueue import job_type
+
+class Squeeze(BaseModel):
+    lemons: int = 1
+
+@job_type("squeeze", payload=Squeeze, queue="lemons")
+async def squeeze(payload, job): ...
+"""
+
+
+async def test_the_queue_of_a_type_of_ones_own_needs_no_setting(goqueue: Console) -> None:
+    (goqueue.folder / "lemonade.py").write_text(LEMONADE)
+    own = {"GOQUEUE_JOBS": "lemonade"}
+    with goqueue.worker(**own):
+        done = await goqueue("enqueue", "squeeze", "--wait", "20", "-o", "json", **own)
+    assert (done.json["status"], done.json["queue"]) == ("completed", "lemons")
+    assert [row[0] for row in (await goqueue("queues", "list", **own)).rows][4:] == ["lemons"]
+    assert (await goqueue("queues", "pause", "lemons", **own)).code == 0
+
+
+async def test_a_console_without_the_types_shows_and_pauses_a_queue_while_it_is_in_use(
+    goqueue: Console, engine: Engine
+) -> None:
+    assert (await goqueue("queues", "pause", "lemons")).err.startswith("goqueue: invalid queue")
+    await engine.enqueue("squeeze", "lemons")
+    assert [row[:3] for row in (await goqueue("queues", "list")).rows][4:] == [["lemons", "no", "1"]]
+    broken = await goqueue("queues", "pause", "lemons", GOQUEUE_JOBS="no_such_module")
+    assert (broken.code, broken.out) == (0, "queue lemons paused\n")
+    assert broken.err.startswith("goqueue: GOQUEUE_JOBS: cannot import 'no_such_module'")
+    assert (await goqueue("queues", "resume", "lemons")).code == 0
+
+
 async def test_a_paused_queue_is_served_again_by_the_same_worker_once_it_is_resumed(goqueue: Console) -> None:
     await goqueue("queues", "pause", "default")
     with goqueue.worker():

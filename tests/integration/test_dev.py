@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
+from goqueue import development
 from tests.integration.console import Console
 from tests.integration.dev import LIMIT, Dev
 from tests.integration.engine import eventually
@@ -174,14 +176,26 @@ async def test_a_job_that_runs_at_ctrl_c_is_finished_first(tmp_path: Path) -> No
     (tmp_path / "slow.py").write_text(
         "import asyncio\nfrom pydantic import BaseModel\nfrom goqueue import job_type\n"
         "class Nap(BaseModel):\n    seconds: float\n"
-        "@job_type('nap', payload=Nap, queue='default')\n"
+        "@job_type('nap', payload=Nap, queue='naps')\n"
         "async def nap(payload: Nap, job) -> str:\n    await asyncio.sleep(payload.seconds)\n    return 'rested'\n"
     )
     folder = tmp_path / "dev"
-    environment = {"GOQUEUE_JOBS": "slow", "PYTHONPATH": str(tmp_path)}
+    environment = {"GOQUEUE_JOBS": "slow", "GOQUEUE_QUEUES": "lemons", "PYTHONPATH": str(tmp_path)}
     with Dev(folder, **environment) as dev:
         await dev.up()
-        order = {"queue": "default", "type": "nap", "payload": {"seconds": 3}}
+        names = [queue["name"] for queue in dev.get("/queues")["queues"]]
+        assert names == ["default", "email", "webhooks", "payment", "naps", "lemons"]
+        kept = development.read(folder / "environment")
+        assert {"GOQUEUE_JOBS": "slow", "GOQUEUE_QUEUES": "lemons"}.items() <= kept.items()
+        # A program in a shell of its own: it imports no module of types and names no store.
+        program = (
+            "from goqueue import Client\nwith Client() as c: print(c.wait(c.enqueue('nap', {'seconds': 0}), 30).result)"
+        )
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("POSTGRES_", "GOQUEUE_"))}
+        own |= {"GOQUEUE_DEV_DIR": str(folder), "PYTHONPATH": str(tmp_path)}
+        said = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", program], env=own)
+        assert said == b"rested\n"
+        order = {"queue": "naps", "type": "nap", "payload": {"seconds": 3}}
         job = dev.create(order)
 
         async def running() -> bool:

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg.errors import SerializationFailure
 from sqlalchemy import URL, Executable, create_engine, text
 from sqlalchemy import Engine as SyncEngine
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -146,6 +148,29 @@ async def test_two_transactions_with_one_key_make_one_job(engine: Engine, databa
         assert await waiting == mine
         await second.rollback()
     assert await engine.rows("SELECT id FROM jobs") == [(mine,)]
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_a_key_taken_after_the_snapshot_is_a_serialization_failure_and_the_transaction_run_again_finds_the_job(
+    engine: Engine, database: FreshDatabase, level: str
+) -> None:
+    async with begun("Connection", engine, database) as one, begun("Connection", engine, database) as other:
+        for caller in (one, other):
+            await caller.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
+            await caller.execute(ORDER)  # takes the snapshot
+        first = await one.enqueue("echo", {}, unique_key="k")
+        await one.commit()
+        with pytest.raises(OperationalError) as refused:
+            await other.enqueue("echo", {}, unique_key="k")
+        assert isinstance(refused.value.orig, SerializationFailure)
+        assert refused.value.orig.sqlstate == "40001"
+        await other.rollback()
+        await other.execute(text(f"SET TRANSACTION ISOLATION LEVEL {level}"))
+        await other.execute(ORDER)
+        assert await other.enqueue("echo", {}, unique_key="k") == first
+        await other.enqueue("echo", {})
+        await other.commit()
+    assert await engine.rows("SELECT count(*) FROM jobs") == await engine.rows("SELECT count(*) FROM orders") == [(2,)]
 
 
 async def test_a_job_for_later_waits_for_its_time(engine: Engine, caller: Caller) -> None:

@@ -1,5 +1,6 @@
 """Sealed values: what opens them, and that nothing else does."""
 
+import sys
 from pathlib import Path
 
 import orjson
@@ -174,3 +175,11 @@ def test_without_keys_there_is_no_keyring_but_an_empty_file_is_a_mistake(tmp_pat
     with pytest.raises(SettingsError, match="no key"):
         encryption.load(EncryptionSettings(keys_file=file))
     assert encryption.load(EncryptionSettings(keys=[SecretStr(new_key())])) is not None
+
+
+def test_keys_without_the_package_that_encrypts_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(SettingsError, match=r"needs the extra `encryption`: pip install 'goqueue\[encryption\]'$"):
+        Keyring([new_key()])

@@ -52,9 +52,9 @@ def test_an_exporter_that_is_not_installed_is_told_in_one_line_before_anything_s
         monkeypatch.setitem(sys.modules, f"opentelemetry.exporter.otlp.proto.{module}", None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    with pytest.raises(SettingsError, match=r"goqueue\[otlp\]"):
+    with pytest.raises(SettingsError, match=r"needs the extra `otlp`: pip install 'goqueue\[otlp\]'$"):
         tracing.check()
-    with pytest.raises(SettingsError, match=r"goqueue\[otlp\]"):
+    with pytest.raises(SettingsError, match=r"needs the extra `otlp`: pip install 'goqueue\[otlp\]'$"):
         tracing.begin("worker")
     assert tracing.on is None
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import contextvars
-import functools
 import inspect
 import time
 from collections.abc import Callable
@@ -36,8 +35,6 @@ MAX_LOG_LENGTH: Final = 4_000
 KEY_PATIENCE: Final = (5.0, 300.0)
 """First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
 
-_is_async = functools.cache(inspect.iscoroutinefunction)  # asked for each job, and slow
-
 
 class Stop(StrEnum):
     """Why the worker interrupts a running attempt."""
@@ -51,10 +48,10 @@ class RunningAttempt:
     """An attempt while it runs; also the `JobContext` that its handler sees.
 
     `started` and `deadline` are `time.monotonic()` values in seconds; `failure` is what the handler raised, where that
-    ended it.
+    ended it; `reported` the progress that it reported last.
     """
 
-    __slots__ = ("_reports", "deadline", "failure", "job", "started", "stop", "task", "timeout")
+    __slots__ = ("_reports", "deadline", "failure", "job", "reported", "started", "stop", "task", "timeout")
 
     def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
         self.job = job
@@ -64,6 +61,7 @@ class RunningAttempt:
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
+        self.reported: float | None = None
         self._reports = reports
 
     def interrupt(self, reason: Stop) -> None:
@@ -100,7 +98,8 @@ class RunningAttempt:
     def progress(self, fraction: float) -> None:
         if not 0 <= fraction <= 1:
             raise ValueError("progress must lie between 0 and 1")
-        self._reports.progress[self.job.id] = (self.job.lease, float(fraction))
+        self.reported = float(fraction)
+        self._reports.progress[self.job.id] = (self.job.lease, self.reported)
 
     def log(self, message: str, level: str = "info") -> None:
         if level not in ("debug", "info", "warning", "error"):
@@ -177,7 +176,7 @@ async def run(
         if encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
         payload = kind.parse(content)
-        if _is_async(kind.handler):
+        if kind.is_async:
             result = await kind.handler(payload, running)
         else:
             result = await _in_thread(threads, kind.handler, payload, running)
@@ -251,5 +250,24 @@ def tell(running: RunningAttempt, end: AttemptEnd, worker: str) -> None:
 
 
 async def _in_thread(threads: Executor, handler: Callable[..., Any], *arguments: Any) -> Any:
+    """What the handler returns; awaited here where it is awaitable, as that of a decorated async function is."""
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(threads, context.run, handler, *arguments)
+    call = asyncio.get_running_loop().run_in_executor(threads, context.run, _outcome, handler, *arguments)
+    result, error = await call
+    try:
+        if isinstance(error, StopIteration):
+            raise RuntimeError("the handler raised StopIteration") from error
+        if error is not None:
+            raise error
+    finally:
+        del call, error  # its traceback leads to this frame
+    return await result if inspect.isawaitable(result) else result
+
+
+def _outcome(handler: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+    """What the handler returns or raises. As a value: a future of asyncio does not carry every exception, and some it
+    exchanges for others."""
+    try:
+        return handler(*arguments), None
+    except BaseException as error:
+        return None, error

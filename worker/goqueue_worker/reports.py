@@ -30,6 +30,11 @@ class Reports:
         logs, self.logs = self.logs, []
         return [(job, lease, fraction) for job, (lease, fraction) in sorted(progress.items())], logs
 
+    def forget(self, job: int, lease: int) -> None:
+        """Do not write the progress of this attempt: its end is written with it."""
+        if self.progress.get(job, (None,))[0] == lease:
+            self.progress.pop(job, None)
+
     async def flush(self, database: Database) -> None:
         """Write what gathered; lost where PostgreSQL is away or refuses it, since a job must not wait for its reports.
 

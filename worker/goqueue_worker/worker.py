@@ -26,6 +26,7 @@ from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, JobType, Registry
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
@@ -78,7 +79,7 @@ class Worker:
         self._engine = engine
         self._registry = registry
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
-        self._weights = settings.weights(engine.queues)
+        self._weights = settings.weights(Queues(registry, engine.queues))
         self._policy = RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds)
         self._running: dict[int, RunningAttempt] = {}
         self._turn = asyncio.Lock()  # to fetch
@@ -242,6 +243,9 @@ class Worker:
             running.failure = error
             end = failed(job, describe(error), None, policy)
         running.task = None
+        if running.reported is not None:
+            end.progress = running.reported
+            self._reports.forget(job.id, job.lease)
         if self._running.get(job.id) is running:
             del self._running[job.id]
         seconds = time.monotonic() - running.started

@@ -45,10 +45,12 @@
 {{- if lt (float64 $settings.engine.leaseSeconds) (mulf 3 $settings.engine.heartbeatSeconds) -}}
   {{- fail "settings.engine.leaseSeconds must be at least 3 × heartbeatSeconds" -}}
 {{- end -}}
-{{- $queues := $settings.engine.queues -}}
+{{- /* The job types of settings.engine.jobs have queues of their own, which only their modules know. */ -}}
+{{- $queues := concat (list "default" "email" "webhooks" "payment") $settings.engine.queues -}}
+{{- $check := not $settings.engine.jobs -}}
 {{- range $settings.worker.queues -}}
-  {{- if not (has (splitList ":" . | first) $queues) -}}
-    {{- fail (printf "settings.worker.queues: %s is not one of settings.engine.queues" .) -}}
+  {{- if and $check (not (has (splitList ":" . | first) $queues)) -}}
+    {{- fail (printf "settings.worker.queues: %s is neither a built-in queue nor one of settings.engine.queues" .) -}}
   {{- end -}}
 {{- end -}}
 {{- range $name, $given := .Values.workerPools -}}
@@ -57,8 +59,8 @@
     {{- fail (printf "workerPools.%s: minReplicas is more than maxReplicas" $name) -}}
   {{- end -}}
   {{- range $pool.queues -}}
-    {{- if not (has (splitList ":" . | first) $queues) -}}
-      {{- fail (printf "workerPools.%s.queues: %s is not one of settings.engine.queues" $name .) -}}
+    {{- if and $check (not (has (splitList ":" . | first) $queues)) -}}
+      {{- fail (printf "workerPools.%s.queues: %s is neither a built-in queue nor one of settings.engine.queues" $name .) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}

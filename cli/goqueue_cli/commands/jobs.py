@@ -5,9 +5,9 @@ from typing import Any, cast
 import click
 
 from goqueue.access import Reach
-from goqueue.client import Options, build
 from goqueue.errors import Conflict, GoQueueError, NotFound
 from goqueue.job import Job, JobFilter
+from goqueue.library import Options, build
 from goqueue.lifecycle import JobStatus
 from goqueue_api.views import job_view
 from goqueue_cli.commands import output
@@ -51,7 +51,7 @@ def enqueue(type: str, payload: str, wait: float | None, form: str, **options: A
     content = payload_of(payload)
 
     async def work(session: Session) -> None:
-        order = build(type, content, cast(Options, given(options)), session.types(), session.engine.queues)
+        order = build(type, content, cast(Options, given(options)), session.types(), session.queues)
         made = await session.service.enqueue(order)
         if form == "table":
             click.echo(f"job {made.id} " + (f"enqueued in {order.queue}" if made.created else "stood there already"))
@@ -133,11 +133,11 @@ def attempts(id: int, form: str) -> None:
         if form == "json":
             output.as_json({"attempts": ended, "logs": lines})
             return
-        columns = ("attempt", "outcome", "worker", "started_at", "finished_at", "error")
+        columns = ("round", "attempt", "outcome", "worker", "started_at", "finished_at", "error")
         output.as_table(columns, [[getattr(one, column) for column in columns] for one in ended])
         if lines:
             click.echo()
-            parts = ("attempt", "at", "level", "message")
+            parts = ("round", "attempt", "at", "level", "message")
             output.as_table(parts, [[line[part] for part in parts] for line in lines])
 
     run(work)

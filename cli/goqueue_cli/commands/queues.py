@@ -2,7 +2,8 @@
 
 import click
 
-from goqueue.errors import InvalidInput
+from goqueue.errors import InvalidInput, SettingsError
+from goqueue.overview import seen
 from goqueue_api.overview import overview
 from goqueue_api.rates import Rates
 from goqueue_cli.commands import output
@@ -22,7 +23,8 @@ def find(form: str) -> None:
 
     async def work(session: Session) -> None:
         # Rates are measured over time, by the API; here they are null.
-        found = await overview(session.service, session.engine.queues, Rates())
+        _load_types(session)
+        found = await overview(session.service, session.queues, Rates())
         if form == "json":
             output.as_json(found)
             return
@@ -41,7 +43,7 @@ def pause(name: str, form: str) -> None:
     """Let no worker fetch from a queue; running jobs go on, new ones are accepted."""
 
     async def work(session: Session) -> None:
-        await session.service.pause(_known(name, session), session.actor)
+        await session.service.pause(await _existing(name, session), session.actor)
         output.done(form, f"queue {name} paused")
 
     run(work)
@@ -54,14 +56,22 @@ def resume(name: str, form: str) -> None:
     """Let workers fetch from a queue again."""
 
     async def work(session: Session) -> None:
-        await session.service.resume(_known(name, session), session.actor)
+        await session.service.resume(await _existing(name, session), session.actor)
         output.done(form, f"queue {name} resumed")
 
     run(work)
 
 
-def _known(name: str, session: Session) -> str:
-    known = session.engine.queues
-    if name not in known:
-        raise InvalidInput("invalid queue", {"provided": name, "allowed": sorted(known)})
+async def _existing(name: str, session: Session) -> str:
+    _load_types(session)
+    if name not in session.queues and name not in (others := await seen(session.service)):
+        raise InvalidInput("invalid queue", {"provided": name, "allowed": sorted({*session.queues, *others})})
     return name
+
+
+def _load_types(session: Session) -> None:
+    """Learn the queues of all types. In an incident this console must work even where a module of them does not."""
+    try:
+        session.types()
+    except SettingsError as error:
+        click.echo(f"goqueue: {error.message}; queues of its types are known only where they are in use", err=True)

@@ -103,7 +103,7 @@ def put(
             wanted = SchedulePut.model_validate(body)
         except ValidationError as error:
             raise InvalidInput("validation failed", field_errors(error)) from None
-        tick, _ = first_tick(wanted, types, session.engine.queues)
+        tick, _ = first_tick(wanted, types, session.queues)
         database = session.service.database
         async with database.connection() as connection:
             schedule, created = await store.put(
@@ -181,7 +181,7 @@ def fire(name: str, tenant: str | None, form: str) -> None:
 
     async def work(session: Session) -> None:
         chosen, types = schedule_name(name), session.types()
-        _, made = await run_now(session.service, types, session.engine.queues, chosen, tenant, session.actor)
+        _, made = await run_now(session.service, types, session.queues, chosen, tenant, session.actor)
         if form == "json":
             output.as_json(job_view(await session.service.get(made.id)))
         else:

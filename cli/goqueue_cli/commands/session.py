@@ -18,6 +18,7 @@ from goqueue.access import TENANT, Actor
 from goqueue.client import AsyncClient
 from goqueue.job import MAX_ID
 from goqueue.jsontext import decode
+from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings, RedisSettings
@@ -27,8 +28,8 @@ from goqueue.store.connect import dsn
 from goqueue_cli.commands import environment
 
 STORES: Final = (
-    "Settings come from the environment. Where that names no POSTGRES_* and `goqueue dev` runs in this folder, its "
-    "stores are used: the file `environment` in GOQUEUE_DEV_DIR (.goqueue)."
+    "Settings come from the environment. Where that names no POSTGRES_* and `goqueue dev` runs in this folder or above "
+    "it, its stores are used: the file `environment` in GOQUEUE_DEV_DIR (.goqueue)."
 )
 """What the help of every command says of where it goes."""
 
@@ -52,6 +53,11 @@ class Session:
             return Actor(f"cli:{getpass.getuser()}")
         except (KeyError, OSError):  # a user id without a name, as in a container
             return Actor("cli")
+
+    @property
+    def queues(self) -> Queues:
+        """The queues that this process knows: more once the job types are loaded."""
+        return Queues(REGISTRY, self.engine.queues)
 
     def types(self) -> Registry:
         """All job types. Commands that need none must work where your modules are not installed.

@@ -15,7 +15,7 @@ import psycopg
 from goqueue import settings
 from goqueue.errors import GoQueueError
 from goqueue.keys import Token
-from goqueue.settings import ApiSettings
+from goqueue.settings import ApiSettings, EncryptionSettings, EngineSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue_api.openness import is_loopback
 from goqueue_cli.child import Child, ChildError
@@ -65,7 +65,7 @@ class Stack:
 
     @property
     def environment_file(self) -> Path:
-        """The settings of the running parts, for other commands of `goqueue`."""
+        """The settings of the running parts that commands and clients need, see `goqueue.development`."""
         return self.folder / "environment"
 
     def __enter__(self) -> Self:
@@ -103,7 +103,7 @@ class Stack:
             "POSTGRES_SSLMODE": "disable",
             "GOQUEUE_REDIS_URL": valkey.url,
         }
-        self._write_environment(stores)
+        self._write_environment(stores | _for_clients())
         receivers = [one for one in surroundings.receivers(mails.port) if not one.is_the_users]
         self.received = frozenset(one.type for one in receivers)
         ours = {name: value for one in receivers for name, value in one.values.items()}
@@ -197,6 +197,22 @@ def _newest_job(dsn: str) -> int | None:
     with psycopg.connect(dsn) as connection:
         row = connection.execute("SELECT max(id) FROM jobs").fetchone()
     return row[0] if row else None
+
+
+def _for_clients() -> dict[str, str]:
+    """What a client needs beside the stores, of the settings that the parts have from this environment.
+
+    No encryption key: it does not belong on the disk that holds what it encrypts.
+    """
+    engine = settings.load(EngineSettings)
+    chosen = {
+        "GOQUEUE_QUEUES": ",".join(engine.queues),
+        "GOQUEUE_JOBS": ",".join(engine.jobs),
+        "GOQUEUE_REDIS_PREFIX": settings.load(RedisSettings).prefix,
+    }
+    if (file := settings.load(EncryptionSettings).keys_file) is not None:
+        chosen["GOQUEUE_ENCRYPTION_KEYS_FILE"] = str(file.absolute())
+    return {name: value for name, value in chosen.items() if value}
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -156,6 +156,23 @@ async def test_queues_show_depth_and_pause(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid queue")
 
 
+async def test_a_queue_of_types_that_the_api_has_not_loaded_is_shown_and_paused_while_it_is_in_use(
+    client: httpx.AsyncClient, database: FreshDatabase
+) -> None:
+    assert (await client.post("/queues/lemons/pause")).status_code == 400
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO jobs (queue, type, payload) VALUES ('lemons', 'squeeze', '{}')")
+    shown = (await client.get("/queues")).json()["queues"]
+    assert [queue["name"] for queue in shown] == ["default", "email", "webhooks", "payment", "images", "lemons"]
+    assert (await client.post("/queues/lemons/pause")).status_code == 204
+    assert (await client.get("/queues")).json()["queues"][-1]["paused"] is True
+    assert (await client.post("/queues/lemons/resume")).status_code == 204
+    answer = await client.post("/jobs/create", json={"queue": "lemons", "type": "send_email", "payload": {}})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid queue")
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM jobs WHERE queue = 'lemons'")
+
+
 async def test_a_schedule_is_made_replaced_shown_and_deleted(client: httpx.AsyncClient) -> None:
     body = {"cron": "0 9 * * *", "time_zone": "Europe/Berlin", "job": ORDER}
     made = await client.put("/schedules/daily", json=body)

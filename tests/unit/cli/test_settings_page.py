@@ -26,7 +26,8 @@ def test_values_and_defaults_are_as_one_would_write_them() -> None:
     assert found["POSTGRES_PORT"].row[1:3] == ("whole number from 1 to 65535", "5432")
     assert found["DB_MAX_RETRIES"].row[1:3] == ("whole number from 0", "10")
     assert found["DB_PGBOUNCER"].row[1:3] == ("true, false", "false")
-    assert found["GOQUEUE_QUEUES"].row[1:3] == ("list", "default,email,webhooks,payment")
+    assert found["GOQUEUE_OIDC_ALGORITHMS"].row[1:3] == ("list", "RS256,ES256")
+    assert found["GOQUEUE_QUEUES"].row[1:3] == ("list", "")
     assert found["POSTGRES_SSLROOTCERT"].row[1:3] == ("path", "")
     assert found["POSTGRES_PASSWORD"].row[1:3] == ("secret", "")
 
