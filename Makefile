@@ -5,7 +5,7 @@ TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format test-unit test-integration test-chaos test-chart test-e2e bench cluster \
-	cluster-down docs dashboards lock sbom audit fuzz clean
+	cluster-down image docs dashboards lock sbom audit fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -51,6 +51,10 @@ cluster: setup ## Start a real Kubernetes on this machine with GoQueue in it
 
 cluster-down: setup ## Remove that Kubernetes
 	@$(BIN)/python -m tests.cluster down
+
+image: setup ## Build the container image as IMAGE=… (default: the chart's), with a container engine or without one
+	@$(BIN)/python tools/image.py $(if $(ENGINE),--engine $(ENGINE)) $(or $(IMAGE),$(shell sed -n \
+		's/^version = "\(.*\)"/docker.io\/goqueue\/goqueue:\1/p' pyproject.toml))
 
 docs: setup ## Write the generated tables in docs/ anew
 	@for page in settings metrics; do \

@@ -19,9 +19,8 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from benchmarks.children import cpu_seconds
-from goqueue.store import migrate, sql
+from goqueue.store import migrate, session, sql
 from goqueue.store.attempts import array_text
-from goqueue.store.connect import PLANNER
 from goqueue_cli.embedded import EmbeddedPostgres
 
 BATCH: Final = 1000
@@ -89,7 +88,7 @@ class Table:
         migrate.upgrade(postgres.dsn_for(name), revision)
         self.connection = psycopg.connect(postgres.dsn_for(name), autocommit=True)
         self.connection.prepare_threshold = 0
-        self.connection.execute("; ".join(PLANNER), prepare=False)
+        self.connection.execute(session.preamble(self.connection.info.server_version, pgbouncer=False), prepare=False)
         self._cursor = self.connection.cursor(binary=True)
         self._backend = self.connection.info.backend_pid
         rows = self._cursor.execute(SEED, (BATCH * BATCHES * len(COMPLETIONS),)).fetchall()

@@ -11,8 +11,7 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql as compose
 
-from goqueue.store import migrate, sql
-from goqueue.store.connect import PLANNER
+from goqueue.store import migrate, session, sql
 from goqueue_cli.embedded import EmbeddedPostgres
 
 JOBS: Final = 40_000
@@ -49,7 +48,7 @@ def measure(dsn: str, fill_factor: int, *, snapshot: bool) -> tuple[float, float
         psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as connection,
         psycopg.connect(dsn) as reader,
     ):
-        connection.execute("; ".join(PLANNER), prepare=False)
+        connection.execute(session.preamble(connection.info.server_version, pgbouncer=False), prepare=False)
         worker = _one(connection, sql.REGISTER_WORKER, "fillfactor", ["default"], 1)
         ids = _prepare(connection, fill_factor)
         if snapshot:

@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 
 class Client:
-    """`AsyncClient` for code that is not async, and for any number of threads. Use it as `with`, once.
+    """`AsyncClient` for code that is not async, and for any number of threads. Use it as `with`, or call `open` and
+    `close`.
 
     A thread of its own runs the loop. What other threads still wait for when the block ends is cancelled. In a forked
     child it opens connections of its own when it is first used there.
@@ -63,6 +64,14 @@ class Client:
         finally:
             self._end(loop)
 
+    def open(self) -> Self:
+        """Connect, where a `with` block does not fit, as in a module that a server imports; raises as that does."""
+        return self.__enter__()
+
+    def close(self) -> None:
+        """Close all connections and end the thread."""
+        self.__exit__()
+
     def _start(self) -> None:
         """Start the loop's thread and connect."""
         loop = asyncio.new_event_loop()
@@ -96,7 +105,7 @@ class Client:
         try:
             with self._lock:  # what is handed over before `__exit__` says no is seen to by it
                 if not self._open:
-                    raise RuntimeError("a Client works inside its `with` block only")
+                    raise RuntimeError("a Client works inside its `with` block only, or between `open` and `close`")
                 if self._loop is None:
                     self._start()
                 assert self._loop is not None  # noqa: S101 - `_start` set it

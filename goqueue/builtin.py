@@ -7,18 +7,19 @@ from pydantic import (
     AnyHttpUrl,
     BaseModel,
     ConfigDict,
-    EmailStr,
     Field,
     StringConstraints,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
+from goqueue.mailbox import NO_TEXT, address
 from goqueue.registry import REGISTRY, JobType
 from goqueue.retry import RetryPolicy
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=998, pattern=r"^[^\x00-\x1f\x7f\x85\u2028\u2029]*$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=998, pattern=rf"^[^{NO_TEXT}]*$")]
 """Text that goes into a header: no line breaks (header injection); 998 is RFC 5322's line limit."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -65,6 +66,15 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _mail_address(text: str) -> str:
+    try:
+        return address(text)
+    except ValueError as error:
+        reason = {"reason": str(error)}
+        raise PydanticCustomError("value_error", "value is not a valid email address: {reason}", reason) from None
+
+
+MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "format": "email"})]
 HeaderName = Annotated[
     str,
     StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128),
@@ -90,7 +100,7 @@ class Payload(BaseModel):
 class SendEmail(Payload):
     """An e-mail to one recipient, plain text."""
 
-    to: EmailStr
+    to: MailAddress
     subject: Line
     body: Text
 

@@ -22,6 +22,7 @@ from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Handler, Registry
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.store import installation
 from goqueue.store.connect import Database, dsn
 
 HINT: Final = "no POSTGRES_* is set, and no `goqueue dev` runs in this folder or above it"
@@ -113,6 +114,8 @@ class AsyncClient:
         self._fresh = self._forked = False
         try:
             await self._database.open(self._settings)
+            async with self._database.connection() as connection:
+                self._broker.installation = await installation.read(connection)
         except BaseException:
             await self.__aexit__()
             raise
@@ -127,6 +130,14 @@ class AsyncClient:
         await self.service.close()
         await self._broker.close()
         await self._database.close()
+
+    async def open(self) -> Self:
+        """Connect, where a block with `async with` does not fit; raises as that does. `close` ends it."""
+        return await self.__aenter__()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close all connections."""
+        await self.__aexit__()
 
     def in_child(self) -> None:
         """Leave the parent's connections alone; called in a forked child."""

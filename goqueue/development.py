@@ -24,7 +24,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def values() -> dict[str, str]:
-    """What a running `goqueue dev` adds to the environment; empty where that names any POSTGRES_*, or none runs.
+    """What a running `goqueue dev` adds to the environment; see `find`."""
+    _, found = find()
+    return found
+
+
+def find() -> tuple[Path | None, dict[str, str]]:
+    """The folder of a running `goqueue dev`, and what it adds to the environment; None and nothing where that names any
+    POSTGRES_*, or none runs.
 
     GOQUEUE_DEV_DIR (`.goqueue`) names its folder. A relative one is looked for in the current folder and in those above
     it.
@@ -33,11 +40,13 @@ def values() -> dict[str, str]:
         SettingsError: the file cannot be read or trusted.
     """
     if names_a_database():
-        return {}
+        return None, {}
     for path in _candidates(settings.load(DevSettings).dir):
         if found := read(path):
-            return {name: value for name, value in found.items() if name.startswith(STORES) or name not in os.environ}
-    return {}
+            return path.parent, {
+                name: value for name, value in found.items() if name.startswith(STORES) or name not in os.environ
+            }
+    return None, {}
 
 
 def names_a_database() -> bool:

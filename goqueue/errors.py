@@ -56,6 +56,16 @@ class Conflict(GoQueueError):
     """The state of the job forbids the change (HTTP 409)."""
 
 
+class KeyReused(GoQueueError):
+    """An idempotency key came with another request before; nothing was changed (HTTP 422)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "idempotency key was used with another request",
+            {"Idempotency-Key": "names the job of another request body"},
+        )
+
+
 class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 
@@ -69,11 +79,40 @@ class StoreRefused(GoQueueError):
 
 
 class BrokerUnavailable(GoQueueError):
-    """Redis cannot be reached. Jobs are still accepted: the dispatcher pushes them later."""
+    """Redis cannot be used. Jobs are still accepted: the dispatcher pushes them later.
+
+    `reason` is the cause in one line, for logs: it may name hosts, which an API response shall not.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(f"redis is unavailable: {reason}" if reason else "redis is unavailable")
+        self.reason = reason
+
+    def as_dict(self) -> dict[str, Any]:
+        """The one error shape, without the cause."""
+        return {"error": "redis is unavailable"}
+
+
+class ForeignBroker(BrokerUnavailable):
+    """The ready queues in Redis are those of another installation. A process ends by it."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__("its keys belong to another installation")
+        self.message = (
+            f"Redis holds the ready queues of another installation under GOQUEUE_REDIS_PREFIX={prefix}: set another "
+            "prefix or, in GOQUEUE_REDIS_URL, another database number; if that installation is gone, run "
+            "`goqueue redis adopt`"
+        )
+        self.args = (self.message,)
 
 
 class StaleSchema(GoQueueError):
     """The database is not at the migration this code needs; run `goqueue migrate`."""
+
+
+class UnfitDatabase(GoQueueError):
+    """The database, the role, or the pooler before it is set up in a way that GoQueue cannot work with; repeating does
+    not help. The message says what to change (HTTP 503)."""
 
 
 class SettingsError(GoQueueError):

@@ -7,22 +7,24 @@ that OpenTelemetry gives them.
 import importlib.util
 import logging
 import socket
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Final
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
+from goqueue.attemptspans import AttemptSpans, Examples, Provider, fits
 from goqueue.errors import SettingsError
 from goqueue.settings import TracingSettings
-
-TOLD_EVERY: Final = 60.0
-"""Seconds between two lines about spans that could not be exported."""
+from goqueue.spanencoding import Batch, teach
+from goqueue.spanqueue import SpanQueue
+from goqueue.spans import Spans
 
 _PACKAGES: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
@@ -30,33 +32,6 @@ _PACKAGES: Final = {
 }
 
 log = structlog.get_logger(__name__)
-
-
-class Watched(SpanExporter):
-    """Another exporter, whose failures are told once a minute: the libraries' own lines come by the second."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self._lost = 0
-        self._told_at = -TOLD_EVERY
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export a batch."""
-        done = self._exporter.export(spans)
-        if done is not SpanExportResult.SUCCESS:
-            self._lost += len(spans)
-            if time.monotonic() - self._told_at >= TOLD_EVERY:
-                log.warning("spans not exported", spans=self._lost)
-                self._lost, self._told_at = 0, time.monotonic()
-        return done
-
-    def shutdown(self) -> None:
-        """Export no more."""
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Export what waits."""
-        return self._exporter.force_flush(timeout_millis)
 
 
 def check(chosen: TracingSettings) -> None:
@@ -75,23 +50,38 @@ def check(chosen: TracingSettings) -> None:
         raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT needs the extra `otlp`: pip install 'goqueue[otlp]'")
 
 
-def provider(process: str, chosen: TracingSettings) -> TracerProvider:
-    """A provider for this process, which is also that of all handlers' own instrumentation.
+def spans(process: str, chosen: TracingSettings, close_seconds: float) -> tuple[Spans, Callable[[], None]]:
+    """What makes the spans of this process, and what ends it within `close_seconds`. Its provider is also that of all
+    handlers' own instrumentation.
 
     Raises:
         SettingsError: the exporter is not installed, or refuses what the environment says.
     """
     check(chosen)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        # `Watched` says it in one line. With GOQUEUE_LOG_LEVEL=debug the libraries tell why.
+        # `SpanQueue` says it in one line. With GOQUEUE_LOG_LEVEL=debug the libraries tell why.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    made = TracerProvider(resource=_resource(process), shutdown_on_exit=False)
+    if chosen.timeout_in_milliseconds:
+        log.warning("OTEL_EXPORTER_OTLP_TIMEOUT is taken for milliseconds", seconds=chosen.timeout)
+    made = Provider(_resource(process))
     try:
-        made.add_span_processor(BatchSpanProcessor(Watched(_exporter(chosen))))
+        exporter = _exporter(chosen)
     except (ValueError, OSError) as error:
         raise SettingsError(f"OTEL_EXPORTER_OTLP_*: the exporter refuses them: {type(error).__name__}") from None
+    module = sys.modules[type(exporter).__module__]
+    encode = getattr(module, "encode_spans", None)
+    if encode is None or not fits(SpanLimits()):
+        queue = SpanQueue(exporter, chosen, close_seconds)
+        found = Spans(made)
+    else:
+        teach(module)
+        examples = Examples(made.resource, encode)
+        envelope = examples.envelope()
+        queue = SpanQueue(exporter, chosen, close_seconds, lambda batch: Batch(batch, envelope))
+        found = AttemptSpans(made, queue, chosen, examples)
+    made.add_span_processor(queue)
     trace.set_tracer_provider(made)
-    return made
+    return found, made.shutdown
 
 
 def _resource(process: str) -> Resource:
@@ -115,7 +105,7 @@ def _exporter(chosen: TracingSettings) -> SpanExporter:
     if chosen.exporter_otlp_protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter()
+        return GrpcExporter(timeout=chosen.timeout)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    return HttpExporter()
+    return HttpExporter(timeout=chosen.timeout)

@@ -208,6 +208,20 @@ class JobFilter:
     limit: int = 100
     reach: Reach | None = None
     """Only jobs within it; None: those of all tenants."""
+    settled: bool = False
+    """Only jobs below the first id that a transaction under way may still add; pages by `after` then skip none."""
+    before: int | None = None
+    """Only jobs with a lower id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs that a filter let through, ordered by id."""
+
+    jobs: list[Job]
+    next: int | None
+    """What `after` must be for the next page; None: there is none. A page that ran out of time may be short, or empty,
+    and have a next one."""
 
 
 @dataclass(slots=True)

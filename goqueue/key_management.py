@@ -1,7 +1,7 @@
 """Making, closing and changing API keys: the rules of `goqueue keys` and of the routes under /admin/keys.
 
-Nobody hands out more than they have: a key made with a key has a part of its scopes, within its reach. A manager of
-the default tenant manages the keys of all tenants.
+Nobody hands out more than they have: a key made with a key has a part of its scopes, within its reach. Nobody rotates
+or revokes a key that may do more than they may. A manager of the default tenant manages the keys of all tenants.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -94,7 +94,7 @@ def _check_gift(reach: Reach, wanted: frozenset[Scope], actor: Actor, scopes: fr
     if own.tenant is None:
         own = Reach(reach.tenant, own.queues, own.types)
     if not own.includes(reach):
-        raise Forbidden("forbidden", {"reach": "a key gives no more queues, types and tenants than its maker has"})
+        raise Forbidden("forbidden", {"reach": "a key can do more than its manager: in queues, types or tenants"})
 
 
 async def find_all(database: Database, actor: Actor) -> list[ApiKey]:
@@ -104,13 +104,16 @@ async def find_all(database: Database, actor: Actor) -> list[ApiKey]:
         return await keys.find_all(connection, tenant=tenant, all_tenants=everywhere)
 
 
-async def revoke(database: Database, prefix: str, actor: Actor) -> ApiKey:
-    """Close a key for good.
+async def revoke(database: Database, prefix: str, actor: Actor, scopes: frozenset[Scope] = ALL_SCOPES) -> ApiKey:
+    """Close a key for good. `scopes` are those of the actor.
 
     Raises:
         NotFound: there is none that the actor manages.
+        Forbidden: the actor has less than the key gives.
     """
     async with database.connection() as connection, connection.transaction():
+        key = _managed_by(actor, await keys.find(connection, prefix))
+        _check_gift(key.reach, key.scopes, actor, scopes)
         key = _managed_by(actor, await keys.revoke(connection, prefix))
         await audit.record(connection, actor, Action.KEY_REVOKED, prefix, tenant=key.reach.tenant)
     return key

@@ -35,6 +35,13 @@ POOL_FREE: Final = Gauge("goqueue_database_pool_free_connections", "Those of the
 POOL_LIMIT: Final = Gauge("goqueue_database_pool_limit", "Connections that may be open.", ALL)
 POOL_WAITING: Final = Gauge("goqueue_database_pool_waiting", "Callers that wait for a connection.", ALL)
 REDIS_UP: Final = Gauge("goqueue_redis_up", "1: Redis answered the last command, 0: it did not.", ALL, mode="livemin")
+TRACE_SPANS: Final = Counter(
+    "goqueue_trace_spans_total",
+    "Spans that were to be exported; `outcome`: exported, failed (the collector did not take them), dropped (the queue "
+    "was full).",
+    ALL,
+    ("outcome",),
+)
 
 # --- jobs come in ----------------------------------------------------------------------------------------------------
 

@@ -70,14 +70,12 @@ def accept(
     source: Source = Source.API,
     source_key: str | None = None,
     trace_context: str | None = None,
-    unique_key: str | None = None,
     tenant: str | None = None,
     given: BaseModel | None = None,
 ) -> NewJob:
     """Turn a decoded request body into an order, or say what is wrong with it.
 
-    `unique_key` is the one from the Idempotency-Key header; the body's own goes first. `given` is the model that the
-    payload was made of, where a Python caller gave one.
+    `given` is the model that the payload was made of, where a Python caller gave one.
 
     Raises:
         InvalidInput: `validation failed`, `invalid queue`, `invalid job type`, `invalid payload format` or
@@ -91,7 +89,7 @@ def accept(
         raise InvalidInput("validation failed", {**_without_place(raw), **field_errors(error)}) from None
     kind = _kind_of(order, registry, queues)
     kind.validate(order.payload, given)
-    return _job(order, kind, source, source_key, trace_context, tenant, unique_key)
+    return _job(order, kind, source, source_key, trace_context, tenant)
 
 
 def accept_all(
@@ -149,7 +147,6 @@ def _job(
     source_key: str | None,
     trace_context: str | None,
     tenant: str | None,
-    unique_key: str | None = None,
 ) -> NewJob:
     return NewJob(
         order.queue or kind.queue,
@@ -159,7 +156,7 @@ def _job(
         order.priority,
         order.available_at,
         order.timeout,
-        order.unique_key or unique_key,
+        order.unique_key,
         source,
         source_key,
         trace_context,

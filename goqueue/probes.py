@@ -4,22 +4,20 @@ A thread, so that the answer also comes when the event loop is blocked: that is 
 """
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
 from goqueue.errors import SettingsError
+from goqueue.listening import bind
 
 Check = Callable[[], dict[str, str]]
 """Names what is wrong, by part; empty where all is well. Runs in the probe's thread: read flags, wait for nothing."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
@@ -27,6 +25,20 @@ class _Quiet(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: probes come every few seconds."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, bound: socket.socket, app: Callable[..., Iterable[bytes]]) -> None:
+        """Listen on a bound socket, of whatever family."""
+        super().__init__(bound.getsockname()[:2], _Quiet, bind_and_activate=False)
+        self.socket.close()
+        self.socket = bound
+        self.server_name, self.server_port = bound.getsockname()[:2]
+        self.setup_environ()
+        self.set_app(app)
+        self.server_activate()
 
 
 class Probes:
@@ -43,7 +55,7 @@ class Probes:
         self._checks = {"/livez": live} if ready is None else {"/livez": live, "/readyz": ready}
         self._metrics = make_wsgi_app(registry)
         try:
-            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+            self._server = _Server(bind(host, port), self._answer)
         except OSError as error:
             raise SettingsError(f"cannot serve probes and metrics on {host}:{port}: {error.strerror}") from error
         self.port: int = self._server.server_port

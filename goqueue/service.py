@@ -6,6 +6,7 @@ commit and is nobody's promise: if it fails or the process dies before it, the d
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
@@ -15,12 +16,15 @@ from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
 from goqueue.gather import Gather
-from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, ReadyJob
+from goqueue.idempotency import RequestKey
+from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.logger import Logger
-from goqueue.store import audit, enqueue, jobs, queues
+from goqueue.store import audit, enqueue, idempotency, jobs, listing, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
+from goqueue.store.idempotency import KeysHeld
+from goqueue.store.settled import SettledEdge
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
@@ -44,7 +48,7 @@ async def promptly(asking: Awaitable[T]) -> T:
         async with asyncio.timeout(PATIENCE):
             return await asking
     except TimeoutError:
-        raise BrokerUnavailable("redis is unavailable: it says nothing") from None
+        raise BrokerUnavailable(f"no answer within {PATIENCE:g} s") from None
 
 
 class JobService:
@@ -54,32 +58,83 @@ class JobService:
         self.database = database
         self.broker = broker
         self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
+        self._requests: Gather[tuple[RequestKey, NewJob], Enqueued] = Gather(self._insert_requests, SHARE, "requests")
         self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
+        self._settled = SettledEdge(database)
         self._to_push: deque[ReadyJob] = deque()
         self._pushing: asyncio.Task[None] | None = None
         self.unpushed = 0
         """Jobs committed here whose push failed; the dispatcher pushes them."""
+        self._pushes_fail = False
 
     async def close(self) -> None:
         """Wait for inserts and pushes under way."""
         await self._inserts.close()
+        await self._requests.close()
         if self._pushing is not None:
             await self._pushing
 
     # --- enqueue -----------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, job: NewJob) -> Enqueued:
+    async def enqueue(self, job: NewJob, key: RequestKey | None = None) -> Enqueued:
         """Insert one order, together with whatever others wait at the moment; returns after the commit.
+
+        With a key: at most once, whatever became of the job since (`goqueue.idempotency`).
 
         Raises:
             StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
+            KeyReused: the key came with another request before.
         """
         if (spans := tracing.sender(job.source)) is None:
-            return await self._inserts.ask(job)
+            return await self._enqueue(job, key)
         with spans.sending([job]) as span:
-            made = await self._inserts.ask(job)
+            made = await self._enqueue(job, key)
             spans.sent(span, made)
             return made
+
+    async def _enqueue(self, job: NewJob, key: RequestKey | None) -> Enqueued:
+        if key is None:
+            return await self._inserts.ask(job)
+        if not job.unique_key:
+            with contextlib.suppress(KeysHeld):
+                return await self._requests.ask((key, job))
+        # By itself: it may have to wait for another transaction with one of its keys.
+        async with self.database.connection() as connection:
+            answer, ready = await idempotency.insert_alone(connection, key, job, self.database.keyring)
+            self._push_soon(ready)
+        if isinstance(answer, Exception):
+            raise answer
+        count_enqueued([job], [answer])
+        return answer
+
+    async def _insert_requests(self, orders: list[tuple[RequestKey, NewJob]]) -> Sequence[Enqueued | Exception]:
+        try:
+            async with self.database.connection() as connection:
+                answers, ready = await idempotency.insert(connection, orders, self.database.keyring)
+                self._push_soon(ready)
+        except (StoreRefused, Conflict) as error:
+            if len(orders) == 1:
+                return [error]
+            return [answer for order in orders for answer in await self._insert_requests([order])]
+        for (_, job), answer in zip(orders, answers, strict=True):
+            if isinstance(answer, Enqueued):
+                count_enqueued([job], [answer])
+        return answers
+
+    async def find_made(self, job: NewJob, key: RequestKey | None) -> Enqueued | None:
+        """The job that `enqueue` would return without making one, or None.
+
+        Raises:
+            KeyReused: the key came with another request before.
+        """
+        async with self.database.connection() as connection:
+            if key is not None:
+                answer = (await idempotency.find(connection, [key], self.database.keyring)).get(key)
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is not None:
+                    return answer
+            return (await enqueue.find_keyed(connection, [job])).get(0)
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
         """Insert all orders or none."""
@@ -143,7 +198,11 @@ class JobService:
                 self._to_push.clear()
                 self.unpushed += missed
                 metrics.UNPUSHED.inc(missed)
-                log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, error=error.message)
+                if not self._pushes_fail:
+                    self._pushes_fail = True
+                    log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, reason=error.reason)
+            else:
+                self._pushes_fail = False
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
@@ -164,9 +223,15 @@ class JobService:
         return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
-        """One page of jobs."""
+        """One page of jobs, however long it takes to find them."""
+        return (await self.page(wanted)).jobs
+
+    async def page(self, wanted: JobFilter, seconds: float | None = None) -> Page:
+        """One page of jobs; after about that many seconds what was found by then."""
+        if wanted.settled:
+            wanted = dataclasses.replace(wanted, before=await self._settled.find())
         async with self.database.connection() as connection:
-            return await jobs.find(connection, wanted, self.database.keyring)
+            return await listing.find(connection, wanted, self.database.keyring, seconds=seconds)
 
     @contextlib.asynccontextmanager
     async def _act(self, job_id: int, actor: Actor | None, action: Action | None) -> AsyncIterator[Connection]:
@@ -190,7 +255,7 @@ class JobService:
 
         Raises:
             NotFound: there is no such job.
-            Conflict: its state forbids the move.
+            Conflict: its state forbids the move, or another open job has its unique key.
         """
         action = Action.JOB_CANCELLED if status is JobStatus.CANCELLED else None
         async with self._act(job_id, actor, action) as connection:
@@ -237,7 +302,7 @@ class JobService:
 
         Raises:
             NotFound: there is no such job.
-            Conflict: it is in another state.
+            Conflict: it is in another state, or another open job has its unique key.
         """
         async with self._act(job_id, actor, Action.JOB_RETRIED) as connection:
             ready = await jobs.retry(connection, job_id)
@@ -294,7 +359,7 @@ class JobService:
         try:
             await promptly(sending)
         except BrokerUnavailable as error:
-            log.warning("redis not told; workers will learn it from the database", error=error.message)
+            log.warning("redis not told; workers will learn it from the database", reason=error.reason)
 
 
 def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:

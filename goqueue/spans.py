@@ -41,7 +41,7 @@ SYSTEM: Final = "goqueue"
 _WRONG: Final = frozenset({Outcome.RETRIED, Outcome.FAILED})
 """Outcomes that are errors."""
 
-_AGAIN: Final = frozenset({Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK})
+AGAIN: Final = frozenset({Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK})
 """Outcomes that another attempt follows."""
 
 
@@ -96,12 +96,26 @@ class Spans:
 
     # --- a job runs --------------------------------------------------------------------------------------------------
 
-    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span:
-        """A span for an attempt, current from now on in the task that calls this."""
+    def begin_worker(self) -> None:
+        """Prepare the context of which the tasks of all attempts get a copy."""
+
+    def begin_attempt(self, job: ClaimedJob, worker: str) -> Span | None:
+        """A span for an attempt, current from now on in the task that calls this. None: nobody records it."""
         came = tracecontext.parse(job.trace_context)
-        parent = _below(came) if came is not None else otel.Context()
-        waited = max(0.0, job.waited)
         now = time.time_ns()
+        span = self.start_attempt(job, worker, came, now)
+        parent = _below(came) if came is not None else otel.Context()
+        if came is not None and span.is_recording():
+            self.add_wait(job, parent, now)
+        otel.attach(set_span_in_context(span, parent))
+        return span
+
+    def add_wait(self, job: ClaimedJob, parent: otel.Context | None, now: int) -> None:
+        """A span for the wait of a job that ends `now`, in nanoseconds since the epoch."""
+        self._tracer.start_span(f"wait {job.queue}", parent, start_time=wait_began(job, now)).end(now)
+
+    def start_attempt(self, job: ClaimedJob, worker: str, came: TraceContext | None, now: int) -> Span:
+        """A span for an attempt that begins `now`, in nanoseconds since the epoch; not the current one."""
         attributes: dict[str, Any] = {
             "messaging.system": SYSTEM,
             "messaging.destination.name": job.queue,
@@ -111,35 +125,39 @@ class Spans:
             "messaging.client.id": worker,
             "goqueue.job.type": job.type,
             "goqueue.job.attempt": job.attempt,
-            "goqueue.queue.wait": waited,
+            "goqueue.queue.wait": max(0.0, job.waited),
         }
         links = [Link(_remote(came.trace_id, came.first, came.flags))] if came is not None and came.first else None
-        span = self._tracer.start_span(
+        parent = _below(came) if came is not None else otel.Context()
+        return self._tracer.start_span(
             f"process {job.queue}", parent, SpanKind.CONSUMER, attributes, links, start_time=now
         )
-        if came is not None and span.is_recording():
-            # By the length that PostgreSQL's clock says, before a start that ours says: clocks may differ.
-            begun = now - int(waited * 1e9)
-            self._tracer.start_span(f"wait {job.queue}", parent, start_time=begun).end(now)
-        otel.attach(set_span_in_context(span, parent))
-        return span
 
-    def end_attempt(self, span: Span, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
+    def end_attempt(self, span: Span | None, job: ClaimedJob, end: AttemptEnd, error: BaseException | None) -> None:
         """The attempt is over; its end keeps what the job's next attempt has to know.
 
         `error`: what the handler raised. None: the end has words of our own.
         """
+        if span is None:
+            span = get_current_span()
         if span.is_recording():
             span.set_attribute("goqueue.attempt.outcome", end.outcome.value)
             if end.outcome in _WRONG:
                 record(span, error, end.error if error is None else None)
             if end.outcome in (Outcome.RETRIED, Outcome.SNOOZED):
                 span.set_attribute("goqueue.attempt.retry_delay", end.delay)
-        if end.outcome in _AGAIN:
-            end.trace_context = self._for_the_next(job, span.get_span_context())
+        if end.outcome in AGAIN:
+            end.trace_context = self.for_the_next(job, span.get_span_context())
         span.end()
 
-    def _for_the_next(self, job: ClaimedJob, own: SpanContext) -> str | None:
+    def trace_id_of(self, span: Span | None) -> str | None:
+        """Id of the trace that has the span, if it is recorded."""
+        if span is None:
+            return None
+        context = span.get_span_context()
+        return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
+
+    def for_the_next(self, job: ClaimedJob, own: SpanContext) -> str | None:
         """What shall stand with the job; None: what stands there already."""
         came = tracecontext.parse(job.trace_context)
         if came is None:
@@ -203,6 +221,12 @@ class Spans:
         """Id of the current trace, if it is recorded: what an exemplar names."""
         current = get_current_span().get_span_context()
         return f"{current.trace_id:032x}" if current.trace_flags.sampled else None
+
+
+def wait_began(job: ClaimedJob, now: int) -> int:
+    """When the wait of a job began that ends now: by the length that PostgreSQL's clock says, before a time that ours
+    says, since clocks may differ. Nanoseconds since the epoch."""
+    return now - int(max(0.0, job.waited) * 1e9)
 
 
 def record(span: Span, error: BaseException | None, words: str | None) -> None:

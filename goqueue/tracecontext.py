@@ -14,7 +14,11 @@ MEMBER: Final = "goqueue"
 _MAX_STATE: Final = 512
 """Characters of a tracestate that W3C asks everybody to pass on."""
 
+_LENGTH: Final = 55
+"""Characters of a traceparent."""
+
 _PARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_HEAD: Final = re.compile(_PARENT.pattern + r"(?: |\Z)")
 _STATE: Final = re.compile(r"[\x20-\x7e]*")
 _SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 
@@ -70,6 +74,23 @@ def parse(text: str | None) -> TraceContext | None:
     return TraceContext(found[1], found[2], int(found[3], 16), ",".join(others), first)
 
 
+def parent(text: str) -> tuple[str, str, str] | None:
+    """Trace id, span id and flags of what stands with a job, as they are written there. For the hot path."""
+    found = _HEAD.match(text)
+    return found and found.group(1, 2, 3)  # type: ignore[return-value]
+
+
+def unrecorded(text: str) -> bool:
+    """Whether this is a traceparent alone that says that nobody records the trace. As fast as can be, so False of what
+    has a tracestate, and perhaps True of what is none at all."""
+    return len(text) == _LENGTH and text[-1] in "02468ace"
+
+
+def sampled(flags: str) -> bool:
+    """Whether these two hexadecimal digits say that somebody records the trace."""
+    return flags[1] in "13579bdf"
+
+
 def from_headers(traceparent: str, tracestate: str = "") -> TraceContext | None:
     """The context of a request; our own member counts for nothing there."""
     found = parse(f"{traceparent} {tracestate}" if " " not in traceparent else None)
@@ -78,5 +99,5 @@ def from_headers(traceparent: str, tracestate: str = "") -> TraceContext | None:
 
 def trace_id(text: str | None) -> str | None:
     """The id of the trace that has a job in it, if somebody records it."""
-    found = parse(text)
-    return found.trace_id if found is not None and found.sampled else None
+    found = parent(text) if text is not None and not unrecorded(text) else None
+    return found[0] if found is not None and sampled(found[2]) else None

@@ -58,10 +58,9 @@ def begin(process: str) -> None:
     if chosen.sdk_disabled or (chosen.traces_exporter == "none"):
         return
     if chosen.wanted:
-        from goqueue import exporting, spans
+        from goqueue import exporting
 
-        provider = exporting.provider(process, chosen)
-        on, _close = spans.Spans(provider), provider.shutdown
+        on, _close = exporting.spans(process, chosen, FLUSH_SECONDS)
     elif _SDK in sys.modules:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
@@ -80,7 +79,7 @@ def end() -> None:
     if close is not None:
         closing = threading.Thread(target=close, name="traces", daemon=True)
         closing.start()
-        closing.join(FLUSH_SECONDS)
+        closing.join(FLUSH_SECONDS + 1)  # with the line that says how many spans are lost
 
 
 def sender(source: Source) -> "Spans | None":

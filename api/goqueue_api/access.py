@@ -16,6 +16,7 @@ from starlette.types import Scope as Connection
 from goqueue import metrics
 from goqueue.access import ALL_SCOPES, Reach, Scope
 from goqueue.errors import Forbidden, GoQueueError
+from goqueue_api.openness import Openness
 from goqueue_api.throttle import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,14 +134,14 @@ class Gate:
     """Asks each request for its credentials."""
 
     def __init__(
-        self, authenticators: Sequence[Authenticator], *, open: bool = False, limits: Limits | None = None
+        self, authenticators: Sequence[Authenticator], *, openness: Openness | None = None, limits: Limits | None = None
     ) -> None:
-        """`open`: requests without credentials are let in; those that show some are judged all the same.
+        """`openness`: whether requests without credentials are let in; None: never. Those with some are always judged.
 
         `limits` hold on all routes that are not open to all.
         """
         self._authenticators = tuple(authenticators)
-        self._open = open
+        self._openness = openness
         self._limits = limits
 
     async def admit(self, connection: Connection, decision: Decision) -> Caller:
@@ -150,12 +151,13 @@ class Gate:
             Unauthenticated: nobody knows.
             Forbidden: it lacks the scope.
             TooManyRequests: it, or its address, is over a limit.
+            StoreUnavailable: it cannot be known now.
         """
         if decision.scope is None:
             return NOBODY
         if self._limits is not None:
             await self._limits.count_address(connection)  # first, so that guessing keys is bounded, too
-        if self._open and not shows_credentials(connection["headers"]):
+        if self._openness is not None and not shows_credentials(connection["headers"]) and await self._openness.now():
             return ANYBODY
         caller = await self._identify(connection["headers"])
         if self._limits is not None:

@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from goqueue import key_management
 from goqueue.access import Scope
+from goqueue.errors import Forbidden
 from goqueue.job import MAX_ID
 from goqueue.key_management import NewKey, Rotation
 from goqueue.store import audit
 from goqueue_api import examples
-from goqueue_api.access import needs
+from goqueue_api.access import Caller, needs
 from goqueue_api.bodies import body_of, json_response, read
 from goqueue_api.context import actor, caller, context
 from goqueue_api.errors import documented
@@ -98,8 +99,9 @@ async def create_key(request: Request) -> Response:
 @router.delete("/admin/keys/{prefix}", summary="Revoke an API key", status_code=204, responses=documented(400, 404))
 @needs(Scope.KEYS_MANAGE)
 async def revoke_key(request: Request, prefix: str) -> Response:
-    """Close a key for good."""
-    await key_management.revoke(context(request).service.database, prefix, actor(request))
+    """Close a key for good; 403 for one that may do more than the caller."""
+    database = context(request).service.database
+    await key_management.revoke(database, prefix, actor(request), caller(request).scopes)
     return Response(status_code=204)
 
 
@@ -112,18 +114,32 @@ async def revoke_key(request: Request, prefix: str) -> Response:
 )
 @needs(Scope.KEYS_MANAGE)
 async def rotate_key(request: Request, prefix: str) -> Response:
-    """Give a key another secret, shown in this answer only; the one of now stays good for the grace."""
+    """Give a key another secret, shown in this answer only; the one of now stays good for the grace. 403 for a key that
+    may do more than the caller."""
     wanted = await read(request, Rotation)
     database = context(request).service.database
     key, token = await key_management.rotate(database, prefix, wanted, actor(request), caller(request).scopes)
     return json_response(key_view(key, token), headers=NOT_KEPT)
 
 
+def check_unrestricted(who: Caller) -> None:
+    """See that a caller may read about all queues and types of its tenant.
+
+    Raises:
+        Forbidden: it is restricted to some.
+    """
+    for name, some in (("queues", who.queues), ("types", who.types)):
+        if some is not None:
+            raise Forbidden("forbidden", {name: f"the audit log covers all {name}"})
+
+
 @router.get("/admin/audit", summary="List audit entries", response_model=list[AuditView], responses=documented(400))
 @needs(Scope.KEYS_MANAGE)
 async def list_audit(request: Request, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Who did what with the caller's tenant; with all tenants for a caller of the default tenant."""
+    """Who did what with the caller's tenant; with all tenants for a caller of the default tenant. 403 for a caller that
+    is restricted to queues or types: the log covers all of them."""
     tenant = caller(request).tenant
+    check_unrestricted(caller(request))
     async with context(request).service.database.connection() as connection:
         found = await audit.find(
             connection, tenant=tenant, all_tenants=tenant is None, before=query.before, limit=query.limit

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
@@ -13,6 +16,7 @@ from starlette.routing import Route
 
 from goqueue import encryption, logs, metrics, registry, settings, tracing
 from goqueue.broker import Broker
+from goqueue.errors import ForeignBroker
 from goqueue.gauges import watch_stores
 from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
@@ -26,14 +30,14 @@ from goqueue.settings import (
     PostgresSettings,
     RedisSettings,
 )
-from goqueue.store import migrate
+from goqueue.store import installation, migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
 from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
 from goqueue_api.middleware import Boundary
-from goqueue_api.openness import is_open
+from goqueue_api.openness import Openness, is_open
 from goqueue_api.quotas import Quotas
 from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
@@ -42,10 +46,12 @@ from goqueue_api.throttle import Limits, RedisCounter
 PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health)
 """The modules whose `router` holds routes; the hot one is found early."""
 
+log = structlog.get_logger(__name__)
+
 CORS: Final[dict[str, Any]] = {
-    "allow_methods": ["GET", "POST", "PUT", "DELETE"],
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent"],
-    "expose_headers": ["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    "expose_headers": ["X-Request-ID", "Link", "RateLimit", "RateLimit-Policy", "Retry-After"],
     "allow_credentials": False,  # callers are known by a header, never by a cookie
     "max_age": 600,
 }
@@ -76,13 +82,15 @@ def create_app(
         async with database.connection() as connection:
             await migrate.check(connection)
             anybody = await is_open(api, oidc, connection)
+            broker.installation = await installation.read(connection)
+        openness = Openness(database, api.key_cache, open=anybody, for_good=api.auth != "auto")
         service = JobService(database, broker)
         rates = Rates()
         api_keys = ApiKeys(database, api.key_cache)
         watching = [
             asyncio.create_task(api_keys.watch(), name="keys"),
             asyncio.create_task(rates.watch(service), name="rates"),
-            asyncio.create_task(watch_stores(database, broker), name="stores"),
+            asyncio.create_task(_watch_stores(database, broker, api.processes), name="stores"),
         ]
         limits = None
         if api.rate_limit or api.address_rate_limit:
@@ -99,8 +107,11 @@ def create_app(
         if api.tenant_quota:
             quotas = Quotas(database, api.tenant_quota)
             watching.append(asyncio.create_task(quotas.watch(), name="quotas"))
-        gate = Gate(ways, open=anybody, limits=limits)
-        app.state.context = Context(service, types, Queues(types, engine.queues), rates, gate, quotas)
+        gate = Gate(ways, openness=openness, limits=limits)
+        known = Queues(types, engine.queues)
+        app.state.context = Context(
+            service, types, known, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
+        )
         try:
             yield
         finally:
@@ -149,6 +160,17 @@ def create_app(
     check_decided(all_routes(app))
     openapi.install(app)
     return app
+
+
+async def _watch_stores(database: Database, broker: Broker, processes: int) -> None:
+    """Watch until cancelled. A Redis that has become another installation's ends the API, all of its processes."""
+    try:
+        await watch_stores(database, broker)
+    except ForeignBroker as error:
+        log.error(error.message)
+        if processes > 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def from_environment() -> FastAPI:

@@ -19,6 +19,13 @@ class BodyTooLarge(GoQueueError):
     """The request's body is over the limit (HTTP 413)."""
 
 
+class UnknownEncoding(GoQueueError):
+    """The request's body is compressed (HTTP 415)."""
+
+    def __init__(self) -> None:
+        super().__init__("unsupported content encoding", {"Content-Encoding": "must be absent or identity"})
+
+
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response; times are written in UTC with a `Z`."""
     body = orjson.dumps(content, option=orjson.OPT_UTC_Z)

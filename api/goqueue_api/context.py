@@ -27,6 +27,8 @@ class Context:
     gate: Gate
     quotas: Quotas | None = None
     """None: any number of jobs may wait."""
+    search_seconds: float = 1.5
+    """How long a listing searches for the jobs of a page."""
 
 
 def context(request: Request) -> Context:

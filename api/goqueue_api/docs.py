@@ -7,6 +7,7 @@ Content-Security-Policy says so.
 import asyncio
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -57,6 +58,8 @@ _TYPES: Final = {
     "swagger-ui.css": "text/css",
 }
 
+_ZERO: Final = re.compile(r"q=0(\.0*)?")
+
 router = APIRouter(tags=["docs"], include_in_schema=False, route_class=Direct)
 
 
@@ -100,6 +103,16 @@ async def file(request: Request, name: str) -> Response:
     headers = {"cache-control": "max-age=3600", "etag": found.etag, "vary": "accept-encoding"}
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
-    if "gzip" not in request.headers.get("accept-encoding", ""):
+    if not takes_gzip(request.headers.get("accept-encoding", "")):
         return Response(found.plain, media_type=_TYPES[name], headers=headers)
     return Response(found.gzipped, media_type=_TYPES[name], headers={**headers, "content-encoding": "gzip"})
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an `Accept-Encoding` names gzip, or `*`, with a weight that is not 0 (RFC 9110, 12.5.3)."""
+    weights: dict[str, str] = {}
+    for item in accepted.split(","):
+        coding, _, parameter = item.partition(";")
+        weights[coding.strip().lower()] = parameter.replace(" ", "").lower()
+    weight = weights.get("gzip", weights.get("*"))
+    return weight is not None and not _ZERO.fullmatch(weight)

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -14,16 +15,20 @@ from goqueue.errors import (
     Forbidden,
     GoQueueError,
     InvalidInput,
+    KeyReused,
     NotFound,
     StaleSchema,
     StoreRefused,
     StoreTimeout,
     StoreUnavailable,
+    UnfitDatabase,
 )
 from goqueue_api.access import Unauthenticated
-from goqueue_api.bodies import BodyTooLarge, json_response
+from goqueue_api.bodies import BodyTooLarge, UnknownEncoding, json_response
 from goqueue_api.routing import Methods
 from goqueue_api.throttle import TooManyRequests
+
+log = structlog.get_logger(__name__)
 
 STATUS: Final[dict[type[GoQueueError], int]] = {
     InvalidInput: 400,
@@ -34,10 +39,13 @@ STATUS: Final[dict[type[GoQueueError], int]] = {
     StoreTimeout: 408,
     Conflict: 409,
     BodyTooLarge: 413,
+    UnknownEncoding: 415,
+    KeyReused: 422,
     TooManyRequests: 429,
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
     StaleSchema: 503,
+    UnfitDatabase: 503,
 }
 
 
@@ -56,21 +64,27 @@ _MEANING: Final = {
     408: "The request took too long; whether it took effect is unknown.",
     409: "The state forbids the change.",
     413: "The body is too large.",
+    415: "The body is compressed.",
+    422: "The `Idempotency-Key` came with another request before; nothing was changed.",
     429: "The caller, or its address, sent too many requests, or too many jobs of its tenant wait: see `Retry-After`.",
     500: "The server failed.",
     503: "PostgreSQL cannot be reached.",
 }
 
 
+_HEADERS: Final = {401: {"WWW-Authenticate": "Bearer"}, 415: {"Accept-Encoding": "identity"}}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, for OpenAPI; every route can also time out and lose its database."""
-    return {status: {"model": Error, "description": _MEANING[status]} for status in sorted({*statuses, 408, 500, 503})}
+    """The error responses of a route, for OpenAPI; every route can also time out and lose its database, and one that
+    reads a body (413) refuses compressed ones."""
+    always = {408, 500, 503} | ({415} if 413 in statuses else set())
+    return {status: {"model": Error, "description": _MEANING[status]} for status in sorted({*statuses, *always})}
 
 
 def error_response(status: int, error: GoQueueError) -> Response:
     """An error as a response."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return json_response(error.as_dict(), status, headers)
+    return json_response(error.as_dict(), status, _HEADERS.get(status))
 
 
 def install(app: FastAPI, methods: Methods) -> None:
@@ -79,6 +93,8 @@ def install(app: FastAPI, methods: Methods) -> None:
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
         response = error_response(STATUS.get(type(error), 500), error)
+        if isinstance(error, UnfitDatabase):
+            log.error(error.message)
         if isinstance(error, TooManyRequests):
             response.headers["Retry-After"] = str(error.wait)
         return response
@@ -91,8 +107,8 @@ def install(app: FastAPI, methods: Methods) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         headers = dict(error.headers or {})
-        if error.status_code == 405:
-            headers["Allow"] = methods.of(request.url.path)
+        if error.status_code == 405 and (allowed := methods.of(request.scope["path"])):
+            headers["Allow"] = allowed
         return json_response({"error": str(error.detail).lower()}, error.status_code, headers)
 
     app.add_exception_handler(GoQueueError, ours)

@@ -9,17 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from goqueue.access import Scope
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreTimeout
-from goqueue.job import MAX_KEY_LENGTH
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, KeyReused, NotFound, StoreRefused, StoreTimeout
+from goqueue.idempotency import RequestKey, request_key
+from goqueue.job import MAX_KEY_LENGTH, Enqueued, NewJob
 from goqueue.lifecycle import JobStatus
 from goqueue.orders import Order, accept
 from goqueue_api import examples
 from goqueue_api.access import needs
 from goqueue_api.bodies import body_of, json_response, read, read_json
-from goqueue_api.context import actor, caller, context, job_id
+from goqueue_api.context import Context, actor, caller, context, job_id
 from goqueue_api.errors import documented, error_response
 from goqueue_api.middleware import traceparent
 from goqueue_api.routing import Direct
+from goqueue_api.throttle import TooManyRequests
 from goqueue_api.views import AttemptsView, CancelView, JobView, created_view, job_view
 
 router = APIRouter(tags=["jobs"], route_class=Direct)
@@ -32,7 +34,8 @@ IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
             "name": "Idempotency-Key",
             "in": "header",
             "required": False,
-            "description": "While the job made with this key has not ended, the same key gives that job.",
+            "description": "The same key of the same caller gives the same job, until 24 hours after its end at the "
+            "earliest. With another request it is refused (422).",
             "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
         }
     ]
@@ -58,11 +61,13 @@ def idempotency_key(request: Request) -> str | None:
     """The `Idempotency-Key` header.
 
     Raises:
-        InvalidInput: it is empty, too long or holds control characters.
+        InvalidInput: it is empty, too long, holds control characters, or there are two.
     """
     value = request.headers.get("idempotency-key")
     if value is None:
         return None
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise InvalidInput("validation failed", {"Idempotency-Key": "given more than once"})
     if not value or len(value) > MAX_KEY_LENGTH or not value.isprintable():
         raise InvalidInput(
             "validation failed", {"Idempotency-Key": f"must be 1 to {MAX_KEY_LENGTH} printable characters"}
@@ -76,8 +81,8 @@ def idempotency_key(request: Request) -> str | None:
     status_code=201,
     response_model=JobView,
     responses={
-        **documented(400, 409, 413),
-        200: {"model": JobView, "description": "The key's job stood there already."},
+        **documented(400, 409, 413, 422),
+        200: {"model": JobView, "description": "The key's job, which was made before."},
     },
     openapi_extra={**body_of(Order, examples=examples.CREATE), **IDEMPOTENCY_KEY},
 )
@@ -85,31 +90,41 @@ def idempotency_key(request: Request) -> str | None:
 async def create(request: Request) -> Response:
     """Accept a job. `GET /types` lists the job types, each with the schema of its payload.
 
-    The same `Idempotency-Key` header (or `unique_key`) gives the same job until it ends.
+    The same `Idempotency-Key` header gives the same job, also after its end; the same `unique_key` does until the job
+    ends. No quota refuses a job that was made before.
     """
     parts, who = context(request), caller(request)
+    value = idempotency_key(request)
     order = accept(
         await read_json(request),
         parts.registry,
         parts.queues,
-        unique_key=idempotency_key(request),
         trace_context=traceparent(request.scope),
         tenant=who.tenant,
     )
     who.check_use(order.queue, order.type)
-    if parts.quotas is not None:
-        await parts.quotas.admit(who.tenant, 1)
+    key = None if value is None else request_key(value, who.id, order)
     try:
-        made = await parts.service.enqueue(order)
+        made = await _make(parts, order, key)
         standing = None if made.created else await parts.service.get(made.id, who.reach)
-    except (StoreRefused, StoreTimeout, Conflict):
+    except (StoreRefused, StoreTimeout, Conflict, KeyReused, TooManyRequests):
         raise
     except NotFound:
-        raise Conflict("the job with this key was deleted and has not ended yet", {"id": made.id}) from None
+        raise Conflict("the job with this key was deleted", {"id": made.id}) from None
     except Exception as error:
         log.error("failed to add job to database", exc_info=None if isinstance(error, GoQueueError) else error)
         return error_response(500, GoQueueError("failed to add job to database"))
     return json_response(created_view(order, made), 201) if standing is None else json_response(job_view(standing))
+
+
+async def _make(parts: Context, order: NewJob, key: RequestKey | None) -> Enqueued:
+    """Make the job, or find the one that was made before."""
+    if parts.quotas is None or await parts.quotas.has_room(order.tenant, 1):
+        return await parts.service.enqueue(order, key)
+    made = await parts.service.find_made(order, key) if key or order.unique_key else None
+    if made is None:
+        raise parts.quotas.refusal()
+    return made
 
 
 @router.get("/jobs/{id}", summary="Show a job", response_model=JobView, responses=documented(400, 404))

@@ -136,7 +136,10 @@ class KeySet:
         except HTTPError as error:
             error.close()
             raise IssuerUnavailable(f"{where} answers {error.code}") from None
-        except (OSError, HTTPException, ValueError, RecursionError) as error:
+        except OSError as error:
+            cause = " ".join(str(error).split()) or "no answer"
+            raise IssuerUnavailable(f"{where}: {type(error).__name__}: {cause}") from None
+        except (HTTPException, ValueError, RecursionError) as error:  # their text may hold some of the answer
             raise IssuerUnavailable(f"{where}: {type(error).__name__}") from None
 
 

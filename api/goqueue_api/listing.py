@@ -21,6 +21,10 @@ router = APIRouter(tags=["jobs"], route_class=Guarded)
 
 MAX_PAGE: Final = 1000
 
+_NEXT: Final = {
+    "Link": {"description": 'The next page, `<?…>; rel="next"`, where there may be one.', "schema": {"type": "string"}}
+}
+
 Name = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 """A name to compare with; PostgreSQL's text holds no NUL."""
 
@@ -30,7 +34,11 @@ Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 
 
 class ListQuery(BaseModel):
-    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before."""
+    """Which jobs to list. Pages by key: `after` is the id of the last job of the page before.
+
+    An id is drawn before its job is committed, so a job can appear behind one with a higher id. Who follows the list to
+    its end asks with `settled`.
+    """
 
     model_config = ConfigDict(extra="forbid")
     queue: Name = Field("", description="Jobs of this queue. Without it: 400 `queue parameter is required`.")
@@ -38,9 +46,17 @@ class ListQuery(BaseModel):
     status: JobStatus | None = Field(None, description="Only jobs in this state.")
     created_after: AwareDatetime | None = Field(None, description="Created at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Created before this time.")
-    after: Id | None = Field(None, description="Last id of the page before.")
+    after: Id | None = Field(
+        None,
+        description="Last id of the page before. Without `settled`, jobs that are committed late may be skipped.",
+    )
     limit: Limit = Field(100, description="As many at most.")
     newest_first: bool = Field(False, description="The newest first; pages then go to lower ids.")
+    settled: bool = Field(
+        False,
+        description="Only jobs below the first id that a transaction under way may still add: pages by `after` then "
+        "skip no job. A page may be empty though there are newer jobs; ask again.",
+    )
 
 
 class LogQuery(BaseModel):
@@ -51,19 +67,31 @@ class LogQuery(BaseModel):
     limit: Limit = MAX_PAGE
 
 
-@router.get("/jobs", summary="List jobs", response_model=list[JobView], responses=documented(400))
+@router.get(
+    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}}
+)
 @router.get(
     "/jobs/", summary="List jobs", response_model=list[JobView], responses=documented(400), include_in_schema=False
 )
 @needs(Scope.JOBS_READ)
 async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-    """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise."""
+    """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise.
+
+    A `Link` header with `rel="next"` says that there may be more, and where. A page can be short, or empty, and have
+    one: the search ends after a time, whatever it has found.
+    """
     if not query.queue:
         raise InvalidInput("queue parameter is required")
     who = caller(request)
     who.check_use(query.queue, query.type)
-    found = await context(request).service.find(JobFilter(**query.model_dump(), reach=who.reach))
-    return json_response([job_view(job) for job in found])
+    wanted = JobFilter(**query.model_dump(), reach=who.reach)
+    page = await context(request).service.page(wanted, context(request).search_seconds)
+    headers = None
+    if page.next is not None:
+        # Relative to this address, whatever a proxy shows of it (RFC 8288, RFC 3986).
+        following = request.url.include_query_params(after=page.next).query
+        headers = {"Link": f'<?{following}>; rel="next"'}
+    return json_response([job_view(job) for job in page.jobs], headers=headers)
 
 
 @router.get(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from goqueue import metrics, tracecontext, tracing
 from goqueue.instruments import OTHER
 from goqueue.tracecontext import TraceContext
-from goqueue_api.bodies import BodyTooLarge
+from goqueue_api.bodies import BodyTooLarge, UnknownEncoding
 from goqueue_api.throttle import HEADERS as RATE_LIMIT
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -35,7 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 class Boundary:
-    """Gives each request an id (the caller's own, if it is decent), `seconds` of time and `max_bytes` of body."""
+    """Gives each request an id (the caller's own, if it is decent), `seconds` of time and `max_bytes` of body.
+
+    A HEAD request is served as a GET whose body is not sent (RFC 9110, 9.3.2).
+    """
 
     def __init__(self, app: ASGIApp, seconds: float, max_bytes: int, max_bulk_bytes: int) -> None:
         self._app = app
@@ -48,7 +51,10 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, declared = _look(scope["headers"])
+        asked = scope
+        if head := scope["method"] == "HEAD":
+            scope = {**asked, "method": "GET"}
+        request_id, declared, encoded = _look(scope["headers"])
         limit = self._max_bulk_bytes if scope["path"].rstrip("/") == "/jobs/bulk" else self._max_bytes
         started = 0  # the status of the answer
         began = time.perf_counter()
@@ -58,13 +64,15 @@ class Boundary:
             if message["type"] == "http.response.start":
                 started = message["status"]
                 message["headers"] = _headers(message.get("headers", ()), scope, request_id)
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         scope["goqueue.request_id"] = shown = request_id.decode()
         with structlog.contextvars.bound_contextvars(request_id=shown):
             try:
                 async with asyncio.timeout(self._seconds):
-                    await self._app(scope, _limited(receive, limit, declared), send_with_id)
+                    await self._app(scope, _limited(receive, limit, declared, encoded), send_with_id)
             except TimeoutError:
                 if started:
                     raise
@@ -77,8 +85,10 @@ class Boundary:
                 log.exception("request failed", path=scope["path"])
                 await _answer(send_with_id, 500, b'{"error":"internal server error"}')
             finally:
+                if head and "route" in scope:
+                    asked["route"] = scope["route"]  # for the span around this
                 if started:
-                    self._count(scope, started, time.perf_counter() - began)
+                    self._count(asked, started, time.perf_counter() - began)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """The request in the metrics. The router has left its route in the scope, if there is one."""
@@ -109,23 +119,29 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _look(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, int]:
-    """The request's id (a new one where it has none that is decent) and the length that it declares."""
-    request_id, declared = b"", 0
+def _look(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, int, bool]:
+    """The request's id (a new one where it has none that is decent), the length that it declares, and whether its body
+    is compressed."""
+    request_id, declared, encoded = b"", 0, False
     for name, value in headers:
         if name == b"x-request-id" and _ID.fullmatch(value):
             request_id = value
         elif name == b"content-length" and value.isdigit():
             declared = int(value)
-    return request_id or uuid.uuid4().hex.encode(), declared
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            encoded = True
+    return request_id or uuid.uuid4().hex.encode(), declared, encoded
 
 
-def _limited(receive: Receive, limit: int, declared: int) -> Receive:
-    """`receive` that gives up once more than `limit` bytes came, or at once where the request declares more."""
+def _limited(receive: Receive, limit: int, declared: int, encoded: bool) -> Receive:
+    """`receive` that gives up once more than `limit` bytes came, or at once where the request declares more or has a
+    compressed body."""
     seen = 0
 
     async def counted() -> Message:
         nonlocal seen
+        if encoded:
+            raise UnknownEncoding
         if declared > limit:
             raise BodyTooLarge("request body is too large", {"limit_bytes": limit})
         message = await receive()

@@ -57,6 +57,7 @@ def first_tick(wanted: SchedulePut, registry: Registry, queues: Collection[str])
     Raises:
         InvalidInput: it never does, or the job that it is to make would be refused.
     """
+    cron.check(wanted.cron)
     tick = cron.next_tick(wanted.cron, wanted.time_zone, datetime.now(UTC))
     if "available_at" in wanted.job:
         raise InvalidInput("validation failed", {"job.available_at": "the schedule itself says when"})
@@ -80,8 +81,14 @@ def is_within(schedule: Schedule, reach: Reach) -> bool:
 
 
 def schedule_view(schedule: Schedule) -> dict[str, Any]:
-    """A `ScheduleView` as a dictionary."""
-    following = islice(cron.ticks(schedule.cron, schedule.time_zone, datetime.now(UTC)), 5)
+    """A `ScheduleView` as a dictionary. One schedule that cannot fire must not keep a list of them from being shown."""
+    following: list[datetime] = []
+    wrong: str | None = None
+    try:
+        if schedule.enabled:
+            following = list(islice(cron.ticks(schedule.cron, schedule.time_zone, datetime.now(UTC)), 5))
+    except InvalidInput as error:
+        wrong = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
     return {
         "name": schedule.name,
         "cron": schedule.cron,
@@ -91,7 +98,8 @@ def schedule_view(schedule: Schedule) -> dict[str, Any]:
         "tenant": schedule.tenant,
         "last_tick": schedule.last_tick,
         "last_job_id": schedule.last_job_id,
-        "next_ticks": list(following) if schedule.enabled else [],
+        "next_ticks": following,
+        "cannot_fire": wrong,
         "created_at": schedule.created_at,
         "updated_at": schedule.updated_at,
     }

@@ -44,13 +44,14 @@ async def resume(request: Request, name: str) -> Response:
 
 
 async def _managed(request: Request, name: str) -> str:
-    """A queue that the caller may pause. All tenants share them: a tenant pauses only those that its key names."""
+    """A queue that the caller may pause. All tenants and types share queues: a caller with a tenant, or restricted to
+    types, pauses only those that its key names."""
     parts, who = context(request), caller(request)
     known: Collection[str] = parts.queues
     if name not in known and who.tenant is None and who.queues is None:
         known = [*known, *await seen(parts.service)]  # those of types that this process has not loaded
     queue = known_queue(name, known)
     who.check_use(queue)
-    if who.tenant is not None and who.queues is None:
+    if who.queues is None and (who.tenant is not None or who.types is not None):
         raise Forbidden("forbidden", {"queue": queue})
     return queue

@@ -42,15 +42,29 @@ class Quotas:
             TooManyRequests: there is not enough.
             StoreUnavailable: the tenant's jobs cannot be counted.
         """
+        if not await self.has_room(tenant, jobs):
+            raise self.refusal()
+
+    def refusal(self) -> TooManyRequests:
+        """The error for a request that is refused, which is counted."""
+        metrics.HTTP_REFUSED.inc(1, "quota")
+        return TooManyRequests("waiting_jobs", int(LOOK))
+
+    async def has_room(self, tenant: str | None, jobs: int) -> bool:
+        """Take up room for so many jobs, if there is enough.
+
+        Raises:
+            StoreUnavailable: the tenant's jobs cannot be counted.
+        """
         standing = self._standings.get(tenant)
         if standing is None:
             waiting = await self._count(tenant)
             standing = self._standings.setdefault(tenant, _Standing(waiting))
         standing.asked = True
         if standing.waiting + jobs > self._most:
-            metrics.HTTP_REFUSED.inc(1, "quota")
-            raise TooManyRequests("waiting_jobs", int(LOOK))
+            return False
         standing.waiting += jobs
+        return True
 
     async def watch(self) -> None:
         """Count anew every few seconds, until cancelled."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from goqueue.errors import InvalidInput
 from goqueue_api.access import Gate, decision_of
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -25,8 +27,14 @@ class Guarded(APIRoute):
         super().__init__(path, endpoint, **more)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request.
+
+        Raises:
+            InvalidInput: a query parameter is given more than once: FastAPI would take the last one in silence.
+        """
         await self.admit(scope)
+        if b"&" in scope["query_string"]:
+            refuse_repeated(scope["query_string"])
         await super().handle(scope, receive, send)
 
     async def admit(self, scope: Scope) -> None:
@@ -40,6 +48,19 @@ class Guarded(APIRoute):
             raise HTTPException(405)
         gate: Gate = scope["app"].state.context.gate
         scope["goqueue.caller"] = await gate.admit(scope, self.decision)
+
+
+def refuse_repeated(query: bytes) -> None:
+    """See that no query parameter is given twice.
+
+    Raises:
+        InvalidInput: one is.
+    """
+    seen: set[str] = set()
+    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in seen:
+            raise InvalidInput("validation failed", {name: "given more than once"})
+        seen.add(name)
 
 
 class Direct(Guarded):
@@ -75,6 +96,6 @@ class Methods:
         self._routes: Final = [(route.path_regex, methods(route)) for route in routes]
 
     def of(self, path: str) -> str:
-        """The methods, sorted and separated by commas."""
-        found = (methods for regex, methods in self._routes if regex.match(path))
-        return ", ".join(sorted(frozenset().union(*found)))
+        """The methods, sorted and separated by commas; HEAD wherever there is GET."""
+        found: frozenset[str] = frozenset().union(*(methods for regex, methods in self._routes if regex.match(path)))
+        return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))

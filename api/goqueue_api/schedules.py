@@ -51,7 +51,8 @@ async def get(request: Request, name: str) -> Response:
 )
 @needs(Scope.SCHEDULES_MANAGE)
 async def put(request: Request, name: str) -> Response:
-    """Create or replace a schedule. It fires next at the first tick from now on."""
+    """Create or replace a schedule. It fires next at the first tick from now on. With the cron expression and time zone
+    of before it keeps the tick of before, also one that is due: it fires with the new job."""
     parts = context(request)
     chosen = schedule_name(name)
     wanted = await read(request, SchedulePut)

@@ -24,6 +24,7 @@ from limits.aio.storage import RedisStorage
 from starlette.types import Scope
 
 from goqueue import metrics
+from goqueue.broker.outage import describe
 from goqueue.broker.redis import FAILURES
 from goqueue.errors import GoQueueError
 
@@ -90,12 +91,18 @@ class RedisCounter:
             return None
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._counters.incr(key, expiry, amount)
+                count = await self._counters.incr(key, expiry, amount)
         except FAILURES as error:
+            if self._away_until == -math.inf:
+                reason = describe(error) if str(error) else f"no answer within {PATIENCE:g} s"
+                log.warning("redis counts no requests; each process limits by itself", reason=reason)
             self._away_until = time.monotonic() + AWAY
             metrics.UNSHARED.inc()
-            log.warning("redis counts no requests; each process limits by itself", error=type(error).__name__)
             return None
+        if self._away_until != -math.inf:
+            self._away_until = -math.inf
+            log.info("redis counts requests again")
+        return count
 
 
 @dataclass(slots=True)

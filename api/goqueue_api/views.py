@@ -105,7 +105,7 @@ class QueuesView(BaseModel):
 
 
 class ScheduleView(BaseModel):
-    """A cron schedule with its next five fire times (UTC)."""
+    """A cron schedule with its next five fire times (UTC). `cannot_fire`: why an enabled one has none."""
 
     name: str
     cron: str
@@ -116,6 +116,7 @@ class ScheduleView(BaseModel):
     last_tick: datetime | None
     last_job_id: int | None
     next_ticks: list[datetime]
+    cannot_fire: str | None
     created_at: datetime
     updated_at: datetime
 

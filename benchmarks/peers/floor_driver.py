@@ -19,8 +19,7 @@ from benchmarks.peers.protocol import Payload, async_job
 from goqueue.broker.redis import member
 from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
-from goqueue.store import attempts, sql
-from goqueue.store.connect import PLANNER
+from goqueue.store import attempts, session, sql
 from goqueue_worker.completer import GAP
 
 LOOPS = 2
@@ -42,7 +41,7 @@ class Stores:
         """Connect as GoQueue's processes do; `worker` claims."""
         connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
         connection.prepare_threshold = 0
-        await connection.execute("; ".join(PLANNER), prepare=False)
+        await connection.execute(session.preamble(connection.info.server_version, pgbouncer=False), prepare=False)
         return cls(connection, redis, worker)
 
     async def execute(self, statement: LiteralString) -> None:

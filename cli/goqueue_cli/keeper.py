@@ -8,9 +8,8 @@ It
   live server by the lock, never by a process number, which another process may have by now;
 - says the moment the server is ready, as it reads the server's log. Nothing here polls.
 
-PostgreSQL refuses to run as root. Root's server therefore runs as `nobody`; where the folders above its data
-or its binaries are closed to others, it is allowed to look through them (a Linux capability), and they stay
-closed.
+PostgreSQL refuses to run as root. Root's server therefore runs as `nobody`. Where its data or its programs are
+closed to other users, as in root's home, it gets a Linux capability to reach them, and they stay closed.
 
 It is run by its path and imports the standard library alone: it has to start in milliseconds.
 """
@@ -90,8 +89,8 @@ class _Postgres(_Program):
         programs = self.package / "pginstall" / "bin"
         pgdata = self.data_dir / "data"
         if os.geteuid() == 0:
-            self.account = _Account.nobody(self.data_dir, programs)
             self.data_dir.chmod(0o711)
+            self.account = _Account.nobody(self.data_dir, self.package / "pginstall")
         if not pgdata.exists():
             self._initialise(programs, pgdata, lock)
         version = (pgdata / "PG_VERSION").read_text().strip()
@@ -183,9 +182,11 @@ class _Valkey(_Program):
 
 
 class _Account:
-    """The user that root's PostgreSQL runs as, and the capability that lets it reach its own files."""
+    """The user that root's PostgreSQL runs as, and the capability by which it reaches its own files."""
 
-    _READ_SEARCH, _OVERRIDE = 2, 1  # CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE
+    _CAPABILITIES = (2, 1)
+    """CAP_DAC_READ_SEARCH: pass every folder, read every file. CAP_DAC_OVERRIDE: execute and write them as well,
+    which only files that are closed to others themselves need (made under a umask of 077)."""
 
     def __init__(self, uid: int, gid: int, capability: int | None) -> None:
         self.uid = uid
@@ -193,12 +194,14 @@ class _Account:
         self.capability = capability
 
     @classmethod
-    def nobody(cls, *paths: Path) -> Self:
-        """The account `nobody`, able to reach the paths.
+    def nobody(cls, data_dir: Path, install: Path) -> Self:
+        """The account `nobody` with the least that lets it run the programs below `install` on `data_dir`.
+
+        What is enough is found by trial: modes alone do not tell it where access lists, mounts or a container's
+        limits have a say.
 
         Raises:
-            _CannotStartError: a folder above a path is closed to others and this root may not grant the
-                capability.
+            _CannotStartError: nothing that this root may grant is enough.
         """
         import pwd
 
@@ -206,44 +209,68 @@ class _Account:
             entry = pwd.getpwnam("nobody")
         except KeyError:
             raise _CannotStartError("PostgreSQL cannot run as root and there is no user `nobody`") from None
-        closed = [folder for path in paths for folder in path.resolve().parents if not folder.stat().st_mode & 0o001]
-        if not closed:
-            return cls(entry.pw_uid, entry.pw_gid, None)
-        for capability in (cls._READ_SEARCH, cls._OVERRIDE):
-            if _effective_capabilities() >> capability & 1:
-                return cls(entry.pw_uid, entry.pw_gid, capability)
+        needed = {
+            data_dir: os.X_OK,
+            install / "bin" / "initdb": os.R_OK | os.X_OK,
+            install / "bin" / "postgres": os.R_OK | os.X_OK,
+            install / "lib": os.R_OK | os.X_OK,
+            install / "share" / "postgres.bki": os.R_OK,
+        }
+        for capability in (None, *cls._CAPABILITIES):
+            account = cls(entry.pw_uid, entry.pw_gid, capability)
+            if account._reaches(needed):
+                return account
         raise _CannotStartError(
-            f"PostgreSQL cannot run as root, and the user `nobody` cannot reach its files through {closed[0]}"
+            f"PostgreSQL cannot run as root, and the user `nobody` cannot reach {data_dir} and {install}: "
+            "run this as an ordinary user, or in a folder that other users can enter"
         )
 
+    def _reaches(self, needed: Mapping[Path, int]) -> bool:
+        """Try it in a child process, as `access` of the programs themselves will judge."""
+        child = os.fork()
+        if child == 0:
+            try:
+                self.become()
+                os._exit(0 if all(os.access(path, mode) for path, mode in needed.items()) else 1)
+            except BaseException:
+                os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
     def become(self) -> None:
-        """Turn this process, which is root, into one of the account's."""
+        """Turn this process, which is root, into one of the account's.
+
+        Raises:
+            OSError: this root may not do that.
+        """
+        if self.capability is None:
+            os.setgroups([])
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+            return
         import ctypes
 
         libc = ctypes.CDLL(None, use_errno=True)
-        # PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE
-        keep_capabilities, ambient, ambient_raise = 8, 47, 2
-        if self.capability is not None:
-            libc.prctl(keep_capabilities, 1, 0, 0, 0)
+
+        def call(function: str, *arguments: Any) -> None:
+            if getattr(libc, function)(*arguments):
+                raise OSError(ctypes.get_errno(), f"{function}{arguments} failed")
+
+        # linux/prctl.h, linux/securebits.h
+        set_keep_capabilities, set_securebits, ambient, ambient_raise = 8, 28, 47, 2
+        no_setuid_fixup = 1 << 2
+        # access(2) takes all capabilities of a process that is not root for absent, unless this bit is set, and
+        # PostgreSQL's programs look for each other by access(2). Without the bit's help `open` works and they do not.
+        call("prctl", set_securebits, no_setuid_fixup, 0, 0, 0)
+        call("prctl", set_keep_capabilities, 1, 0, 0, 0)
         os.setgroups([])
         os.setgid(self.gid)
         os.setuid(self.uid)
-        if self.capability is not None:
-            # struct __user_cap_header_struct (version 3, this process) and two __user_cap_data_struct.
-            bit = 1 << self.capability
-            header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-            data = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
-            if libc.capset(header, data) or libc.prctl(ambient, ambient_raise, self.capability, 0, 0):
-                raise OSError(ctypes.get_errno(), "cannot pass the capability on")
-
-
-def _effective_capabilities() -> int:
-    """This process's capabilities as a bit set; 0 where the system has none (it is not Linux)."""
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+        # struct __user_cap_header_struct (version 3, this process) and two __user_cap_data_struct.
+        bit = 1 << self.capability
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        data = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
+        call("capset", header, data)
+        call("prctl", ambient, ambient_raise, self.capability, 0, 0)
 
 
 def _child(account: _Account | None, death_signal: signal.Signals | None) -> Callable[[], None]:
@@ -438,7 +465,7 @@ def _keep() -> None:
     program = kind(given.package, given.data_dir, given.port, settings, ephemeral=given.ephemeral)
     try:
         _Keeper(program).run()
-    except _CannotStartError as error:
+    except (_CannotStartError, OSError, subprocess.SubprocessError) as error:
         _say({"error": str(error)})
         sys.exit(1)
 

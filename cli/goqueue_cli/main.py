@@ -74,8 +74,27 @@ def _hear_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
+def _say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    from goqueue import zonedata
+
+    click.echo(f"goqueue, version {version('goqueue')}")
+    click.echo(f"zone data {zonedata.release()}")
+    context.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="goqueue")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_version,
+    help="Show the version and the release of the time zone data, and exit.",
+)
 def main() -> None:
     """Background jobs on PostgreSQL and Redis."""
 

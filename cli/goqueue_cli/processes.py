@@ -1,6 +1,7 @@
 """How each long-running process is put together, started and stopped."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -10,16 +11,17 @@ from typing import Any, Final
 
 import structlog
 
-from goqueue import encryption, logs, metrics, registry, settings, tracing
+from goqueue import encryption, logs, metrics, registry, settings, tracing, zonedata
 from goqueue.broker import Broker
 from goqueue.errors import GoQueueError, StaleSchema
-from goqueue.gauges import watch_stores
+from goqueue.gauges import check_owner, watch_stores
 from goqueue.instruments import Process
 from goqueue.queues import Queues
 from goqueue.registry import REGISTRY
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings, RedisSettings
+from goqueue.store import installation
 from goqueue.store import migrate as schema
-from goqueue.store.connect import Database, dsn
+from goqueue.store.connect import Database, connect, dsn
 
 GARBAGE: Final = 20_000
 """New objects that make Python look for circles among them. Its own 700 or 2,000 are a single claim: a worker would
@@ -35,6 +37,11 @@ def _begin(process: str) -> EngineSettings:
 
     registry.load(engine.jobs)
     return engine
+
+
+def _say_start() -> None:
+    """Say by which zone data this process computes the ticks of schedules: a difference between two is seen here."""
+    log.info("starting", zone_data=zonedata.release())
 
 
 def _begin_counting(process: Process) -> EngineSettings:
@@ -75,9 +82,14 @@ def _default_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Broker, str]:
-    """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them."""
-    database_settings = settings.load(DatabaseSettings)
+async def _stores(stack: AsyncExitStack, connections: int, stop: asyncio.Event) -> tuple[Database, Broker, str]:
+    """Open PostgreSQL (refusing an old schema) and Redis; the stack closes them.
+
+    Raises:
+        ForeignBroker: the ready queues are another installation's. Where that is found out later, `stop` is set, and
+            the stack raises it.
+    """
+    database_settings, redis = settings.load(DatabaseSettings), settings.load(RedisSettings)
     conninfo = dsn(settings.load(PostgresSettings), database_settings)
     keyring = encryption.load(settings.load(EncryptionSettings))
     database = Database(conninfo, database_settings, maximum=connections, keyring=keyring)
@@ -85,11 +97,22 @@ async def _stores(stack: AsyncExitStack, connections: int) -> tuple[Database, Br
     stack.push_async_callback(database.close)
     async with database.connection() as connection:
         await schema.check(connection)
-    broker = Broker(settings.load(RedisSettings))
+        owner = await installation.read(connection)
+    broker = Broker(redis)
+    broker.installation = owner
     stack.push_async_callback(broker.close)
+    await check_owner(broker)
     watching = asyncio.create_task(watch_stores(database, broker), name="stores")
-    stack.callback(watching.cancel)
+    watching.add_done_callback(lambda _: stop.set())
+    stack.push_async_callback(_end_watch, watching)
     return database, broker, conninfo
+
+
+async def _end_watch(watching: "asyncio.Task[None]") -> None:
+    """Raise what has ended the watch, if it was not this."""
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
 
 
 async def _until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
@@ -118,7 +141,8 @@ def worker() -> None:
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(installed.close)
-            database, broker, conninfo = await _stores(stack, connections=6)
+            database, broker, conninfo = await _stores(stack, 6, stop)
+            await installed.attach(database)
             work = Worker(database, broker, conninfo, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
             probes.start()
@@ -138,11 +162,12 @@ def scheduler() -> None:
     from goqueue_scheduler.scheduler import Scheduler
 
     engine = _begin_counting("scheduler")
+    _say_start()
     chosen = settings.load(SchedulerSettings)
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, connections=6)
+            database, broker, _ = await _stores(stack, 6, stop)
             process = Scheduler(database, broker, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
             probes.start()
@@ -161,11 +186,12 @@ def operator() -> None:
     from goqueue_operator.operator import Operator
 
     engine = _begin_counting("operator")
+    _say_start()
     chosen = settings.load(OperatorSettings)
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, connections=5)
+            database, broker, _ = await _stores(stack, 5, stop)
             service = JobService(database, broker)
             stack.push_async_callback(service.close)
             process = Operator(access.find(), service, chosen, engine)
@@ -182,6 +208,7 @@ def api() -> None:
     from goqueue_api.server import serve
 
     _begin("api")
+    _say_start()
     serve()
 
 
@@ -191,6 +218,8 @@ def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) ->
 
     Raises:
         StaleSchema: with `only_check`, where migrations are missing.
+        StoreUnavailable: PostgreSQL did not answer within the attempts that `DB_MAX_RETRIES` allows.
+        UnfitDatabase: the database or the role is not set up for it.
     """
     _begin("migrate")
     database_settings = settings.load(DatabaseSettings)
@@ -205,8 +234,12 @@ def migrate(revision: str, *, only_check: bool, grant_to: Sequence[str] = ()) ->
         finally:
             await database.close()
 
+    async def reach() -> None:
+        await (await connect(conninfo, database_settings)).close()
+
     if not only_check:
-        schema.upgrade(conninfo, revision)
+        asyncio.run(reach())
+        schema.upgrade(conninfo, revision, pgbouncer=database_settings.pgbouncer)
     try:
         asyncio.run(check())
     except StaleSchema:

@@ -15,33 +15,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import redis.asyncio as aioredis
 from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
-from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
-from goqueue.errors import BrokerUnavailable
+from goqueue.broker import installation as owner
+from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
+from goqueue.broker.fetcher import Fetcher
+from goqueue.broker.outage import Outage, describe, refused
+from goqueue.errors import BrokerUnavailable, ForeignBroker
 from goqueue.job import ReadyJob, ready_time_ms
 from goqueue.settings import RedisSettings
 
-BLOCK_SECONDS: Final = 1.0
-"""How long one fetch waits for a job; a fetch loop that has not come round for several of these is deaf."""
-
-_SOCKET_TIMEOUT: Final = BLOCK_SECONDS + 3.0
-"""Longer than a blocking fetch, short enough that a connection into the void is given up soon."""
-
-
 FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
-
-
-class _Packing:
-    """hiredis puts commands into bytes; redis-py's async connections do it in Python, five times slower."""
-
-    pack_command = staticmethod(HiredisRespSerializer().pack)
 
 
 NOTED: Final = 100
@@ -56,60 +42,27 @@ class QueueDepth:
     head_ms: int
 
 
-def _tls(settings: RedisSettings) -> dict[str, str]:
-    """The files by which the server is believed, and we to it."""
-    files = {"ssl_ca_certs": settings.tls_ca, "ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-    return {name: str(path) for name, path in files.items() if path is not None}
-
-
-def connect(settings: RedisSettings) -> Any:
-    """A client as the settings say: one server, behind Sentinel, or a cluster."""
-    options: dict[str, Any] = {
-        "socket_timeout": _SOCKET_TIMEOUT,
-        "socket_connect_timeout": 3.0,
-        "socket_keepalive": True,
-        "health_check_interval": 0,
-        # Once more on a fresh connection, for those that a restart of Redis broke; waiting is the caller's business.
-        "retry": Retry(NoBackoff(), 1),
-        "protocol": 2,
-    }
-    url = settings.url.get_secret_value()
-    options |= _tls(settings)
-    if settings.cluster:
-        return RedisCluster.from_url(url, **options)
-    if settings.sentinel_hosts:
-        hosts = [(host, int(port or 26379)) for host, _, port in (h.partition(":") for h in settings.sentinel_hosts)]
-        parsed = aioredis.ConnectionPool.from_url(url).connection_kwargs
-        login = {key: parsed[key] for key in ("username", "password", "db") if key in parsed}
-        # Nothing but the URL says that TLS is to be spoken, to the Sentinels as to the master.
-        secure: dict[str, Any] = {"ssl": True} if url.startswith("rediss://") else {}
-        asking = {key: options[key] for key in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")}
-        client = Sentinel(hosts, sentinel_kwargs={**asking, **_tls(settings), **secure}, **options).master_for(  # type: ignore[no-untyped-call]
-            settings.sentinel_master, **options, **login, **secure
-        )
-    else:
-        # Behind one address another server may be the master by now: a connection to the former one is given up.
-        client = aioredis.Redis.from_url(url, retry_on_error=[ReadOnlyError], **options)
-    pool = client.connection_pool
-    pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
-    return client
-
-
 def member(job_id: int) -> str:
     """A job's id as it stands in a ready set: Redis orders those of equal score as text, and 9 shall run before 10."""
     return f"{job_id:012d}"
 
 
 class Broker:
-    """One process's connection to the ready sets. Every method raises BrokerUnavailable where Redis is away."""
+    """One process's connection to the ready sets. Every method raises BrokerUnavailable where Redis cannot be used.
+
+    ForeignBroker, which is one, where the ready sets are those of another installation.
+    """
 
     def __init__(self, settings: RedisSettings) -> None:
-        self._redis = connect(settings)
+        self._redis = connect(settings, self._greet)
         self._prefix = settings.prefix
         self._pusher: Any = None
-        self._fetcher: Any = None
-        self._fetcher_id: int | None = None
+        self._fetcher = Fetcher(self._redis)
         self._noted = f"{settings.prefix}:pushed"
+        self._outage = Outage()
+        self._secrets = secrets_of(settings)
+        self.installation: str | None = None
+        """The id of the installation whose ready sets these must be; None: nobody asks."""
         self.control_channel = f"{settings.prefix}:control"
         self.arrivals_channel = f"{settings.prefix}:arrivals"
         self.answered = False
@@ -117,14 +70,37 @@ class Broker:
         self.spoke_at = -math.inf
         """When that was (`time.monotonic()`)."""
 
+    async def _greet(self, connection: Any) -> None:
+        if self.installation is not None:
+            await owner.greet(connection, self._prefix, self.installation)
+
     @contextlib.asynccontextmanager
-    async def _speaking(self) -> AsyncIterator[None]:
+    async def _speaking(self, work: str) -> AsyncIterator[None]:
         try:
             yield
+        except owner.Foreign as error:
+            self.answered, self.spoke_at = True, time.monotonic()
+            raise ForeignBroker(self._prefix) from error
         except FAILURES as error:
-            self.answered, self.spoke_at = False, time.monotonic()
-            raise BrokerUnavailable(f"redis is unavailable: {type(error).__name__}") from error
+            reason = self.describe(error)
+            self.answered, self.spoke_at = refused(error), time.monotonic()
+            if self.answered:
+                self._outage.refused(work, reason)
+            else:
+                self._outage.failed(work, reason)
+            raise BrokerUnavailable(reason) from error
         self.answered, self.spoke_at = True, time.monotonic()
+        if not self._outage.over:
+            self._outage.succeeded(work)
+
+    def describe(self, error: BaseException) -> str:
+        """Class and text of an error in one line, without a password."""
+        return describe(error, self._secrets)
+
+    def silent(self, seconds: float) -> None:
+        """Note that Redis said nothing for so long to a caller that waits no longer."""
+        self.answered, self.spoke_at = False, time.monotonic()
+        self._outage.failed("ping", f"no answer within {seconds:g} s")
 
     @property
     def client(self) -> Any:
@@ -142,15 +118,35 @@ class Broker:
     async def close(self) -> None:
         """Close all connections."""
         with contextlib.suppress(*FAILURES):
-            for own in (self._pusher, self._fetcher):
-                if own is not None:
-                    await own.aclose()
-            await self._redis.aclose()
+            if self._pusher is not None:
+                await self._pusher.aclose()
+            await self._fetcher.close()
+            await close(self._redis)
 
     async def ping(self) -> None:
         """Ask for a sign of life."""
-        async with self._speaking():
+        async with self._speaking("ping"):
             await self._redis.ping()
+
+    async def check_owner(self) -> None:
+        """Ask for a sign of life, and whether the ready sets are still this installation's; mark them where nobody has.
+
+        Raises:
+            ForeignBroker: they are another's.
+        """
+        if self.installation is None:
+            await self.ping()
+        else:
+            async with self._speaking("ping"):
+                await owner.check(self._redis, self._prefix, self.installation)
+
+    async def adopt(self, installation: str) -> str | None:
+        """Make the ready sets those of this installation; the id of the one that had them."""
+        self.installation = None  # no connection is to be refused meanwhile
+        async with self._speaking("adopt"):
+            found = await owner.adopt(self._redis, self._prefix, installation)
+        self.installation = installation
+        return found
 
     async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
         """Add jobs to their ready sets and tell listeners which queues got some.
@@ -165,12 +161,12 @@ class Broker:
             ids.append(job.id)
         if not by_queue:
             return
-        async with self._speaking():
+        async with self._speaking("push"):
             if self._pusher is None:
                 self._pusher = self._own_connection()
             for queue, scores in by_queue.items():
                 await self._pusher.zadd(self._ready(queue), scores)
-        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
             for queue, scores in by_queue.items():
                 if arrived:
                     pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
@@ -186,12 +182,12 @@ class Broker:
         """
         runs = {f"{first}-{last}": last for first, last in runs_of(ids) if last - first >= NOTED}
         if runs:
-            async with self._speaking():
+            async with self._speaking("note"):
                 await self._redis.zadd(self._noted, runs)
 
     async def noted(self, start: int) -> list[tuple[int, int]]:
         """Runs of ids (first, last) that their enqueuers pushed; those that end before `start` are forgotten."""
-        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking("noted"), self._redis.pipeline(transaction=False) as pipe:
             pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
             pipe.zrange(self._noted, 0, -1)
             _, runs = await pipe.execute()
@@ -204,14 +200,8 @@ class Broker:
         What is returned is gone from Redis: claim it, or push it back.
         """
         keys = [self._ready(queue) for queue in queues]
-        async with self._speaking():
-            if self._fetcher is None:
-                fetcher = self._own_connection()
-                if fetcher is not self._redis:
-                    # Redis's name for the connection, by which a blocked fetch can be woken.
-                    self._fetcher_id = await fetcher.client_id()
-                self._fetcher = fetcher
-            reply = await self._fetcher.bzmpop(block, len(keys), keys, min=True, count=count)
+        async with self._speaking("fetch"):
+            reply = await self._fetcher.pop(keys, count, block)
         if not reply:
             return []
         key, members = reply
@@ -223,19 +213,19 @@ class Broker:
         return self._redis if isinstance(self._redis, RedisCluster) else self._redis.client()
 
     async def wake_fetch(self) -> None:
-        """Let a blocked `fetch` return at once, empty-handed; without this it returns when its time is up."""
-        if self._fetcher_id is not None:
-            async with self._speaking():
-                await self._redis.client_unblock(self._fetcher_id)
+        """Let a blocked `fetch` return at once with nothing; without this it returns when its time is up."""
+        if self._fetcher.can_be_woken:
+            async with self._speaking("wake"):
+                await self._fetcher.wake()
 
     async def remove(self, queue: str, job_id: int) -> None:
         """Take a job that shall not run out of its ready set."""
-        async with self._speaking():
+        async with self._speaking("remove"):
             await self._redis.zrem(self._ready(queue), member(job_id))
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         """Depth and head of each queue: O(1) and O(log n)."""
-        async with self._speaking(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking("depths"), self._redis.pipeline(transaction=False) as pipe:
             for queue in queues:
                 pipe.zcard(self._ready(queue))
                 pipe.zrange(self._ready(queue), 0, 0, withscores=True)
@@ -247,18 +237,18 @@ class Broker:
 
     async def arrived(self) -> dict[str, int]:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
-        async with self._speaking():
+        async with self._speaking("arrived"):
             counts = await self._redis.hgetall(f"{self._prefix}:arrived")
         return {queue.decode(): int(count) for queue, count in counts.items()}
 
     async def tell(self, message: str) -> None:
         """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
-        async with self._speaking():
+        async with self._speaking("tell"):
             await self._redis.publish(self.control_channel, message)
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
-        async with self._speaking(), self._redis.pubsub() as pubsub:
+        async with self._speaking("listen"), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)
             while True:
                 message = await pubsub.get_message(timeout=BLOCK_SECONDS)
@@ -271,18 +261,19 @@ class Broker:
 
     async def epoch(self) -> str | None:
         """The mark that the dispatcher left here; None means that Redis lost its contents, or has not all back yet."""
-        async with self._speaking():
+        async with self._speaking("epoch"):
             mark = await self._redis.get(f"{self._prefix}:epoch")
         return mark.decode() if mark else None
 
     async def begin_epoch(self) -> None:
         """Leave an empty mark, before all waiting jobs are pushed."""
-        async with self._speaking():
+        await self.check_owner()  # with the contents went the mark of whose they are
+        async with self._speaking("begin_epoch"):
             await self._redis.set(f"{self._prefix}:epoch", "")
 
     async def complete_epoch(self, mark: str) -> bool:
         """Fill in the mark, after they were pushed. False where it is gone: Redis has lost its contents once more."""
-        async with self._speaking():
+        async with self._speaking("complete_epoch"):
             return bool(await self._redis.set(f"{self._prefix}:epoch", mark, xx=True))
 
 

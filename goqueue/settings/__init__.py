@@ -15,7 +15,8 @@ from goqueue.settings.api import ASYMMETRIC, ApiSettings, OidcSettings
 from goqueue.settings.handlers import EmailSettings, PaymentSettings, WebhookSettings
 from goqueue.settings.kinds import Group
 from goqueue.settings.processes import DevSettings, EngineSettings, OperatorSettings, SchedulerSettings, WorkerSettings
-from goqueue.settings.stores import DatabaseSettings, EncryptionSettings, PostgresSettings, RedisSettings
+from goqueue.settings.redis import RedisSettings
+from goqueue.settings.stores import DatabaseSettings, EncryptionSettings, PostgresSettings
 from goqueue.settings.tracing import TracingSettings
 
 __all__ = [

@@ -3,16 +3,24 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from goqueue import mailbox
 from goqueue.settings.kinds import Group, Networks, Seconds, names
 
-_ADDRESS = r"[^\s<>@\x00-\x1f]+@[^\s<>@\x00-\x1f]+"
+_HELO = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[[0-9A-Za-z.:]{1,60}\]")
+"""A host's name, or an address literal (RFC 5321, section 4.1.3)."""
 
-_SENDER = re.compile(rf"[^<>\x00-\x1f\x7f]*<{_ADDRESS}>|{_ADDRESS}")
-"""An address, or a name and an address in angle brackets."""
+
+def has_a_port(url: str) -> bool:
+    """Whether a URL's port, if it names one, can be one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 class EmailSettings(Group):
@@ -24,7 +32,12 @@ class EmailSettings(Group):
     port: int = Field(587, ge=1, le=65535, description="Its port.")
     user: str = Field("", description="User, where the server wants one.")
     password: SecretStr = Field(SecretStr(""), description="Password.")
-    sender: str = Field("goqueue@localhost", description="From address.")
+    sender: str = Field("goqueue@localhost", description="From address: `address` or `Name <address>`.")
+    helo: str = Field(
+        "",
+        description="Name in EHLO; empty: the host's full name or, where it has none, the connection's own address "
+        "(`[10.0.0.7]`).",
+    )
     tls: Literal["starttls", "implicit", "none"] = Field("starttls", description="How the connection is secured.")
     tls_ca: Path | None = Field(None, description="CA certificate of the server, where the system's own do not do.")
     timeout_seconds: Seconds = Field(30.0, description="For each step of the conversation.")
@@ -32,8 +45,24 @@ class EmailSettings(Group):
     @field_validator("sender")
     @classmethod
     def _one_address(cls, value: str) -> str:
-        if not _SENDER.fullmatch(value):
-            raise ValueError("must be an address, or `Name <address>`")
+        try:
+            mailbox.sender(value)
+        except ValueError as error:
+            raise ValueError(f"must be an address, or `Name <address>`: {error}") from None
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _without_port(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[^\s/:@\[\]]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", value):
+            raise ValueError("must be a host's name or address, without scheme and port")
+        return value
+
+    @field_validator("helo")
+    @classmethod
+    def _a_host(cls, value: str) -> str:
+        if value and not _HELO.fullmatch(value):
+            raise ValueError("must be a host's name, or an address in brackets")
         return value
 
 
@@ -66,12 +95,15 @@ class PaymentSettings(Group):
     @field_validator("stripe_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")):
+        if value and not (re.fullmatch(r"https?://[^\s/]+", value.rstrip("/")) and has_a_port(value)):
             raise ValueError("must be http:// or https:// and a host")
         return value.rstrip("/")
 
     @model_validator(mode="after")
     def _stripe_needs_a_key(self) -> Self:
-        if self.gateway == "stripe" and not self.stripe_key.get_secret_value():
+        key = self.stripe_key.get_secret_value()
+        if self.gateway == "stripe" and not key:
             raise ValueError("GOQUEUE_PAYMENT_STRIPE_KEY must be set where GOQUEUE_PAYMENT_GATEWAY is stripe")
+        if not re.fullmatch(r"[!-~]*", key):
+            raise ValueError("GOQUEUE_PAYMENT_STRIPE_KEY holds white space or characters outside ASCII")
         return self

@@ -114,6 +114,11 @@ class OperatorSettings(Group):
         pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$",
         description="Secret in the pool's namespace that all workers mount as /etc/goqueue/certificates.",
     )
+    worker_fs_group: int = Field(
+        10001,
+        ge=0,
+        description="Group that may read these files (`fsGroup`), where the pool sets none; 0: the cluster sets it.",
+    )
     worker_labels: Annotated[
         Names, each(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*)=[A-Za-z0-9_.-]*", "KEY=VALUE")
     ] = Field([], description="`KEY=VALUE`: labels of worker pods whose pools do not set them.")

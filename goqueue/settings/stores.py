@@ -1,13 +1,12 @@
-"""Where jobs are kept: PostgreSQL, Redis, and what is encrypted there."""
+"""Where jobs are kept: PostgreSQL, and what is encrypted there."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from goqueue.settings.kinds import Group, Names, Seconds, names
+from goqueue.settings.kinds import Group, Seconds, names
 
 
 class PostgresSettings(Group):
@@ -43,45 +42,6 @@ class DatabaseSettings(Group):
     pgbouncer: bool = Field(
         False, description="Connections go through PgBouncer in transaction mode: no prepared statements."
     )
-
-
-class RedisSettings(Group):
-    """The ready queues."""
-
-    model_config = SettingsConfigDict(env_prefix="GOQUEUE_REDIS_")
-
-    url: SecretStr = Field(
-        SecretStr("redis://localhost:6379/0"), description="`redis://`, `rediss://` or `unix://` URL."
-    )
-    prefix: str = Field(
-        "{goqueue}", min_length=1, description="Starts every key; the braces keep them in one cluster slot."
-    )
-    sentinel_hosts: Names = Field([], description="`host:port` of the Sentinels, instead of the URL's host.")
-    sentinel_master: str = Field("mymaster", description="Name of the master that the Sentinels watch.")
-    cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
-    tls_ca: Path | None = Field(None, description="CA certificate for `rediss://`.")
-    tls_cert: Path | None = Field(None, description="Client certificate, where the server asks for one.")
-    tls_key: Path | None = Field(None, description="Its private key.")
-
-    @model_validator(mode="after")
-    def _tls_is_spoken(self) -> Self:
-        if (self.tls_ca or self.tls_cert or self.tls_key) and not self.url.get_secret_value().startswith("rediss://"):
-            raise ValueError("GOQUEUE_REDIS_TLS_… need a GOQUEUE_REDIS_URL that begins with rediss://")
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("GOQUEUE_REDIS_TLS_CERT and GOQUEUE_REDIS_TLS_KEY belong together")
-        return self
-
-    @field_validator("url")
-    @classmethod
-    def _an_address(cls, value: SecretStr) -> SecretStr:
-        url = value.get_secret_value()
-        try:
-            understood = url.startswith(("redis://", "rediss://", "unix://")) and urlsplit(url).port != 0
-        except ValueError:
-            understood = False
-        if not understood:
-            raise ValueError("must be a redis://, rediss:// or unix:// URL")
-        return value
 
 
 class EncryptionSettings(Group):

@@ -1,12 +1,15 @@
 """Traces, by the standard's own names."""
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from goqueue.settings.kinds import Group
+
+MILLISECONDS: Final = 1000
+"""From here on, a time-out is taken for milliseconds: nobody means to hold an export for a quarter of an hour."""
 
 
 class TracingSettings(Group):
@@ -41,6 +44,22 @@ class TracingSettings(Group):
         description="Which traces are recorded; `parentbased_`: as whoever began the trace decided, else as it says.",
     )
     traces_sampler_arg: float = Field(1.0, ge=0, le=1, description="Share of traces that a `traceidratio` records.")
+    exporter_otlp_timeout: float = Field(
+        10.0,
+        gt=0,
+        description="Longest time of one export, in seconds as Python's SDK has it; from 1000 on, in milliseconds, as "
+        "OpenTelemetry's specification and the SDKs of other languages have it.",
+    )
+    exporter_otlp_traces_timeout: float = Field(
+        0.0, ge=0, description="The same for spans alone; 0: as OTEL_EXPORTER_OTLP_TIMEOUT says."
+    )
+    bsp_max_queue_size: int = Field(
+        2048, gt=0, description="Spans that may wait for their export; when it is full, new ones are dropped."
+    )
+    bsp_max_export_batch_size: int = Field(512, gt=0, description="Spans in one export at most.")
+    bsp_schedule_delay: int = Field(
+        5000, gt=0, description="Milliseconds after which less than a full batch is exported."
+    )
     service_name: str = Field("", description="Name of the service; empty: `goqueue-` and the process.")
     resource_attributes: str = Field("", description="More about it, `name=value`, comma-separated.")
     sdk_disabled: bool = Field(False, description="Nothing is traced, whatever else is set.")
@@ -53,6 +72,20 @@ class TracingSettings(Group):
                 "must be http:// or https:// and a host, without a user (OTEL_EXPORTER_OTLP_HEADERS is for that)"
             )
         return value
+
+    @property
+    def timeout(self) -> float:
+        """Longest time of one export, in seconds."""
+        return self._timeout / 1000 if self.timeout_in_milliseconds else self._timeout
+
+    @property
+    def timeout_in_milliseconds(self) -> bool:
+        """Whether the time-out is so long that it was meant in milliseconds."""
+        return self._timeout >= MILLISECONDS
+
+    @property
+    def _timeout(self) -> float:
+        return self.exporter_otlp_traces_timeout or self.exporter_otlp_timeout
 
     @property
     def wanted(self) -> bool:

@@ -2,39 +2,28 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any, LiteralString
 
 import orjson
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from goqueue.encryption import Keyring
-from goqueue.errors import StoreRefused, StoreTimeout, StoreUnavailable
+from goqueue.errors import SettingsError, StoreRefused, StoreTimeout, StoreUnavailable, UnfitDatabase
 from goqueue.logger import Logger
 from goqueue.settings import DatabaseSettings, PostgresSettings
+from goqueue.store import refusals, session, times
 
 log = Logger(__name__)
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
 set_json_loads(orjson.loads)
-
-PLANNER: tuple[LiteralString, ...] = (
-    # The engine's statements touch rows by key. A plan made while the table was small must not scan it when it is
-    # large, and prepared statements keep their plans for long.
-    "SET enable_seqscan = off",
-    "SET enable_hashjoin = off",
-    "SET enable_mergejoin = off",
-    "SET jit = off",
-    # An array of one id is so cheap to find that PostgreSQL would plan each claim anew, in the hope of a better plan
-    # than the only one there is.
-    "SET plan_cache_mode = force_generic_plan",
-    "SET timezone = 'UTC'",
-)
 
 
 def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) -> str:
@@ -52,6 +41,7 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
         sslkey=str(postgres.sslkey) if postgres.sslkey else None,
         connect_timeout=database.connect_timeout if database else None,
         application_name="goqueue",
+        client_encoding="UTF8",
         # Of the hosts that POSTGRES_HOST names, and after a failover: only one that takes writes will do.
         target_session_attrs="read-write",
         # A database host that vanished must not hold a process for the kernel's two hours.
@@ -60,6 +50,67 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
+
+
+class Hosts:
+    """The hosts of a connection string in the order in which to try them: the one that answered last comes first, so
+    that one that does not answer costs its timeout once, and not at each new connection."""
+
+    def __init__(self, conninfo: str, connect_timeout: int) -> None:
+        """`connect_timeout` in seconds holds for each address, unless the connection string has one."""
+        given = {"connect_timeout": connect_timeout, **conninfo_to_dict(conninfo), "client_encoding": "UTF8"}
+        hosts = str(given.get("host") or "").split(",")
+        ports = str(given.get("port") or "").split(",")
+        self._conninfo = make_conninfo("", **given)
+        # Where addresses are given beside the names, or ports do not match, libpq has its own word on it.
+        movable = "hostaddr" not in given and len(hosts) > 1 and len(ports) in (1, len(hosts))
+        self._pairs = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True)) if movable else []
+        self.count = len(hosts)
+
+    def conninfo(self) -> str:
+        """The connection string with the hosts in their present order."""
+        if not self._pairs:
+            return self._conninfo
+        hosts, ports = zip(*self._pairs, strict=True)
+        return make_conninfo(self._conninfo, host=",".join(hosts), port=",".join(ports))
+
+    def prefer(self, host: str, port: int) -> None:
+        """Try this one first from now on."""
+        self._pairs.sort(key=lambda pair: (pair[0], pair[1] or "5432") != (host, str(port)))
+
+
+async def connect(conninfo: str, settings: DatabaseSettings, *, hint: str = "") -> Connection:
+    """A connection to a database that can serve, trying again as `DB_MAX_RETRIES` and `DB_RETRY_DELAY` say.
+
+    The first failed attempt is logged with the hint.
+
+    There is no bound around an attempt: libpq's `connect_timeout` holds for each address of each host.
+
+    Raises:
+        StoreUnavailable: PostgreSQL did not answer within all attempts; the message has its last word.
+        UnfitDatabase: it answered, and cannot serve as it is set up.
+        SettingsError: the address cannot be understood.
+    """
+    for left in range(settings.max_retries, -1, -1):
+        try:
+            connection = await psycopg.AsyncConnection.connect(conninfo)
+            break
+        except psycopg.OperationalError as error:
+            reason = refusals.reason(error)
+            if not left:
+                raise StoreUnavailable(f"database is unavailable: {reason}") from error
+            more = {"hint": hint} if hint and left == settings.max_retries else {}
+            log.warning("database is unavailable", reason=reason, attempts_left=left, **more)
+            await asyncio.sleep(settings.retry_delay)
+        except (psycopg.ProgrammingError, UnicodeError) as error:
+            raise SettingsError(f"POSTGRES_*: {refusals.reason(error)}") from None
+    await connection.set_autocommit(True)
+    encoding = session.encoding(connection.pgconn)
+    if encoding != "UTF8":
+        name = connection.info.dbname
+        await connection.close()
+        raise UnfitDatabase(refusals.not_utf8(name, encoding))
+    return connection
 
 
 class Database:
@@ -87,16 +138,16 @@ class Database:
         self.keyring = keyring
         self.hint = ""
         """Logged beside the first failed attempt to connect."""
-        self._conninfo = conninfo
+        self._hosts = Hosts(conninfo, settings.connect_timeout)
         self._statement_timeout = int(statement_timeout * 1000)
         self.pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            conninfo,
+            self._hosts.conninfo,
             min_size=minimum,
             max_size=maximum,
             max_lifetime=settings.conn_max_lifetime,
-            timeout=wait or settings.connect_timeout,
+            timeout=wait or settings.connect_timeout * self._hosts.count,
             reconnect_timeout=0.1,  # a failed reconnect is tried anew by the next caller, not after a long backoff
             configure=self._configure,
             kwargs={"autocommit": True},
@@ -105,34 +156,40 @@ class Database:
         )
 
     async def _configure(self, connection: Connection) -> None:
+        times.in_utc(connection)
+        self._hosts.prefer(connection.info.host, connection.info.port)
         connection.prepare_threshold = None if self.pgbouncer else 0
-        if not self.pgbouncer:
-            await connection.execute("; ".join(PLANNER), prepare=False)
-            if self._statement_timeout:
-                limit = str(self._statement_timeout)
-                await connection.execute("SELECT set_config('statement_timeout', %s, false)", (limit,), prepare=False)
+        preamble = session.preamble(
+            connection.info.server_version,
+            pgbouncer=self.pgbouncer,
+            statement_timeout_ms=self._statement_timeout,
+        )
+        await connection.execute(preamble, prepare=False)
 
     async def open(self, settings: DatabaseSettings) -> None:
         """Connect, trying again as `DB_MAX_RETRIES` and `DB_RETRY_DELAY` say.
 
         Raises:
             StoreUnavailable: PostgreSQL did not answer within all attempts; the message has its last word.
+            UnfitDatabase: it answered, and cannot serve as it is set up.
         """
         # A connection of its own, since a pool says only that it has none, not why.
-        for left in range(settings.max_retries, -1, -1):
-            try:
-                async with asyncio.timeout(settings.connect_timeout):
-                    probe = await psycopg.AsyncConnection.connect(self._conninfo)
-                await probe.close()
-                break
-            except (psycopg.OperationalError, TimeoutError) as error:
-                reason = " ".join(str(error).split()) or f"no answer within {settings.connect_timeout} s"
-                if not left:
-                    raise StoreUnavailable(f"database is unavailable: {reason}") from error
-                hint = {"hint": self.hint} if self.hint and left == settings.max_retries else {}
-                log.warning("database is unavailable", reason=reason, attempts_left=left, **hint)
-                await asyncio.sleep(settings.retry_delay)
+        began = time.monotonic()
+        probe = await connect(self._hosts.conninfo(), settings, hint=self.hint)
+        took = time.monotonic() - began
+        try:
+            await self._configure(probe)
+        except psycopg.Error as error:
+            raise UnfitDatabase(f"the session cannot be set up: {refusals.reason(error)}") from error
+        finally:
+            await probe.close()
         await self._pool.open()
+        try:
+            # So that the first caller does not wait for hosts that do not answer, of which it may have no time to.
+            async with self._pool.connection(timeout=settings.connect_timeout + 2 * took):
+                pass
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise StoreUnavailable(f"database is unavailable: {refusals.reason(error)}") from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -149,6 +206,7 @@ class Database:
                 effect is then unknown; all of the engine's writes may be repeated.
             StoreRefused: a value does not fit.
             StoreTimeout: a statement took longer than this pool allows.
+            UnfitDatabase: a pooler loses prepared statements, which `DB_PGBOUNCER` was not told of.
         """
         try:
             async with self._pool.connection() as connection:
@@ -158,6 +216,8 @@ class Database:
                     # The server became a standby under us: the next connection looks for one that takes writes.
                     await connection.close()
                     raise psycopg.OperationalError("the server takes no writes") from error
+        except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as error:
+            raise UnfitDatabase(refusals.POOLED) from error
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             if isinstance(error, psycopg.errors.DeadlockDetected):
                 raise

@@ -55,10 +55,12 @@ def _row(job: NewJob) -> dict[str, Any]:
 async def _drawn(connection: Connection, jobs: Sequence[NewJob], keyring: Keyring) -> list[list[Any]]:
     """The arrays of the INSERT of encrypted jobs, which are bound to their ids; call it in a transaction."""
     ids, _ = await copy.draw(connection, len(jobs))
-    texts = [
-        keyring.seal(payload_of(id), orjson.dumps(job.payload)).decode() for id, job in zip(ids, jobs, strict=True)
-    ]
-    return [ids, *columns(jobs, False, texts)]
+    return [ids, *columns(jobs, False, _sealed(ids, jobs, keyring))]
+
+
+def _sealed(ids: Sequence[int], jobs: Sequence[NewJob], keyring: Keyring) -> list[str]:
+    """The payloads as they are stored."""
+    return [keyring.seal(payload_of(id), orjson.dumps(job.payload)).decode() for id, job in zip(ids, jobs, strict=True)]
 
 
 async def insert(
@@ -107,7 +109,22 @@ async def _insert_plain(
         await cursor.execute(sql.INSERT_ONE, _row(jobs[0]))
     else:
         await cursor.execute(sql.INSERT_PLAIN, columns(jobs, owed=False))
-    rows = sorted(await cursor.fetchall())
+    return _made(await cursor.fetchall(), jobs)
+
+
+async def insert_drawn(
+    connection: Connection, ids: list[int], jobs: Sequence[NewJob], keyring: Keyring | None = None
+) -> tuple[list[Enqueued], list[ReadyJob]]:
+    """Insert jobs without keys under these ids, which ascend and were drawn under `LOCK_JOBS` in this transaction."""
+    texts = None if keyring is None else _sealed(ids, jobs, keyring)
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql.INSERT_PLAIN_DRAWN, [ids, *columns(jobs, False, texts)])
+    return _made(await cursor.fetchall(), jobs)
+
+
+def _made(rows: Sequence[Any], jobs: Sequence[NewJob]) -> tuple[list[Enqueued], list[ReadyJob]]:
+    """Jobs from what their INSERT returned, and those that are ready; ids ascend in the order of the jobs."""
+    rows = sorted(rows)
     enqueued = [Enqueued(id, True, created_at, available_at) for id, created_at, available_at, _ in rows]
     return enqueued, [_ready(row, job) for row, job in zip(rows, jobs, strict=True) if row[3]]
 
@@ -139,14 +156,15 @@ async def _insert_keyed(
                     ready.append(_ready(row, job))
         left = [index for index in left if index not in result]
         if left:
-            found = await _find(connection, [jobs[index] for index in left])
+            found = await find_keyed(connection, [jobs[index] for index in left])
             result.update({index: found[at] for at, index in enumerate(left) if at in found})
         if len(result) == len(jobs):
             return [result[index] for index in range(len(jobs))], ready
     raise Conflict("unique key is contended, try again")
 
 
-async def _find(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enqueued]:
+async def find_keyed(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enqueued]:
+    """The jobs that hold the keys of these orders, by the orders' places; an order without a key has none."""
     rows = await fetch_all(
         connection,
         sql.FIND_KEYED,

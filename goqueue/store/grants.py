@@ -17,6 +17,9 @@ TABLES: Final[dict[str, LiteralString]] = {
     "goqueue_schema": "SELECT",
     "api_keys": "SELECT, INSERT, UPDATE, DELETE",
     "audit_log": "SELECT, INSERT, DELETE",
+    "installation": "SELECT",
+    "payment_declines": "SELECT, INSERT, UPDATE, DELETE",
+    "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
 }
 """Privileges on each table. A test compares it with the schema: a migration that makes a table adds it here."""
 
@@ -30,7 +33,7 @@ def grant(dsn: str, role: str) -> None:
     Raises:
         psycopg.Error: there is no such role, or the connection's own role does not own the tables.
     """
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn, prepare_threshold=None) as connection:  # for PgBouncer
         to = sql.Identifier(role)
         row = connection.execute("SELECT current_schema(), current_database()").fetchone()
         assert row is not None and row[0]  # noqa: S101, PT018 - the migrations have just made tables in it

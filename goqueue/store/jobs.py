@@ -1,28 +1,30 @@
-"""Jobs as readers and operators see them: get, list, cancel, retry, delete, and the Go project's setters."""
+"""Jobs as readers and operators see them: get, cancel, retry, delete, and the Go project's setters."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, LiteralString
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from psycopg import sql as compose
+import psycopg
 from psycopg.rows import class_row
 
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text, shown, shown_text
-from goqueue.job import Attempt, Job, JobFilter, ReadyJob, ready_score
-from goqueue.lifecycle import OPEN, JobStatus, sources
+from goqueue.errors import Conflict
+from goqueue.job import Attempt, Job, ReadyJob, ready_score
+from goqueue.lifecycle import JobStatus, sources
 from goqueue.store import sql
 from goqueue.store.connect import Connection, fetch_all
 
 
-def _job(row: Sequence[Any]) -> Job:
+def job_of(row: Sequence[Any]) -> Job:
     """A row of `sql.COLUMNS`, in the order of `Job`'s fields."""
     job = Job(*row)
     job.status = JobStatus(job.status)
     return job
 
 
-def _revealed(job: Job, keyring: Keyring | None) -> Job:
+def revealed(job: Job, keyring: Keyring | None) -> Job:
     """The job with what is encrypted in it opened; without keys it is shown as it is stored."""
     if keyring is not None:
         job.payload = shown(keyring, encryption.payload_of(job.id), job.payload)
@@ -34,51 +36,7 @@ def _revealed(job: Job, keyring: Keyring | None) -> Job:
 async def get(connection: Connection, ids: Sequence[int], keyring: Keyring | None = None) -> dict[int, Job]:
     """The jobs with these ids, without those that are not there or were deleted."""
     rows = await fetch_all(connection, sql.GET_JOBS, (list(ids),))
-    return {row[0]: _revealed(_job(row), keyring) for row in rows}
-
-
-async def find(connection: Connection, wanted: JobFilter, keyring: Keyring | None = None) -> list[Job]:
-    """One page of jobs, ordered by id. Open ones are found without an index on status, see `goqueue.store.sql`."""
-    where: list[compose.Composable] = [compose.SQL("deleted_at IS NULL")]
-    values: list[Any] = []
-
-    def add(condition: LiteralString, value: Any) -> None:
-        where.append(compose.SQL(condition))
-        values.append(value)
-
-    reach = wanted.reach
-    if reach is not None and reach.tenant is None:
-        where.append(compose.SQL("tenant IS NULL"))
-    elif reach is not None:
-        add("tenant = %s", reach.tenant)
-    if reach is not None and reach.queues is not None:
-        add("queue = ANY(%s)", sorted(reach.queues))
-    if reach is not None and reach.types is not None:
-        add("type = ANY(%s)", sorted(reach.types))
-    if wanted.queue is not None:
-        add("queue = %s", wanted.queue)
-    if wanted.type is not None:
-        add("type = %s", wanted.type)
-    if wanted.status is not None:
-        add("status = %s", wanted.status.value)
-        if wanted.status in OPEN:
-            where.append(compose.SQL(f"(id >= {sql.FLOOR} OR dispatch_at IS NOT NULL) AND finished_at IS NULL"))
-        elif wanted.status is JobStatus.FAILED:
-            where.append(compose.SQL("failed_at IS NOT NULL"))
-    if wanted.created_after is not None:
-        add("created_at >= %s", wanted.created_after)
-    if wanted.created_before is not None:
-        add("created_at < %s", wanted.created_before)
-    if wanted.after is not None:
-        add("id < %s" if wanted.newest_first else "id > %s", wanted.after)
-    query = compose.SQL("SELECT {columns} FROM jobs WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
-        columns=compose.SQL(sql.COLUMNS),
-        where=compose.SQL(" AND ").join(where),
-        order=compose.SQL("DESC" if wanted.newest_first else "ASC"),
-        limit=compose.Literal(wanted.limit),
-    )
-    cursor = await connection.execute(query, values, prepare=False)
-    return [_revealed(_job(row), keyring) for row in await cursor.fetchall()]
+    return {row[0]: revealed(job_of(row), keyring) for row in rows}
 
 
 async def place_of(connection: Connection, job_id: int) -> tuple[str | None, str, str] | None:
@@ -94,15 +52,29 @@ async def status_of(connection: Connection, job_id: int) -> JobStatus | None:
 
 
 async def set_status(connection: Connection, job_id: int, status: JobStatus) -> str | None:
-    """Move the job by hand where the state machine allows it; returns its queue, or None where it does not."""
+    """Move the job by hand where the state machine allows it; returns its queue, or None where it does not.
+
+    Raises:
+        Conflict: it would be open again, and another open job holds its unique key.
+    """
     parameters = {
         "id": job_id,
         "status": status.value,
         "final": status.final,
         "sources": [source.value for source in sources(status)],
     }
-    rows = await fetch_all(connection, sql.SET_STATUS, parameters)
+    with _key_is_free():
+        rows = await fetch_all(connection, sql.SET_STATUS, parameters)
     return rows[0][0] if rows else None
+
+
+@contextlib.contextmanager
+def _key_is_free() -> Iterator[None]:
+    """Around a statement that opens a job again: says in our words that its unique key is taken."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation:
+        raise Conflict("another open job has this job's unique key", {"unique_key": "taken"}) from None
 
 
 async def increment_attempts(connection: Connection, job_id: int) -> bool:
@@ -127,8 +99,13 @@ async def cancel(connection: Connection, job_id: int) -> tuple[JobStatus, str] |
 
 
 async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
-    """Give a failed or cancelled job a fresh set of attempts; None where it is in another state."""
-    rows = await fetch_all(connection, sql.RETRY, (job_id,))
+    """Give a failed or cancelled job a fresh set of attempts; None where it is in another state.
+
+    Raises:
+        Conflict: another open job holds its unique key.
+    """
+    with _key_is_free():
+        rows = await fetch_all(connection, sql.RETRY, (job_id,))
     if not rows:
         return None
     queue, priority, available_at = rows[0]

@@ -95,7 +95,11 @@ async def put(
     tenant: str | None = None,
     actor: Actor | None = None,
 ) -> tuple[Schedule, bool]:
-    """Create or replace a schedule; True where it is new. A keyring encrypts the template's payload."""
+    """Create or replace a schedule; True where it is new. A keyring encrypts the template's payload.
+
+    `next_tick` counts where the schedule is new, its cron expression or time zone changes, or it is switched on or off.
+    Otherwise the tick of before stays: a change of the job does not lose one that is due.
+    """
     async with connection.transaction():
         rows = await fetch_all(
             connection,
@@ -152,5 +156,24 @@ async def advance(
             "job_id": job_id,
             "next_tick": next_tick,
             "was": schedule.next_tick,
+        },
+    )
+
+
+async def ahead(connection: Connection, after: int, limit: int) -> list[tuple[Schedule, datetime]]:
+    """Enabled schedules in zones other than UTC with ids above `after`, by id, like those of `due`."""
+    rows = await fetch_all(connection, sql.SCHEDULES_AHEAD, {"after": after, "limit": limit})
+    return [(Schedule(*row), now) for *row, now in rows]
+
+
+async def move(connection: Connection, schedule: Schedule, next_tick: datetime) -> None:
+    """Replace the next tick; does nothing where the schedule fired or was put in the meantime."""
+    await connection.execute(
+        sql.MOVE_SCHEDULE,
+        {
+            "id": schedule.id,
+            "next_tick": next_tick,
+            "was": schedule.next_tick,
+            "updated_at": schedule.updated_at,
         },
     )

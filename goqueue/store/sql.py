@@ -210,11 +210,13 @@ SET status = %(status)s, updated_at = now(), lease = lease + 1, worker_id = NULL
     progress = CASE WHEN %(final)s THEN progress END,
     dispatch_at = CASE WHEN %(final)s THEN NULL ELSE now() END,
     cancel_requested_at = CASE WHEN %(status)s = 'pending' THEN NULL ELSE cancel_requested_at END,
-    active_key = CASE WHEN %(final)s THEN NULL ELSE active_key END
+    active_key = CASE WHEN %(final)s THEN NULL WHEN finished_at IS NULL THEN active_key
+        ELSE coalesce(tenant || chr(31), '') || unique_key END
 WHERE id = %(id)s AND status = ANY(%(sources)s) AND deleted_at IS NULL
 RETURNING queue
 """
-"""A status set by hand takes a new lease, so whoever ran the job before can no longer write to it."""
+"""A status set by hand takes a new lease, so whoever ran the job before can no longer write to it. A job that is open
+again has its unique key again; the index refuses that while another open job holds the key."""
 
 INCREMENT_ATTEMPTS: Final[LiteralString] = """
 UPDATE jobs SET attempts = attempts + 1, updated_at = now()
@@ -242,11 +244,7 @@ RETRY: Final[LiteralString] = """
 UPDATE jobs
 SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = lease + 1, available_at = now(),
     dispatch_at = now(), finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL,
-    updated_at = now(),
-    active_key = CASE WHEN unique_key IS NULL
-        OR EXISTS (SELECT FROM jobs AS other
-            WHERE other.active_key = coalesce(jobs.tenant || chr(31), '') || jobs.unique_key) THEN NULL
-        ELSE coalesce(tenant || chr(31), '') || unique_key END
+    updated_at = now(), active_key = coalesce(tenant || chr(31), '') || unique_key
 WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
 RETURNING queue, priority, available_at
 """
@@ -457,9 +455,12 @@ PUT_SCHEDULE: Final[LiteralString] = f"""
 INSERT INTO schedules (name, cron, time_zone, job, enabled, next_tick, tenant)
 VALUES (%(name)s, %(cron)s, %(time_zone)s, %(job)s, %(enabled)s, %(next_tick)s, %(tenant)s)
 ON CONFLICT (name) DO UPDATE SET cron = excluded.cron, time_zone = excluded.time_zone, job = excluded.job,
-    enabled = excluded.enabled, next_tick = excluded.next_tick, updated_at = now()
+    enabled = excluded.enabled, updated_at = now(),
+    next_tick = CASE WHEN schedules.cron = excluded.cron AND schedules.time_zone = excluded.time_zone
+        AND schedules.enabled AND excluded.enabled THEN schedules.next_tick ELSE excluded.next_tick END
 RETURNING {SCHEDULE_COLUMNS}, (xmax = 0) AS created
 """
+"""A tick that is due, or that another clock computed, is kept while the schedule's times stay the same."""
 DELETE_SCHEDULE: Final[LiteralString] = "DELETE FROM schedules WHERE name = %s RETURNING id"
 SCHEDULES_DUE: Final[LiteralString] = f"""
 SELECT {SCHEDULE_COLUMNS}, now() AS now FROM schedules WHERE enabled AND next_tick <= now() ORDER BY next_tick
@@ -467,4 +468,14 @@ SELECT {SCHEDULE_COLUMNS}, now() AS now FROM schedules WHERE enabled AND next_ti
 ADVANCE_SCHEDULE: Final[LiteralString] = """
 UPDATE schedules SET last_tick = %(tick)s, last_job_id = coalesce(%(job_id)s, last_job_id), next_tick = %(next_tick)s
 WHERE id = %(id)s AND next_tick = %(was)s
+"""
+SCHEDULES_AHEAD: Final[LiteralString] = f"""
+SELECT {SCHEDULE_COLUMNS}, now() AS now FROM schedules
+WHERE enabled AND time_zone <> 'UTC' AND id > %(after)s ORDER BY id LIMIT %(limit)s
+"""
+"""Schedules whose next tick depends on zone data."""
+
+MOVE_SCHEDULE: Final[LiteralString] = """
+UPDATE schedules SET next_tick = %(next_tick)s
+WHERE id = %(id)s AND next_tick = %(was)s AND updated_at = %(updated_at)s
 """

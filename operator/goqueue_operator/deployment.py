@@ -16,6 +16,7 @@ Object = dict[str, Any]
 POOL_LABEL: Final = "goqueue.io/pool"
 """Label of a pool's pods, with the pool's name."""
 
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - the probes come from the node
 MANAGED: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "goqueue-operator"
 HEALTH_PORT: Final = 8081
@@ -46,6 +47,10 @@ class Defaults:
     accounts: Sequence[str] = ()
     forbidden_account: str = ""
     grace: float = 25.0
+    health_host: str = ANY_ADDRESS
+    """Where the probes and metrics of workers listen."""
+    fs_group: int = 0
+    """Group of the certificates' files; 0: the cluster or the pool says."""
 
 
 def slots(pool: Object) -> int:
@@ -118,13 +123,16 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
 
 def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> Object:
     named = given.get("containers") or []
+    security = given.get("securityContext") or {}
+    if defaults.certificates and defaults.fs_group:
+        security = {"fsGroup": defaults.fs_group, **security}
     mine: Object = next((container for container in named if container.get("name") == WORKER), {})
     worker = _worker(spec, mine, defaults)
     pod: Object = {key: value for key, value in given.items() if value not in (None, [], {})}
     pod |= {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": tightened(given.get("securityContext") or {}, container=False),
+        "securityContext": tightened(security, container=False),
         "terminationGracePeriodSeconds": max(
             math.ceil(grace(worker["env"], defaults.grace)) + SPARE_SECONDS,
             given.get("terminationGracePeriodSeconds") or 0,
@@ -149,7 +157,9 @@ def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> O
 def _volumes(defaults: Defaults) -> list[Object]:
     made: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     if defaults.certificates:
-        made.append({"name": "certificates", "secret": {"secretName": defaults.certificates, "optional": True}})
+        # libpq takes no key that others may read.
+        secret = {"secretName": defaults.certificates, "optional": True, "defaultMode": 0o440}
+        made.append({"name": "certificates", "secret": secret})
     return made
 
 
@@ -176,7 +186,7 @@ def _beside(container: Object) -> Object:
 def _worker(spec: Object, given: Object, defaults: Defaults) -> Object:
     fixed: list[Object] = [
         {"name": "GOQUEUE_WORKER_CONCURRENCY", "value": str(spec.get("concurrency") or 50)},
-        {"name": "GOQUEUE_WORKER_HEALTH_HOST", "value": "0.0.0.0"},  # noqa: S104 - the probes come from the node
+        {"name": "GOQUEUE_WORKER_HEALTH_HOST", "value": defaults.health_host},
         {"name": "GOQUEUE_WORKER_HEALTH_PORT", "value": str(HEALTH_PORT)},
     ]
     if spec.get("queues"):

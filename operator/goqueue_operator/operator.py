@@ -17,7 +17,7 @@ from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, l
 from goqueue_operator.access import Access
 from goqueue_operator.compare import Comparison
 from goqueue_operator.crds.schema import API_VERSION
-from goqueue_operator.deployment import Defaults
+from goqueue_operator.deployment import ANY_ADDRESS, Defaults
 from goqueue_operator.jobs import Jobs
 from goqueue_operator.kube import JOBS, POOLS, SCHEDULES, Kind, Kube, KubeError, KubeUnavailable
 from goqueue_operator.lease import Lease
@@ -91,6 +91,7 @@ class Operator:
         self._comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds
         )
+        worker = load(WorkerSettings)
         defaults = Defaults(
             settings.image,
             settings.worker_env_from,
@@ -98,7 +99,9 @@ class Operator:
             dict(label.split("=", 1) for label in settings.worker_labels),
             settings.worker_service_accounts,
             self._access.account,
-            load(WorkerSettings).grace_seconds,
+            worker.grace_seconds,
+            worker.health_host if "health_host" in worker.model_fields_set else ANY_ADDRESS,
+            settings.worker_fs_group,
         )
         self.pools = pools = Pools(self.kube, self._service, self._queues, defaults, settings.scale_seconds)
         schedules = Schedules(self.kube, self._service, self._registry, self._queues)

@@ -2,6 +2,9 @@
 
 The job carries the tick as its `source_key`, which is unique, so firing twice finds the first job. Ticks missed in an
 absence are made up for by one job for the latest of them, if that is younger than the catch-up bound.
+
+A stored tick was computed by the zone data of its time. When a scheduler begins to lead it computes the next tick of
+all schedules anew, and of each once more before it fires: a newer release of the zone data may have moved it.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ import structlog
 
 from goqueue import cron, encryption, metrics, tracing
 from goqueue.encryption import KeyMissing
-from goqueue.errors import Conflict, GoQueueError, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -23,6 +26,9 @@ from goqueue.store.schedules import Schedule
 
 TICK: Final = 0.5
 """Seconds between two looks at the schedules."""
+
+CHUNK: Final = 500
+"""Schedules whose next tick is computed anew after one look at PostgreSQL."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +46,49 @@ class CronDuty:
 
     async def run(self) -> None:
         """Fire until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._fire_due(), name="fire")
+            group.create_task(self._compute_anew(), name="compute next ticks")
+
+    async def _compute_anew(self) -> None:
+        """Replace next ticks that are none by the zone data in force."""
+        after = 0
+        while True:
+            try:
+                async with self._service.database.connection() as connection:
+                    found = await schedules.ahead(connection, after, CHUNK)
+                for schedule, now in found:
+                    await self._correct(schedule, now)
+                    after = schedule.id
+                    await asyncio.sleep(0)  # a computation takes some 0.1 ms: others have their turn
+            except StoreUnavailable as error:
+                log.warning("schedules not read", error=error.message)
+                await asyncio.sleep(TICK)
+            else:
+                if len(found) < CHUNK:
+                    return
+
+    async def _correct(self, schedule: Schedule, now: datetime) -> bool:
+        """Whether the stored next tick was another one than that by the zone data in force, and was replaced."""
+        try:
+            tick = cron.in_force(
+                schedule.cron,
+                schedule.time_zone,
+                schedule.next_tick,
+                last=schedule.last_tick,
+                changed=schedule.updated_at,
+                oldest=now - self._catch_up,
+            )
+        except InvalidInput:
+            return False  # it cannot fire: told when it is due
+        if tick == schedule.next_tick:
+            return False
+        log.info("next tick computed anew", schedule=schedule.name, was=str(schedule.next_tick), now=str(tick))
+        async with self._service.database.connection() as connection:
+            await schedules.move(connection, schedule, tick)
+        return True
+
+    async def _fire_due(self) -> None:
         while True:
             try:
                 async with self._service.database.connection() as connection:
@@ -59,12 +108,14 @@ class CronDuty:
             raise
         except GoQueueError as error:
             if schedule.id not in self._waiting:
-                log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message)
+                log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message, fields=error.fields)
                 self._waiting.add(schedule.id)
         else:
             self._waiting.discard(schedule.id)
 
     async def _fire(self, schedule: Schedule, now: datetime) -> None:
+        if await self._correct(schedule, now):
+            return  # the next look finds it where it is due
         oldest = now - self._catch_up
         tick = cron.missed(schedule.cron, schedule.time_zone, schedule.next_tick, now, oldest)
         job_id = await self._enqueue(schedule, tick) if tick is not None else None

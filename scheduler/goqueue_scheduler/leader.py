@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from goqueue.errors import StoreUnavailable
+from goqueue.errors import StoreUnavailable, UnfitDatabase
 from goqueue.store import dispatch
 from goqueue.store.connect import Database
 
@@ -66,6 +66,9 @@ class Leadership:
 
     def _surface(self, working: "asyncio.Future[None] | None") -> None:
         if working is not None and not working.cancelled() and (error := working.exception()) is not None:
+            unfit = error.split(UnfitDatabase)[0] if isinstance(error, BaseExceptionGroup) else None
+            if unfit is not None:  # starting anew does not help
+                raise _first(unfit)
             log.error("duties failed, starting anew", duty=self._duty, exc_info=error)
 
     async def _end(self, working: "asyncio.Future[None] | None") -> None:
@@ -79,3 +82,9 @@ class Leadership:
                 await dispatch.leave_lead(connection, self._duty, self.holder)
         except (StoreUnavailable, TimeoutError):
             log.warning("could not step down; the lease will run out", duty=self._duty)
+
+
+def _first(group: BaseExceptionGroup[UnfitDatabase]) -> UnfitDatabase:
+    """One error of a group, however deep it lies."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

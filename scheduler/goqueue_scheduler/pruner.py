@@ -8,17 +8,20 @@ import structlog
 
 from goqueue import metrics
 from goqueue.errors import StoreUnavailable
-from goqueue.store import audit, dispatch
+from goqueue.store import audit, declines, dispatch, idempotency
 from goqueue.store.connect import Database
 
 PAUSE: Final = 0.1
 """Seconds between two chunks."""
 
 CHUNK: Final = 5000
-"""Entries of the audit log that are deleted together."""
+"""Entries of the audit log, or idempotency keys, that are looked at together."""
 
 PASS: Final = 300.0
 """Seconds between two walks through the table."""
+
+DECLINES: Final = 30 * 86400.0
+"""Seconds after which a payment's declines are forgotten; Stripe forgets its idempotency keys after a day or more."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,8 @@ class Pruner:
                 if gone:
                     log.info("old jobs deleted", jobs=gone)
                 await self.forget_deeds()
+                await self.forget_declines()
+                await self.forget_keys()
             except StoreUnavailable:
                 pass
             await asyncio.sleep(PASS)
@@ -52,6 +57,22 @@ class Pruner:
                 count = await audit.prune(connection, self._audited, CHUNK)
             gone += count
             if count < CHUNK:
+                return gone
+            await asyncio.sleep(PAUSE)
+
+    async def forget_declines(self) -> int:
+        """Delete the counts of declined payments that are old enough; how many there were."""
+        async with self._database.connection() as connection:
+            return await declines.prune(connection, DECLINES)
+
+    async def forget_keys(self) -> int:
+        """Delete the idempotency keys of requests whose jobs ended long enough ago; how many there were."""
+        gone = 0
+        while True:
+            async with self._database.connection() as connection:
+                looked, forgotten = await idempotency.prune(connection, CHUNK)
+            gone += forgotten
+            if looked < CHUNK:
                 return gone
             await asyncio.sleep(PAUSE)
 

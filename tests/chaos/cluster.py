@@ -128,7 +128,7 @@ class Cluster:
         assert process.pid
         os.kill(process.pid, number)
         if number is signal.SIGKILL:
-            process.join(10)
+            process.join(60)
             self.kills += 1
 
     async def post(self, type: str = "work", seconds: float = 0.0, **more: object) -> int | None:
@@ -190,11 +190,11 @@ class Cluster:
             rows = await fetch_all(connection, "SELECT id FROM jobs WHERE status = 'completed'")
         return sum(1 for (job_id,) in rows if not effects[job_id])
 
-    async def workers(self, count: int, seconds: float = 20.0) -> None:
+    async def workers(self, count: int, seconds: float = 60.0) -> None:
         """Wait until that many workers are registered."""
         await self.until("SELECT count(*) >= %s FROM workers", (count,), seconds)
 
-    async def until(self, query: LiteralString, parameters: tuple[object, ...] = (), seconds: float = 20.0) -> None:
+    async def until(self, query: LiteralString, parameters: tuple[object, ...] = (), seconds: float = 60.0) -> None:
         """Wait until a query's first value is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -215,7 +215,7 @@ class Cluster:
                 os.kill(process.pid, signal.SIGCONT)
                 process.kill()
         for process in self.processes:
-            process.join(10)
+            process.join(60)
 
 
 @asynccontextmanager

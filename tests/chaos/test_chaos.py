@@ -81,11 +81,11 @@ async def test_redis_flushed_killed_and_away_for_twenty_seconds(cluster: Cluster
             await asyncio.sleep(0.5)
         await asyncio.to_thread(valkey.kill)
         await asyncio.to_thread(valkey.start)
-        before = len(cluster.accepted)
         await asyncio.sleep(1)
         await asyncio.to_thread(valkey.kill)
+        before = len(cluster.accepted)
         await asyncio.sleep(20)  # the outage itself
-        assert len(cluster.accepted) > before + 100, "jobs are accepted while Redis is away"
+        assert len(cluster.accepted) > before + 20, "jobs are accepted while Redis is away"
         await asyncio.to_thread(valkey.start)
     tally = await cluster.settle()
     assert_nothing_lost(tally)
@@ -118,7 +118,7 @@ async def test_the_api_dies_between_commit_and_push(cluster: Cluster) -> None:
         api = cluster.start("api", GOQUEUE_API_PORT=str(port), GOQUEUE_API_HEALTH_PORT="0", CHAOS_DIE_BEFORE_PUSH="1")
         order = {"queue": "default", "type": "work", "payload": {"seconds": 0}}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline and api.is_alive():
                 try:
                     await client.get("/livez")
@@ -127,14 +127,14 @@ async def test_the_api_dies_between_commit_and_push(cluster: Cluster) -> None:
                     await asyncio.sleep(0.05)
             with contextlib.suppress(httpx.TransportError):
                 await client.post("/jobs/create", json=order)
-        await asyncio.to_thread(api.join, 10)
+        await asyncio.to_thread(api.join, 60)
         assert api.exitcode == -signal.SIGKILL, "it did not die before its push"
         cluster.kills += 1
     async with cluster.pool.connection() as connection:
         cursor = await connection.execute("SELECT id FROM jobs")
         cluster.accepted = [row[0] for row in await cursor.fetchall()]
     assert len(cluster.accepted) == 3, "every commit stood before its death"
-    tally = await cluster.settle(15)
+    tally = await cluster.settle()
     assert_nothing_lost(tally)
     assert tally.completed == 3
 
@@ -155,7 +155,7 @@ async def test_the_leading_scheduler_is_killed_again_and_again(cluster: Cluster)
             schedulers.remove(leader)
             schedulers.append(cluster.start("scheduler"))
             pid = f"%-{leader.pid}-%"
-            await cluster.until("SELECT count(*) = 1 FROM leaders WHERE holder NOT LIKE %s", (pid,), 8)
+            await cluster.until("SELECT count(*) = 1 FROM leaders WHERE holder NOT LIKE %s", (pid,))
     tally = await cluster.settle()
     assert_nothing_lost(tally)
     assert tally.completed == tally.accepted
@@ -185,20 +185,20 @@ async def test_a_job_that_kills_its_worker_ends_in_failed(cluster: Cluster) -> N
 
 async def test_sigterm_during_long_jobs_costs_no_job_an_attempt(cluster: Cluster) -> None:
     cluster.start("scheduler")
-    first = cluster.start("worker", GOQUEUE_WORKER_GRACE_SECONDS="1")
+    first = cluster.start("worker", GOQUEUE_WORKER_GRACE_SECONDS="3")
     await cluster.workers(1)
-    for seconds in (4.0, 4.0, 4.0, 0.5, 0.5, 0.5):
+    for seconds in (10.0, 10.0, 10.0, 0.5, 0.5, 0.5):  # the long ones outlast the grace, the short ones do not
         await cluster.post(seconds=seconds, max_retries=0)
     # All have begun; on a busy machine a short one may have ended before the others began.
     await cluster.until("SELECT count(*) = 0 FROM jobs WHERE status = 'pending'")
     cluster.kill(first, signal.SIGTERM)
-    await asyncio.to_thread(first.join, 10)
+    await asyncio.to_thread(first.join, 60)
     assert first.exitcode == 0
     async with cluster.pool.connection() as connection:
         cursor = await connection.execute("SELECT status, attempts, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1")
         assert await cursor.fetchall() == [("completed", 1, 3), ("pending", 0, 3)]
     cluster.start("worker")
-    tally = await cluster.settle(20)
+    tally = await cluster.settle()
     assert_nothing_lost(tally)
     assert tally.completed == tally.accepted == 6
     async with cluster.pool.connection() as connection:

@@ -93,7 +93,7 @@ def stable(text: str) -> str:
     """Without what is drawn anew each time: generated passwords."""
     text = re.sub(r'(?m)^(  GOQUEUE_API_BOOTSTRAP_KEY: )"gq_[0-9a-z]{12}_[A-Za-z0-9]{43}"', r'\1"GENERATED"', text)
     return re.sub(
-        r"(?m)^(  (?:password|POSTGRES_PASSWORD|GOQUEUE_REDIS_URL): .*?)[A-Za-z0-9]{32}", r"\1GENERATED", text
+        r"(?m)^(  (?:password|POSTGRES_PASSWORD|GOQUEUE_REDIS_PASSWORD): .*?)[A-Za-z0-9]{32}", r"\1GENERATED", text
     )
 
 

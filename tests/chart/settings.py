@@ -33,6 +33,7 @@ COMPUTED = (
     "postgres.host",
     "postgres.password",
     "redis.url",
+    "redis.password",
     "operator.image",
     "operator.leaseName",
     "operator.workerCertificates",
@@ -59,15 +60,17 @@ NOTES = {
     "operator.image": "Empty: `image`.",
     "operator.leaseName": "Empty: made from the release's name.",
     "operator.workerCertificates": "Empty: `certificates.secretName`.",
+    "operator.workerFsGroup": "Left as it is: that of `podSecurityContext`; on OpenShift 0.",
     "operator.workerLabels": "Beside those by which NetworkPolicies know the pods of the release.",
     "operator.workerServiceAccounts": "Beside `worker.serviceAccount`.",
     "operator.workerEnvFrom": "Beside those of the chart, which pools in the release's namespace always get.",
-    "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`, e.g. for the password alone.",
+    "redis.url": "Empty with the bundled Valkey. May hold `$(NAME)` of an `extraEnv`.",
+    "redis.password": "Empty with the bundled Valkey, whose own is `valkey.password`.",
 }
 """What the chart adds to a setting's description."""
 
 _QUEUE = "[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?"
-_ADDRESS = r"[A-Za-z0-9.-]+:[0-9]{1,5}"
+_ADDRESS = r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
 CONSTRAINTS: dict[str, dict[str, Any]] = {
     "postgres.user": {"minLength": 1},
     "postgres.db": {"minLength": 1},

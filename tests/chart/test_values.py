@@ -213,7 +213,7 @@ NONSENSE = [
     ("postgresql.persistence.sizes", "8Gi", "sizes"),
     ("postgresql.enabled", False, "settings.postgres.host must name your PostgreSQL"),
     ("valkey.enabled", False, "must name your Redis"),
-    ("valkey.password", "with a blank", "password"),
+    ("settings.redis.username", "jobs", "the bundled Valkey's is valkey.password"),
     ("valkey.config", {"maxmemory": ["1gb"]}, "maxmemory"),
     ("ingress.enabled", True, "ingress.hosts"),
     ("ingress.hosts", [{"paths": []}], "host"),
@@ -245,6 +245,7 @@ NONSENSE = [
     ("settings.redis.url", "http://elsewhere", "url"),
     ("settings.redis.cluster", True, "the bundled Valkey is no cluster"),
     ("settings.redis.sentinelHosts", ["a"], "sentinelHosts"),
+    ("settings.redis.sentinelHosts", ["::1:26379"], "sentinelHosts"),
     ("settings.email.tls", "ssl", "tls"),
     ("settings.email", {"password": "x", "passwordFrom": {"secret": "y"}}, "exclude each other"),
     ("settings.webhook.allowNetworks", ["everything"], "allowNetworks"),
@@ -260,6 +261,14 @@ def test_nonsense_is_refused_and_named(path: str, value: Any, told: str) -> None
     with pytest.raises(HelmFailed) as refused:
         template(at(path, value))
     assert told in str(refused.value)
+
+
+def test_a_pool_may_serve_a_queue_of_ones_own_job_types_which_only_their_modules_know() -> None:
+    pools = {"workerPools": {"default": {"queues": ["lemons:2", "email"]}}}
+    template(pools | at("settings.engine.jobs", ["lemonade.jobs"]))
+    template(pools | at("settings.engine.queues", ["lemons"]))
+    with pytest.raises(HelmFailed, match=r"lemons:2 is neither a built-in queue nor one of settings\.engine\.queues"):
+        template(pools)
 
 
 @pytest.mark.parametrize("version", HELMS)

@@ -74,12 +74,15 @@ def _status(cluster: Cluster) -> int:
 
 
 def _install(cluster: Cluster) -> None:
+    from tests.cluster import receiver
     from tests.cluster.installation import VALUES, Installation, in_use
 
     with in_use(cluster):
         cluster.up()
-        goqueue = Installation(cluster, values={**VALUES, "settings": {"payment": {"gateway": "sandbox"}}})
+        goqueue = Installation(cluster, values={**VALUES, **receiver.VALUES})
         goqueue.prepare()
+        goqueue.make_namespace()
+        receiver.install(cluster, goqueue.namespace)
         goqueue.install()
     goqueue.kubectl("wait", "--for=condition=Available", "gqp", "--all", "--timeout=120s", timeout=130)
     (key,) = goqueue.headers.values()
@@ -98,8 +101,10 @@ GoQueue runs in namespace {namespace}.
   kubectl      export KUBECONFIG={config}
                alias kubectl={tools.kubectl} helm={tools.helm4}
                kubectl --namespace {namespace} get pods,gqj,gqs,gqp
-  a job        kubectl --namespace {namespace} apply --filename manifests/samples/process-payment.yaml
+  jobs         kubectl --namespace {namespace} apply --filename manifests/samples/
                kubectl --namespace {namespace} get gqj --watch
+  what is sent kubectl --namespace {namespace} logs --follow deployment/receiver
+               (the cluster has no way out: a receiver accepts the e-mails, and the webhooks of the samples)
   remove all   make cluster-down
 """
 

@@ -73,6 +73,11 @@ class Installation:
             self.cluster.node_exec(node, [*CTR, "images", "tag", "--force", _IMAGE, f"{repository}:{name}"])
         return name
 
+    def make_namespace(self) -> None:
+        """Make the release's namespace, where something has to be in it before the release."""
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(namespace).encode())
+
     def _apply_traefik(self) -> None:
         self.cluster.kubectl("apply", "-f", str(HERE / "traefik.yaml"))
         self.cluster.kubectl(

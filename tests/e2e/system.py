@@ -5,13 +5,14 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from tests.cluster import receiver
 from tests.cluster.cluster import Cluster
 from tests.cluster.installation import VALUES, Installation
 from tests.cluster.shell import ClusterError
@@ -26,9 +27,6 @@ PODS = Path(__file__).parent / "pods"
 SAMPLES = CHECKOUT / "manifests" / "samples"
 FIGURES = CHECKOUT / ".build" / "e2e"
 SECRET = "whsec_" + base64.b64encode(b"the secret of the test's webhooks").decode()
-NAMES = ("hooks.example.org", "reports.example.org")
-"""Names of the samples' webhooks; in this cluster they lead to the receiver."""
-
 BUILT_IN = ("default", "email", "webhooks", "payment")
 QUEUES = (*BUILT_IN, "work", "scale")
 EACH_MINUTE = "each-minute"
@@ -54,9 +52,10 @@ def pools() -> Mapping[str, Any]:
 
 def values() -> dict[str, Any]:
     """Values of the release under test."""
-    certificates = "/etc/goqueue/certificates/ca.crt"
+    settings = receiver.VALUES["settings"]
     return {
         **VALUES,
+        **receiver.VALUES,
         "workerPools": pools(),
         "extraEnv": [
             {"name": "PYTHONPATH", "value": "/opt/goqueue/app:/opt/goqueue/dependencies:/etc/e2e"},
@@ -64,14 +63,12 @@ def values() -> dict[str, Any]:
         ],
         "extraVolumes": [{"name": "e2e", "configMap": {"name": "e2e"}}],
         "extraVolumeMounts": [{"name": "e2e", "mountPath": "/etc/e2e", "readOnly": True}],
-        "certificates": {"secretName": "receiver-ca"},
         "postgresql": {"persistence": {"size": "1Gi"}},
         "settings": {
+            **settings,
             "engine": {"queues": list(QUEUES)},
-            "operator": {"clusterWide": True, "workerEnvFrom": ["configmap/e2e-trust"]},
-            "email": {"host": "receiver", "port": 25, "tlsCa": certificates},
-            "webhook": {"secrets": [SECRET], "allowNetworks": ["10.0.0.0/8"]},
-            "payment": {"gateway": "sandbox"},
+            "operator": {**settings["operator"], "clusterWide": True},
+            "webhook": {**settings["webhook"], "secrets": [SECRET]},
         },
     }
 
@@ -136,7 +133,7 @@ class System:
         for id in ids:
             self.rest.post(f"/jobs/{id}/cancel")
         for id in ids:
-            until(f"job {id} to end", lambda id=id: self.job(id)["finished_at"], 15)  # type: ignore[misc]
+            until(f"job {id} to end", lambda id=id: self.job(id)["finished_at"], 60)  # type: ignore[misc]
 
     # --- SQL ----------------------------------------------------------------------------------------------------------
 
@@ -240,9 +237,7 @@ class System:
 
     def received(self) -> dict[str, list[Object]]:
         """What the receiver has got, by `mail` and `http`."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/services/receiver:http/proxy/"
-        found: dict[str, list[Object]] = json.loads(self.kubectl("get", "--raw", path))
-        return found
+        return receiver.received(self.cluster, NAMESPACE)
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
@@ -284,9 +279,3 @@ def each_minute() -> Object:
     template = {"spec": {"queue": "default", "type": "work", "payload": {}}}
     body = gqj(EACH_MINUTE) | {"kind": "GoQueueSchedule"}
     return body | {"spec": {"cron": "* * * * *", "jobTemplate": template}}
-
-
-def config_map(name: str, files: Iterable[Path] = (), **data: str) -> Object:
-    """A ConfigMap with the contents of files."""
-    content = {file.name: file.read_text() for file in files} | data
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": content}

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.system import System, config_map, gqj
+from tests.cluster.receiver import config_map
+from tests.e2e.system import System, gqj
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -20,9 +20,9 @@ def test_deleting_a_resource_cancels_the_job_that_waits_and_the_one_that_runs(sy
     system.apply(gqj("runs", {"seconds": [300]}), gqj("waits", {}, availableAt="2099-01-01T00:00:00Z"))
     system.wait("condition=Running", "gqj/runs")
     runs, waits = job_id(system, "runs"), job_id(system, "waits")
-    system.kubectl("delete", "gqj", "runs", "waits", "--timeout=10s")
+    system.kubectl("delete", "gqj", "runs", "waits", "--timeout=30s")
     for id in (runs, waits):
-        assert system.status(id, "cancelled", timeout=20)["result"] is None
+        assert system.status(id, "cancelled", timeout=40)["result"] is None
 
 
 def test_deleting_a_namespace_cancels_its_jobs_and_does_not_hang(system: System) -> None:
@@ -30,7 +30,7 @@ def test_deleting_a_namespace_cancels_its_jobs_and_does_not_hang(system: System)
     system.wait("condition=Running", "gqj/there", namespace=OTHER)
     id = job_id(system, "there", OTHER)
     system.kubectl("delete", "namespace", OTHER, "--timeout=40s")
-    system.status(id, "cancelled", timeout=20)
+    system.status(id, "cancelled", timeout=40)
     system.apply(namespace(OTHER))
 
 
@@ -44,7 +44,7 @@ def test_without_the_operator_deletions_do_not_hang_and_are_made_up_for_later(sy
     # Until they are gone, and not only told to end: a leader still hears of deletions meanwhile.
     system.wait("delete", "pods", f"--selector={OPERATOR_PODS}", seconds=40)
     try:
-        system.kubectl("delete", "gqj", "left", "--timeout=10s")
+        system.kubectl("delete", "gqj", "left", "--timeout=30s")
         system.kubectl("delete", "namespace", OTHER, "--timeout=40s")
         assert [system.job(id)["status"] for id in ids] == ["processing", "processing"]
     finally:

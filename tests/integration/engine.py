@@ -25,6 +25,9 @@ from tests.servers.stores import FreshDatabase, FreshRedis
 QUEUES = ["default", "other"]
 FAST = RetryPolicy(base=0.05, maximum=0.2)
 
+WITHIN = 40.0
+"""Seconds that a test waits for what must come. A reconciliation would repair it after a minute, and must not help."""
+
 
 class Anything(BaseModel):
     """A payload that accepts everything."""
@@ -32,7 +35,7 @@ class Anything(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float = WITHIN) -> Any:
     """Ask until the answer is true, for at most that long; PostgreSQL has no signal to await for a row's change."""
     try:
         async with asyncio.timeout(seconds):
@@ -128,7 +131,7 @@ class Engine:
         waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         return bool(await self.rows(waiting))
 
-    async def until(self, job_id: int, *statuses: str, seconds: float = 10.0) -> Job:
+    async def until(self, job_id: int, *statuses: str, seconds: float = WITHIN) -> Job:
         """Wait until the job has one of these statuses; the job."""
 
         async def there() -> Job | None:
@@ -186,6 +189,7 @@ async def connected(dsn: str, redis: RedisSettings, keyring: Keyring | None = No
 async def empty(connection: Connection) -> None:
     """No jobs, no workers, no leader."""
     await connection.execute(
-        "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log CASCADE"
+        "TRUNCATE jobs, job_attempts, job_logs, workers, queues, schedules, leaders, api_keys, audit_log, "
+        "payment_declines, idempotency_keys CASCADE"
     )
     await connection.execute("UPDATE dispatch_floor SET id = 0")

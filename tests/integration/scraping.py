@@ -12,7 +12,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from goqueue_cli.embedded import free_port
-from tests.integration.engine import eventually
+from tests.integration.engine import WITHIN, eventually
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
 
@@ -117,7 +117,7 @@ class Serving:
         assert answer.status_code == 200
         return Scraped(answer.text)
 
-    async def until(self, condition: Callable[[Scraped], bool], seconds: float = 15.0) -> Scraped:
+    async def until(self, condition: Callable[[Scraped], bool], seconds: float = WITHIN) -> Scraped:
         """The first exposition for which the condition holds."""
 
         async def there() -> Scraped | None:

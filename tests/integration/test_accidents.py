@@ -169,11 +169,11 @@ async def test_a_worker_whose_heartbeat_hangs_lets_go_of_its_jobs_within_its_lea
 
         def hangs() -> None:
             hung.set()
-            assert released.wait(20)
+            assert released.wait(60)
             beat()
 
         monkeypatch.setattr(worker._membership, "_beat", hangs)
-        await asyncio.to_thread(hung.wait, 10)
+        assert await asyncio.to_thread(hung.wait, 60)
         try:
             assert (await engine.until(job_id, "pending")).attempts == 0
         finally:

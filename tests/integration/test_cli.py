@@ -22,7 +22,7 @@ from tests.servers.stores import FreshDatabase
 
 async def test_enqueue_hands_a_job_to_a_worker_and_waits_for_its_result(goqueue: Console) -> None:
     with goqueue.worker():
-        answer = await goqueue("enqueue", "greet", ADA, "--wait", "20", "-o", "json")
+        answer = await goqueue("enqueue", "greet", ADA, "--wait", "60", "-o", "json")
     assert set(answer.json) == set(JobView.model_fields)
     assert (answer.json["status"], answer.json["result"]) == ("completed", {"said": "hello Ada"})
     assert answer.err == ""
@@ -85,7 +85,7 @@ async def test_a_database_that_goes_away_during_the_wait_is_told_with_the_jobs_i
     goqueue: Console, own_postgres: EmbeddedPostgres, own_database: FreshDatabase
 ) -> None:
     away = {**own_database.environment, "DB_CONNECT_TIMEOUT": "1"}
-    process = await goqueue.start("enqueue", "greet", ADA, "--wait", "4", **away)
+    process = await goqueue.start("enqueue", "greet", ADA, "--wait", "12", **away)
     assert process.stdout is not None
     await process.stdout.readline()
     own_postgres.stop(immediate=True)
@@ -113,7 +113,7 @@ async def test_jobs_are_listed_newest_first_and_by_queue_status_and_type(goqueue
 
 async def test_attempts_show_how_each_ended_and_what_the_handler_logged(goqueue: Console) -> None:
     with goqueue.worker():
-        assert (await goqueue("enqueue", "fail", ADA, "--wait", "20")).code == 1
+        assert (await goqueue("enqueue", "fail", ADA, "--wait", "60")).code == 1
     # What a handler logged is written some time after its end, but before its worker's.
     table = (await goqueue("jobs", "attempts", "1")).out
     found = (await goqueue("jobs", "attempts", "1", "-o", "json")).json
@@ -139,7 +139,7 @@ async def test_a_waiting_job_is_cancelled_at_once_retried_and_deleted(goqueue: C
 async def test_a_running_job_is_asked_to_stop_and_stops(goqueue: Console, engine: Engine) -> None:
     await engine.enqueue("hold", payload={"name": "Ada"})
     with goqueue.worker():
-        await goqueue("enqueue", "greet", ADA, "--wait", "20")  # the worker is up
+        await goqueue("enqueue", "greet", ADA, "--wait", "60")  # the worker is up
         await engine.until(1, "processing")
         assert (await goqueue("jobs", "cancel", "1")).out == "job 1 runs; its worker was asked to stop\n"
         await engine.until(1, "cancelled")
@@ -199,10 +199,10 @@ async def test_a_console_without_the_types_shows_and_pauses_a_queue_while_it_is_
 async def test_a_paused_queue_is_served_again_by_the_same_worker_once_it_is_resumed(goqueue: Console) -> None:
     await goqueue("queues", "pause", "default")
     with goqueue.worker():
-        assert (await goqueue("enqueue", "greet", ADA, "--queue", "email", "--wait", "20")).code == 0
+        assert (await goqueue("enqueue", "greet", ADA, "--queue", "email", "--wait", "60")).code == 0
         assert (await goqueue("enqueue", "greet", ADA, "--wait", "200ms")).code == 1
         await goqueue("queues", "resume", "default")
-        assert (await goqueue("enqueue", "greet", ADA, "--wait", "20")).code == 0
+        assert (await goqueue("enqueue", "greet", ADA, "--wait", "60")).code == 0
 
 
 async def test_a_schedule_is_made_replaced_listed_and_deleted(goqueue: Console, engine: Engine) -> None:
@@ -279,7 +279,7 @@ async def test_a_schedule_put_here_fires_in_the_scheduler(goqueue: Console, engi
     log = goqueue.folder / "scheduler.log"
     environment = goqueue.full(GOQUEUE_SCHEDULER_HEALTH_PORT=str(free_port()))
     with Process([GOQUEUE, "scheduler"], log=log, environment=environment, cwd=goqueue.folder):
-        await eventually(fired, seconds=20)
+        await eventually(fired)
 
 
 # --- machines --------------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ async def test_a_schedule_put_here_fires_in_the_scheduler(goqueue: Console, engi
 
 async def test_json_is_what_the_rest_api_answers(goqueue: Console, engine: Engine) -> None:
     with goqueue.worker():
-        assert (await goqueue("enqueue", "fail", ADA, "--wait", "20")).code == 1
+        assert (await goqueue("enqueue", "fail", ADA, "--wait", "60")).code == 1
     assert (await goqueue("enqueue", "greet", ADA)).code == 0
     monthly = ["--cron", "0 0 1 1 *", "--type", "greet", "--payload", ADA]
     put = (await goqueue("schedules", "put", "yearly", *monthly, "-o", "json")).json
@@ -372,7 +372,7 @@ async def test_settings_are_listed_and_none_of_their_values_shown(goqueue: Conso
 
 async def test_a_worker_loads_none_of_the_operating_commands(goqueue: Console) -> None:
     with goqueue.worker(PYTHONPROFILEIMPORTTIME="1") as worker:
-        assert (await goqueue("enqueue", "greet", ADA, "--wait", "20")).code == 0
+        assert (await goqueue("enqueue", "greet", ADA, "--wait", "60")).code == 0
         loaded = worker.log.read_text()
     assert "goqueue_cli.processes" in loaded
     assert "goqueue_cli.commands" not in loaded

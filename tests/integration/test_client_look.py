@@ -1,5 +1,6 @@
 """What the client shows and steers beside enqueueing; and how it finds its stores and job types."""
 
+import asyncio
 import inspect
 import os
 import subprocess
@@ -128,6 +129,27 @@ async def test_a_wait_that_runs_out_says_in_which_state_the_job_is(client: Async
         await client.wait(job_id, timeout=0.1)
 
 
+async def test_a_client_is_opened_and_closed_without_a_block_and_may_be_opened_again(engine: Engine) -> None:
+    engine.handle("work", lambda payload, job: None)
+    client = AsyncClient(engine.dsn, engine.redis, registry=engine.registry, database=ONCE)
+    assert await client.open() is client
+    job_id = await client.enqueue("work", {})
+    await client.close()
+    await client.open()
+    assert (await client.get(job_id)).id == job_id
+    await client.close()
+
+    def program() -> None:
+        client = Client(AsyncClient(engine.dsn, engine.redis, registry=engine.registry, database=ONCE))
+        for _ in range(2):
+            assert client.open().get(job_id).id == job_id
+            client.close()
+            with pytest.raises(RuntimeError, match="inside its `with` block only, or between `open` and `close`"):
+                client.get(job_id)
+
+    await asyncio.to_thread(program)
+
+
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         return {
@@ -167,7 +189,7 @@ def program(code: str, folder: Path, **environment: str) -> "subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=60,
     )
 
 
@@ -179,6 +201,7 @@ def dev_file(folder: Path, **values: str) -> None:
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
 
 
+@pytest.mark.timeout(180)
 def test_a_program_beside_goqueue_dev_finds_its_stores_and_its_types_by_itself(
     database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
 ) -> None:
@@ -195,6 +218,7 @@ def test_a_program_beside_goqueue_dev_finds_its_stores_and_its_types_by_itself(
     assert done.stderr.splitlines()[-1].startswith("goqueue.errors.InvalidInput: invalid job type: provided squeeze; ")
 
 
+@pytest.mark.timeout(180)
 def test_a_program_whose_environment_names_a_database_never_looks_at_goqueue_dev(
     database: FreshDatabase, tmp_path: Path
 ) -> None:
@@ -204,6 +228,7 @@ def test_a_program_whose_environment_names_a_database_never_looks_at_goqueue_dev
     assert "goqueue dev" not in done.stderr
 
 
+@pytest.mark.timeout(180)
 def test_the_first_failed_attempt_is_told_on_standard_error_with_the_cure(tmp_path: Path) -> None:
     settings = {"DB_MAX_RETRIES": "2", "DB_RETRY_DELAY": "0.01"}
     done = program(

@@ -52,7 +52,7 @@ async def test_a_lone_end_is_written_at_once(
     monkeypatch.setattr(module, "GAP", LONG)
     async with completing(engine) as (completer, ends):
         completer.put(ends[0])
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
     assert writes == [1]
 
 
@@ -63,12 +63,12 @@ async def test_ends_that_come_soon_after_a_write_gather_until_they_are_enough(
     monkeypatch.setattr(module, "ENOUGH", 2)
     async with completing(engine) as (completer, ends):
         completer.put(ends[0])
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
         completer.put(ends[1])
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(completer.drained(), 0.2)
         completer.put(ends[2])
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
     assert writes == [1, 2]
 
 
@@ -81,7 +81,7 @@ async def test_what_a_full_write_leaves_is_written_at_once_where_it_is_enough(
     async with completing(engine) as (completer, ends):
         for end in ends:
             completer.put(end)
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
     assert writes == [2, 1]
 
 
@@ -93,7 +93,7 @@ async def test_a_write_holds_no_more_results_than_fit(
         for end in ends:
             end.result = '"twelve char"'
             completer.put(end)
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
     assert writes == [2, 1]
 
 
@@ -136,10 +136,10 @@ async def test_an_end_written_once_more_is_still_ours(engine: Engine) -> None:
 async def test_what_gathers_is_written_when_the_gap_is_over(engine: Engine, writes: list[int]) -> None:
     async with completing(engine) as (completer, ends):
         completer.put(ends[0])
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
         for end in ends[1:]:
             completer.put(end)
-        await asyncio.wait_for(completer.drained(), 5)
+        await asyncio.wait_for(completer.drained(), 60)
     assert sum(writes) == 3
     assert writes == [1, 2]
     for end in ends:

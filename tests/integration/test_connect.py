@@ -2,26 +2,35 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from goqueue.errors import StoreUnavailable
-from goqueue.settings import DatabaseSettings, PostgresSettings
+from goqueue.errors import GoQueueError, StoreUnavailable, UnfitDatabase
+from goqueue.settings import DatabaseSettings, EngineSettings, PostgresSettings
+from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_cli.embedded import EmbeddedPostgres
+from goqueue_cli.keeper import LOOPBACK
+from goqueue_worker.membership import Membership, Standing
 from tests.integration.engine import eventually
 from tests.servers.stores import FreshDatabase
 
 PASSWORD = "wrong-and-secret"
 
 
-def address(server: EmbeddedPostgres, password: str | None = None, name: str = "goqueue") -> str:
+def address(server: EmbeddedPostgres, password: str | None = None, name: str = "goqueue", timeout: int = 5) -> str:
     secret = SecretStr(password or server.password)
     settings = PostgresSettings(host=server.host, port=server.port, user=server.user, password=secret, db=name)
-    return dsn(settings, DatabaseSettings())
+    return dsn(settings, DatabaseSettings(connect_timeout=timeout))
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +55,7 @@ async def test_a_process_started_before_its_database_waits_for_it(own_postgres: 
 
     asking = asyncio.create_task(ask())
     await asyncio.to_thread(own_postgres.start)
-    assert await asyncio.wait_for(asking, 20) == 1
+    assert await asyncio.wait_for(asking, 60) == 1
 
 
 @pytest.mark.parametrize("retries", [0, 3])
@@ -105,3 +114,96 @@ async def test_a_server_that_became_read_only_is_left_until_one_takes_writes(own
             assert not await writes()  # a new connection is no way around it
             read_only("off")
             await eventually(writes)
+
+
+@contextlib.contextmanager
+def mute_host() -> Iterator[int]:
+    """The port of a server that accepts connections and says nothing."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_a_mute_host_costs_its_own_timeout_and_the_next_one_is_used(own_postgres: EmbeddedPostgres) -> None:
+    settings = DatabaseSettings(max_retries=0, connect_timeout=2)
+    with mute_host() as port:
+        hosts = make_conninfo(
+            address(own_postgres, timeout=2), host=f"localhost,{LOOPBACK}", port=f"{port},{own_postgres.port}"
+        )
+        async with opened(hosts, settings) as database:
+            began = time.monotonic()
+            # New connections know which host answers: not one of them waits for the mute one.
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(4):
+                    connection = await stack.enter_async_context(database.connection())
+                    assert connection.info.port == own_postgres.port
+            assert time.monotonic() - began < 2
+
+
+async def test_a_client_with_an_address_of_its_own_gives_each_host_the_time_of_the_setting(
+    own_postgres: EmbeddedPostgres,
+) -> None:
+    with mute_host() as port:
+        hosts = make_conninfo(own_postgres.dsn, host=f"localhost,{LOOPBACK}", port=f"{port},{own_postgres.port}")
+        settings = DatabaseSettings(max_retries=0, connect_timeout=2)
+        async with opened(hosts, settings) as database, database.connection() as connection:
+            assert connection.info.port == own_postgres.port
+
+
+def test_a_heartbeat_passes_by_a_mute_host(own_database: FreshDatabase) -> None:
+    joined = threading.Event()
+    with mute_host() as port:
+        server = own_database.server
+        hosts = make_conninfo(own_database.dsn, host=f"localhost,{LOOPBACK}", port=f"{port},{server.port}")
+        engine = EngineSettings(lease_seconds=9, heartbeat_seconds=1)
+        standing = Standing(0, False, {})
+        membership = Membership(
+            hosts, engine, "w", ["default"], 1, lambda: standing, lambda _: joined.set(), lambda: None
+        )
+        membership.start()
+        assert joined.wait(20)
+        membership.leave(empty=True)
+
+
+async def test_of_a_list_of_hosts_the_one_that_takes_writes_is_used(own_postgres: EmbeddedPostgres) -> None:
+    with EmbeddedPostgres(Path(tempfile.mkdtemp(prefix="goqueue-read-only-")), ephemeral=True) as standby:
+        with psycopg.connect(standby.dsn, autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+            admin.execute("SELECT pg_reload_conf()")
+        password = f"'{standby.password}'"
+        with psycopg.connect(own_postgres.dsn, autocommit=True) as admin:
+            admin.execute(f"ALTER ROLE goqueue PASSWORD {password}".encode())
+        hosts = make_conninfo(
+            address(standby), host=f"{LOOPBACK},{LOOPBACK}", port=f"{standby.port},{own_postgres.port}"
+        )
+        async with opened(hosts, DatabaseSettings(max_retries=0)) as database, database.connection() as connection:
+            assert connection.info.port == own_postgres.port
+        alone = make_conninfo(address(standby))
+        with pytest.raises(StoreUnavailable, match="needs a server that takes writes"):
+            async with opened(alone, DatabaseSettings(max_retries=0)):
+                pass
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_is_not_utf8_is_refused_with_the_cure(
+    postgres_server: EmbeddedPostgres, encoding: str
+) -> None:
+    name = f"test_{encoding.lower()}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'".encode()
+        )
+        try:
+            cure = f"is encoded in {encoding}, .* ENCODING 'UTF8'"
+            with pytest.raises(UnfitDatabase, match=cure):
+                async with opened(postgres_server.dsn_for(name), DatabaseSettings(max_retries=3)):
+                    pass
+            with pytest.raises(UnfitDatabase, match=cure):
+                migrate.upgrade(postgres_server.dsn_for(name))
+        finally:
+            admin.execute(f"DROP DATABASE {name}".encode())
+
+
+async def test_a_host_name_that_cannot_be_one_is_one_line() -> None:
+    with pytest.raises(GoQueueError, match=r"POSTGRES_\*|unavailable"):
+        async with opened("host=a..b dbname=x", DatabaseSettings(max_retries=0)):
+            pass

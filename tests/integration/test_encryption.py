@@ -284,7 +284,7 @@ async def test_a_rotation_brings_all_under_the_new_key_while_jobs_come_and_run(
         enough.set()
         await coming
         for number, job_id in enumerate(ids):
-            job = await engine.until(job_id, "completed", seconds=30)
+            job = await engine.until(job_id, "completed")
             assert job.payload == job.result == {"number": number}
             assert job.attempts == 1
     assert sum(one.unreadable + one.left for one in done.values()) == 0
@@ -318,7 +318,7 @@ async def test_a_rotation_waits_for_no_locked_row_and_says_what_is_left(engine: 
     await engine.execute("UPDATE jobs SET payload = '{}'")
     async with engine.database.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (locked,))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             done = [one async for one in rotation.rotate(engine.database, new)]
     assert (done[0].sealed, done[0].left) == (1, 1)
     done = [one async for one in rotation.rotate(engine.database, new)]
@@ -418,7 +418,7 @@ async def test_the_command_makes_keys_counts_by_key_and_rotates(goqueue: Console
     file = {"GOQUEUE_ENCRYPTION_KEYS_FILE": str(tmp_path / "keys")}
     assert (await goqueue("enqueue", "greet", ADA)).code == 0
     with goqueue.worker(**file):
-        sealed = await goqueue("enqueue", "greet", ADA, "--wait", "20", "--output", "json", **file)
+        sealed = await goqueue("enqueue", "greet", ADA, "--wait", "60", "--output", "json", **file)
         assert sealed.json["payload"] == {"name": "Ada"}
         assert sealed.json["result"] == {"said": "hello Ada"}
     assert MARK in str((await goqueue("jobs", "get", "2", "--output", "json")).json)

@@ -113,7 +113,7 @@ async def test_an_order_waits_for_its_goods_ships_and_gets_its_receipt(shop: Sho
     async def snoozed_twice() -> bool:
         return (await shop.engine.outcomes(shipping.id))[:2] == ["snoozed", "snoozed"]
 
-    await eventually(snoozed_twice, seconds=20)
+    await eventually(snoozed_twice)
     await shop.say("stock", "tea", "5")
     assert "completed: {'again': False, 'order': 1}" in await shop.say("wait", "1", "20")
     assert "1: 2 x tea for ada@example.org, shipped" in await shop.say("orders")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.engine import Engine
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
@@ -21,7 +23,7 @@ def told(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def in_child(client, name, leave):
-    signal.alarm(20)
+    signal.alarm(60)
     told(name, client.enqueue("send_email", MAIL) > 0)
     told(name, "threads", sorted(thread.name for thread in threading.enumerate()))
     leave()
@@ -47,7 +49,7 @@ with Client() as client:
         told("grandparent", client.enqueue("send_email", MAIL) > 0)
         pid = os.fork()
         if pid == 0:
-            signal.alarm(20)
+            signal.alarm(60)
             told("grandchild", client.enqueue("send_email", MAIL) > 0)
             sys.exit()
         assert os.waitpid(pid, 0)[1] == 0
@@ -65,6 +67,7 @@ told("closed")
 """
 
 
+@pytest.mark.timeout(180)
 def test_a_client_that_was_open_before_a_fork_works_in_the_child_and_goes_on_in_the_parent(
     engine: Engine, database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
 ) -> None:
@@ -76,7 +79,7 @@ def test_a_client_that_was_open_before_a_fork_works_in_the_child_and_goes_on_in_
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=50,
+        timeout=150,
     )
     assert done.stdout.splitlines() == [
         "exits at once True",
@@ -118,6 +121,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(180)
 def test_an_async_client_that_was_open_before_a_fork_says_so_at_once(
     engine: Engine, database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
 ) -> None:
@@ -129,7 +133,7 @@ def test_an_async_client_that_was_open_before_a_fork_says_so_at_once(
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=50,
+        timeout=150,
     )
     assert done.stdout.splitlines() == [
         "child: this AsyncClient was opened before the process forked: open one in the child",
@@ -165,6 +169,7 @@ def fork(payload, job):
 """
 
 
+@pytest.mark.timeout(180)
 async def test_a_process_that_a_handler_forked_ends_on_sigterm_and_the_worker_lives_on(
     engine: Engine, database: FreshDatabase, ready_queues: FreshRedis, tmp_path: Path
 ) -> None:

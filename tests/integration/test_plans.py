@@ -16,6 +16,10 @@ IDS = list(range(1, 501))
 HOT: dict[str, tuple[str, Any]] = {
     "claim": (sql.CLAIM, {"worker": 1, "ids": IDS}),
     "complete": (sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
+    "complete with progress": (
+        sql.COMPLETE_WITH_PROGRESS,
+        {"ids": IDS, "leases": IDS, "results": None, "progress": '{"1": 0.5}'},
+    ),
     "end otherwise": (
         sql.END_OTHERWISE,
         (
@@ -28,6 +32,7 @@ HOT: dict[str, tuple[str, Any]] = {
             [None] * 500,
             ["retried"] * 500,
             [None] * 500,
+            [None] * 500,
         ),
     ),
     "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
@@ -37,6 +42,7 @@ HOT: dict[str, tuple[str, Any]] = {
     "recent": (sql.RECENT, (1, 500, 5000)),
     "open above the floor": (sql.OPEN_FROM, {"after": 0, "before": 10**9, "limit": 5000}),
     "open below the floor": (sql.OPEN_LISTED, {"after_time": "2026-01-01T00:00:00Z", "after": 0, "limit": 5000}),
+    "queues in use": (sql.QUEUES_IN_USE, {"known": ["default"]}),
     "rescue": (sql.RESCUE, {"ids": IDS, "error": "died"}),
     "prune": (sql.PRUNE, {"after": 0, "through": 5000, "completed": 1.0, "failed": 1.0}),
 }

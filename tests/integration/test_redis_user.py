@@ -80,9 +80,9 @@ async def work(engine: Engine) -> None:
     counter = RedisCounter(broker._redis, PREFIX)
     assert [await counter.add("caller", 2, 60), await counter.add("caller", 1, 60)] == [2, 3]
     async with engine.worker(), engine.scheduler(reconcile_seconds=0.2):
-        await asyncio.wait_for(ran.wait(), 10)
+        await asyncio.wait_for(ran.wait(), 60)
         held = await engine.enqueue("hold")
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 60)
         await service.pause("other")
         await service.resume("other")
         await service.cancel(held)

@@ -87,7 +87,7 @@ async def test_everything_that_the_processes_do_works_as_the_restricted_role(res
         await engine.until(retried, "completed")
         assert (await engine.outcomes(retried))[0] == "retried"
         running = await engine.enqueue("hold")
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 60)
         await service.cancel(running)
         await engine.until(running, "cancelled")
         await service.retry(running)

@@ -149,5 +149,5 @@ async def end(client: httpx.AsyncClient, job_id: int) -> str:
         status: str = (await client.get(f"/jobs/{job_id}")).json()["status"]
         return status if status in ("completed", "failed") else None
 
-    status: str = await eventually(there, 30)
+    status: str = await eventually(there)
     return status

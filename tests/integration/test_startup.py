@@ -32,12 +32,12 @@ def test_sigterm_during_the_imports_ends_the_process_by_a_handler_and_not_by_the
         f"GOQUEUE_{part.upper()}_HEALTH_PORT": "0",
     }
     with Process([GOQUEUE, part], environment=environment, cwd=tmp_path, log=tmp_path / "log") as process:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not (tmp_path / "importing").exists():
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.02)  # a file gives no sign
         process.send(signal.SIGTERM)
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_a_scheduler_whose_work_breaks_says_why_and_ends_with_an_error(
@@ -48,5 +48,5 @@ def test_a_scheduler_whose_work_breaks_says_why_and_ends_with_an_error(
     environment = {**database.environment, **ready_queues.environment, "GOQUEUE_SCHEDULER_HEALTH_PORT": "0"}
     log = tmp_path / "log"
     with Process([GOQUEUE, "scheduler"], environment=environment, cwd=tmp_path, log=log) as process:
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
     assert "leaders" in log.read_text()

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from goqueue import tracing
-from goqueue_cli.embedded import free_port
 from tests.integration.engine import Engine, eventually
 from tests.integration.handlers.receiver import Receiver, receiver
 from tests.integration.scraping import Processes, Serving, client_of, lines_of
@@ -329,14 +327,17 @@ async def test_a_call_of_the_library_goes_on_from_its_programs_own_span(
 
 
 async def test_an_exporter_that_is_away_holds_up_neither_jobs_nor_the_end_of_a_process(stores: Processes) -> None:
-    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    mute = socket.create_server(("127.0.0.1", 0))  # the kernel accepts, and nobody answers
+    endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
+    away = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "120",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+    }
     stores.environment |= away
-    with stores.start("api") as api, stores.start("worker") as worker:
+    with mute, stores.start("api") as api, stores.start("worker") as worker:
         for _ in range(3):
             job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
             await done(api, job["id"])
         for serving in (api, worker):
-            began = time.monotonic()
-            code = await asyncio.to_thread(serving.process.stop, 20)
-            assert code == 0
-            assert time.monotonic() - began < tracing.FLUSH_SECONDS + 4
+            assert await asyncio.to_thread(serving.process.stop, 25) == 0  # the SDK alone would take half a minute

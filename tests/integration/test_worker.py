@@ -32,7 +32,7 @@ async def test_a_sync_handler_runs_in_a_thread_and_blocks_nobody(engine: Engine)
     release = threading.Event()
 
     def wait(payload: Any, job: JobContext) -> str:
-        assert release.wait(10)
+        assert release.wait(60)
         return threading.current_thread().name
 
     async def quick(payload: Any, job: JobContext) -> None: ...
@@ -126,16 +126,16 @@ async def test_a_running_job_is_cancelled_within_a_second(engine: Engine) -> Non
         await asyncio.Event().wait()
 
     engine.handle("hang", hang)
-    took = []
+    took: list[float] = []
     async with engine.worker():
-        for _ in range(3):
+        while len(took) < 20 and min(took, default=1.0) >= 1.0:  # other processes can only make it slower
             job_id = await engine.enqueue("hang")
             await engine.until(job_id, "processing")
             asked = time.monotonic()
             assert await engine.service.cancel(job_id) is JobStatus.PROCESSING
             await engine.until(job_id, "cancelled")
             took.append(time.monotonic() - asked)
-    assert min(took) < 1.0, took  # other processes can only make it slower
+    assert min(took) < 1.0, took
 
 
 async def test_a_cancel_request_reaches_the_worker_even_if_redis_loses_the_message(engine: Engine) -> None:
@@ -154,7 +154,7 @@ async def test_a_sync_handler_sees_that_it_was_cancelled(engine: Engine) -> None
     saw = threading.Event()
 
     def watch(payload: Any, job: JobContext) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not job.cancelled and time.monotonic() < deadline:
             time.sleep(0.01)
         saw.set()
@@ -165,7 +165,7 @@ async def test_a_sync_handler_sees_that_it_was_cancelled(engine: Engine) -> None
         await engine.until(job_id, "processing")
         await engine.service.cancel(job_id)
         await engine.until(job_id, "cancelled")
-        assert await asyncio.to_thread(saw.wait, 5)
+        assert await asyncio.to_thread(saw.wait, 60)
 
 
 async def test_a_cancelled_waiting_job_never_runs(engine: Engine) -> None:
@@ -421,7 +421,7 @@ async def test_a_worker_that_was_declared_dead_stops_its_jobs_and_registers_anew
         await engine.until(job_id, "processing")
         was = worker._membership.worker_id
         await engine.execute("DELETE FROM workers")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await interrupted.wait()
 
         async def anew() -> bool:
@@ -432,9 +432,10 @@ async def test_a_worker_that_was_declared_dead_stops_its_jobs_and_registers_anew
 
 async def test_a_handler_that_blocks_the_event_loop_does_not_cost_the_worker_its_lease(engine: Engine) -> None:
     async def block(payload: Any, job: JobContext) -> str:
-        time.sleep(2.5)  # noqa: ASYNC251 - the mistake under test; the lease is 1.5 s
+        time.sleep(5)  # noqa: ASYNC251 - the mistake under test; longer than the lease
         return "done"
 
+    engine.settings.lease_seconds = 3.0  # a busy machine may keep a heartbeat waiting
     engine.handle("block", block)
     with engine.scheduler_in_thread():
         async with engine.worker():

@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from goqueue import cron
 from goqueue.errors import InvalidInput
+from tests.cronlines import ACCEPTED, REFUSED, WRONG
+
+BERLIN = "Europe/Berlin"
+"""An hour ahead of UTC in January."""
 
 
 def utc(text: str) -> datetime:
@@ -48,6 +52,95 @@ def test_ticks_are_after_the_start_and_strictly_ascending(expression: str, zone:
     ticks = list(islice(cron.ticks(expression, zone, after), 5))
     assert after < ticks[0]
     assert all(earlier < later for earlier, later in pairwise(ticks))
+
+
+@pytest.mark.parametrize("expression", ACCEPTED)
+def test_usual_lines_are_understood(expression: str) -> None:
+    cron.check(expression)
+    assert cron.next_tick(expression, "UTC", utc("2026-01-01T00:00")) > utc("2026-01-01T00:00")
+
+
+@pytest.mark.parametrize(("expression", "words"), [*REFUSED.items(), *WRONG.items()])
+def test_a_line_that_is_not_ours_is_refused_in_words(expression: str, words: str) -> None:
+    def stored() -> None:
+        cron.check(expression)
+        cron.next_tick(expression, "UTC", utc("2026-01-01T00:00"))
+
+    with pytest.raises(InvalidInput) as caught:
+        stored()
+    assert caught.value.fields["cron"].startswith(words)
+
+
+@pytest.mark.parametrize(("field", "size"), list(enumerate([60, 24, 31, 12, 7])))
+def test_a_step_may_be_as_long_as_its_field_and_no_longer(field: int, size: int) -> None:
+    def allowed(step: int) -> bool:
+        fields = ["1"] * 5
+        fields[field] = f"*/{step}"
+        return all(rule.allows(" ".join(fields)) for rule in cron.RULES)
+
+    assert [step for step in range(1, 1200) if allowed(step)] == list(range(1, size + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [("@weekly", "0 0 * * SUN"), ("@monthly", "0 0 1 * *"), ("@annually", "0 0 1 JAN *"), ("@daily", "0 0 * * *")],
+)
+def test_a_name_fires_when_its_expression_does(name: str, expression: str) -> None:
+    named, spelled = (
+        islice(cron.ticks(one, "Europe/Berlin", utc("2026-01-01T00:00")), 5) for one in (name, expression)
+    )
+    assert list(named) == list(spelled)
+
+
+@pytest.mark.parametrize(
+    ("marked", "star"), [("0 9 ? * MON", "0 9 * * MON"), ("0 9 13 * ?", "0 9 13 * *"), ("0 9 ? * ?", "0 9 * * *")]
+)
+def test_a_question_mark_is_any_day(marked: str, star: str) -> None:
+    one, other = (islice(cron.ticks(line, "UTC", utc("2026-01-01T00:00")), 5) for line in (marked, star))
+    assert list(one) == list(other)
+
+
+@pytest.mark.parametrize(("expression", "interval"), [("*/10 * * * * *", 10), ("*/90 * * * *", 3600)])
+def test_what_an_earlier_release_has_stored_goes_on_to_fire(expression: str, interval: int) -> None:
+    first, second = islice(cron.ticks(expression, "UTC", utc("2026-01-01T00:00")), 2)
+    assert (second - first).total_seconds() == interval
+
+
+@pytest.mark.parametrize(
+    ("stored", "last", "changed", "expected"),
+    [
+        ("15T08:00", "14T08:00", "01T00:00", "15T08:00"),  # computed by the same data
+        ("15T07:00", "14T07:00", "01T00:00", "15T08:00"),  # the right time is later
+        ("15T09:00", "14T09:00", "01T00:00", "15T08:00"),  # earlier
+        ("15T07:00", None, "14T12:00", "15T08:00"),  # has never fired
+        ("16T07:00", "15T07:00", "01T00:00", "16T08:00"),  # has run at 07:00 today: not at 08:00 again
+        ("15T08:00", "14T08:00", "15T08:01", "15T08:00"),  # put while it was due
+        ("16T09:00", "14T09:00", "15T12:00", "16T08:00"),  # put since it fired
+        ("10T09:00", "09T09:00", "01T00:00", "10T09:00"),  # too old to fire: left to `missed`
+    ],
+)
+def test_a_stored_tick_is_held_against_the_zone_data_in_force(
+    stored: str, last: str | None, changed: str, expected: str
+) -> None:
+    def moment(text: str) -> datetime:
+        return utc(f"2026-01-{text}")
+
+    tick = cron.in_force(
+        "0 9 * * *",
+        BERLIN,
+        moment(stored),
+        last=None if last is None else moment(last),
+        changed=moment(changed),
+        oldest=moment("14T12:00"),
+    )
+    assert tick == moment(expected)
+
+
+def test_an_earlier_tick_that_the_data_in_force_know_fires_though_the_stored_one_is_right_too() -> None:
+    # 09:00 and 10:00 were 09:00 and 10:00 UTC when the tick was stored, and are 08:00 and 09:00 UTC now.
+    stored, last = utc("2026-01-15T09:00"), utc("2026-01-14T10:00")
+    tick = cron.in_force("0 9,10 * * *", BERLIN, stored, last=last, changed=last - timedelta(days=9), oldest=last)
+    assert tick == utc("2026-01-15T08:00")
 
 
 @pytest.mark.parametrize("expression", ["", "* * * *", "61 * * * *", "a b c d e", "0 0 30 2 *", "* * * * * * *"])

@@ -189,11 +189,6 @@ def test_a_wrong_webhook_is_refused(change: dict[str, Any], field: str) -> None:
     assert found.split(".")[0] == field
 
 
-def test_the_bodys_own_key_goes_before_the_headers() -> None:
-    assert accept(body(unique_key="mine"), REGISTRY, QUEUES, unique_key="header").unique_key == "mine"
-    assert accept(body(), REGISTRY, QUEUES, unique_key="header").unique_key == "header"
-
-
 ONE_OF_EACH: list[Any] = [
     body(),
     body(priority=7, available_at="2030-01-01T00:00:00Z", timeout=2, unique_key="k", max_retries=0),

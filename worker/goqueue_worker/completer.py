@@ -137,6 +137,8 @@ class Completer:
             ours = await write(connection, ends, keyring)
         except psycopg.errors.DeadlockDetected:
             ours = await write(connection, ends, keyring)
+        except psycopg.errors.DuplicatePreparedStatement:  # says something about the connection, not about these ends
+            raise
         except (psycopg.DataError, psycopg.ProgrammingError, UnicodeError) as error:
             if len(ends) == 1:
                 text = f"the result could not be stored: {type(error).__name__}"

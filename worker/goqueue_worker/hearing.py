@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from goqueue.broker import Broker
-from goqueue.broker.redis import BLOCK_SECONDS
+from goqueue.broker.connect import BLOCK_SECONDS
 from goqueue.errors import BrokerUnavailable
 
 DEAF_AFTER: Final = 20.0

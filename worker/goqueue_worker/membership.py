@@ -18,7 +18,8 @@ import structlog
 
 from goqueue import metrics
 from goqueue.settings import EngineSettings
-from goqueue.store import sql
+from goqueue.store import session, sql
+from goqueue.store.connect import Hosts
 
 FENCE_AT: Final = 0.7
 """Share of the lease after which a worker without a written heartbeat stops its jobs."""
@@ -118,13 +119,21 @@ class Membership:
         if self._connection is None:
             # Shorter than the time to the fence, so that a database that does not answer is noticed in time.
             limit = max(1, int(self._lease * FENCE_AT / 2))
+            hosts = Hosts(self._dsn, limit)
+            each = max(2, limit // hosts.count)
             self._connection = psycopg.connect(
-                self._dsn, autocommit=True, connect_timeout=max(2, limit), tcp_user_timeout=limit * 1000
+                hosts.conninfo(), autocommit=True, connect_timeout=each, tcp_user_timeout=limit * 1000
             )
-            if self._pgbouncer:  # a setting would stay on the server's connection, which is everybody's
+            if self._pgbouncer:
                 self._connection.prepare_threshold = None
-            else:
-                self._connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{limit}s",))
+            self._connection.execute(
+                session.preamble(
+                    self._connection.info.server_version,
+                    pgbouncer=self._pgbouncer,
+                    statement_timeout_ms=limit * 1000,
+                ),
+                prepare=False,
+            )
         if self.worker_id is not None:
             now = self._standing()
             row = self._connection.execute(

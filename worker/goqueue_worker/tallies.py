@@ -42,7 +42,7 @@ class Sizes:
         self._bounds = declared.buckets
         self._counts = [0] * (len(declared.buckets) + 1)
         self._sum = 0.0
-        self._examples: dict[int, Exemplar] = {}
+        self._examples: dict[int, tuple[str, float, float]] = {}
         self._fresh: list[float] = []
         self._counting = threading.Lock()
 
@@ -50,9 +50,13 @@ class Sizes:
         """Take in one value."""
         self._fresh.append(value)
         if trace_id is not None:
-            self._examples[bisect_left(self._bounds, value)] = Exemplar({"trace_id": trace_id}, value, time.time())
+            self.example(value, trace_id)
         if len(self._fresh) >= FRESH:
             self._count()
+
+    def example(self, value: float, trace_id: str) -> None:
+        """Remember this one as the last of its bucket that a recorded trace has."""
+        self._examples[bisect_left(self._bounds, value)] = (trace_id, value, time.time())
 
     def add_all(self, values: list[float]) -> None:
         """Take in many."""
@@ -89,7 +93,9 @@ class Sizes:
         for place, count in enumerate(accumulate(counts)):
             end = self._bounds[place] if place < len(self._bounds) else float("inf")
             name = floatToGoString(end)  # type: ignore[no-untyped-call]
-            buckets.append((name, count, self._examples.get(place)))
+            example = self._examples.get(place)
+            exemplar = Exemplar({"trace_id": example[0]}, *example[1:]) if example is not None else None
+            buckets.append((name, count, exemplar))
         family.add_metric(labels, buckets, seconds)
 
 
@@ -122,8 +128,11 @@ class Tallies(Collector):
             if tracing.on is None:
                 waits.add_all([job.waited for job in some])
             else:
-                for job in some:
-                    waits.add(job.waited, tracecontext.trace_id(job.trace_context))
+                traced = list(some)
+                waits.add_all([job.waited for job in traced])
+                for job in traced:
+                    if (trace_id := tracecontext.trace_id(job.trace_context)) is not None:
+                        waits.example(job.waited, trace_id)
 
     def ended(self, job: ClaimedJob, outcome: Outcome, seconds: float | None, trace_id: str | None = None) -> None:
         """An attempt is over; `seconds` None: its handler was never called. `trace_id`: where it is recorded."""

@@ -107,6 +107,8 @@ class Worker:
         )
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
+        if tracing.on is not None:
+            self._context.run(tracing.on.begin_worker)
         self._membership = Membership(
             dsn,
             engine,
@@ -158,8 +160,7 @@ class Worker:
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
                 try:
                     ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
-                except BrokerUnavailable as error:
-                    log.warning("fetch failed, trying again", error=error.message)
+                except BrokerUnavailable:  # logged by the broker, once for each outage
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
@@ -186,8 +187,8 @@ class Worker:
                 await self._pause(0.2)
         try:
             await self._broker.push(ready, arrived=False)
-        except BrokerUnavailable:
-            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids))
+        except BrokerUnavailable as error:
+            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids), reason=error.reason)
         return []
 
     async def _recover(self, connection: Connection, worker_id: int) -> list[ClaimedJob]:
@@ -249,11 +250,11 @@ class Worker:
         if self._running.get(job.id) is running:
             del self._running[job.id]
         seconds = time.monotonic() - running.started
-        if spans is None or span is None:
+        if spans is None or (span is None and end.outcome is Outcome.COMPLETED):
             self._tallies.ended(job, end.outcome, seconds)
         else:
             spans.end_attempt(span, job, end, running.failure)
-            self._tallies.ended(job, end.outcome, seconds, spans.recorded())
+            self._tallies.ended(job, end.outcome, seconds, spans.trace_id_of(span))
         self._ended += 1
         self._completer.put(end)
         self._freed.set()

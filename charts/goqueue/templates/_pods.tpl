@@ -54,6 +54,24 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* Group that reads the mounted certificates; empty where none are, and on OpenShift, which chooses one itself. */}}
+{{- define "goqueue.fsGroup" -}}
+{{- with .Values.podSecurityContext.fsGroup -}}
+{{- include "goqueue.text" . -}}
+{{- else -}}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}10001{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "goqueue.podSecurityContext" -}}
+{{- $context := .Values.podSecurityContext -}}
+{{- $group := include "goqueue.fsGroup" . -}}
+{{- if and .Values.certificates.secretName $group -}}
+{{- $context = mergeOverwrite (deepCopy $context) (dict "fsGroup" (int64 $group)) -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
 {{/* (root, component) What every GoQueue container mounts. */}}
 {{- define "goqueue.volumeMounts" -}}
 - name: tmp
@@ -75,6 +93,8 @@ annotations:
 - name: certificates
   secret:
     secretName: {{ . }}
+    # libpq takes no key that others may read; the pod's fsGroup may.
+    defaultMode: 0440
 {{- end }}
 {{- with concat .root.Values.extraVolumes (index .root.Values .component).extraVolumes }}
 {{ toYaml . }}
@@ -116,7 +136,7 @@ spec:
   {{- $selector := include "goqueue.selectorLabels" . }}
   {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector) | nindent 2 }}
   securityContext:
-    {{- toYaml .root.Values.podSecurityContext | nindent 4 }}
+    {{- include "goqueue.podSecurityContext" .root | nindent 4 }}
   terminationGracePeriodSeconds: {{ .grace }}
   initContainers:
     - name: wait-for-schema
@@ -166,7 +186,7 @@ serviceAccountName: {{ .serviceAccountName }}
 automountServiceAccountToken: true
 {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" "") | nindent 0 }}
 securityContext:
-  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+  {{- include "goqueue.podSecurityContext" .root | nindent 2 }}
 restartPolicy: {{ .restartPolicy }}
 terminationGracePeriodSeconds: 5
 containers:

@@ -57,7 +57,7 @@ spec:
       serviceAccountName: {{ include "goqueue.serviceAccountName" $part }}
       terminationGracePeriodSeconds: {{ include "goqueue.workerGrace" .root }}
       securityContext:
-        {{- toYaml .root.Values.podSecurityContext | nindent 8 }}
+        {{- include "goqueue.podSecurityContext" .root | nindent 8 }}
       {{- include "goqueue.scheduling" (dict "root" .root "values" $worker "selector" "") | nindent 6 }}
       containers:
         - name: worker

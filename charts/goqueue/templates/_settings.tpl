@@ -30,6 +30,8 @@
 {{- include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) -}}
 {{- else if and (eq .variable "GOQUEUE_OPERATOR_WORKER_CERTIFICATES") (not .text) -}}
 {{- .root.Values.certificates.secretName -}}
+{{- else if and (eq .variable "GOQUEUE_OPERATOR_WORKER_FS_GROUP") (eq .text "10001") -}}
+{{- include "goqueue.fsGroup" .root | default "0" -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_LABELS" -}}
 {{- $labels := list -}}
 {{- range $key, $value := include "goqueue.releaseLabels" .root | fromYaml -}}
@@ -160,14 +162,20 @@ gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
 - name: {{ $entry.variable }}
   value: {{ $value | quote }}
 {{- else if and (eq $entry.variable "GOQUEUE_REDIS_URL") $root.Values.valkey.enabled $root.Values.valkey.passwordFrom.secret }}
-- name: GOQUEUE_VALKEY_PASSWORD
-  valueFrom: {secretKeyRef: {{ include "goqueue.valkeySecretKey" $root }}}
 - name: {{ $entry.variable }}
-  value: redis://:$(GOQUEUE_VALKEY_PASSWORD)@{{ include "goqueue.fullname" $root }}-valkey:6379/0
+  value: {{ include "goqueue.valkeyURL" $root }}
+{{- else if and (eq $entry.variable "GOQUEUE_REDIS_PASSWORD") $root.Values.valkey.enabled $root.Values.valkey.passwordFrom.secret }}
+- name: {{ $entry.variable }}
+  valueFrom: {secretKeyRef: {{ include "goqueue.valkeySecretKey" $root }}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Address of the bundled Valkey. Its password has a variable of its own: in a URL some characters mean something. */}}
+{{- define "goqueue.valkeyURL" -}}
+redis://{{ include "goqueue.fullname" . }}-valkey:6379/0
 {{- end -}}
 
 {{- define "goqueue.valkeySecretKey" -}}

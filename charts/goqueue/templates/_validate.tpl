@@ -21,6 +21,9 @@
   {{- if or $settings.redis.url $settings.redis.urlFrom.secret $settings.redis.sentinelHosts -}}
     {{- fail "settings.redis names your Redis: set valkey.enabled=false as well" -}}
   {{- end -}}
+  {{- if or $settings.redis.username $settings.redis.password $settings.redis.passwordFrom.secret -}}
+    {{- fail "settings.redis has a login: the bundled Valkey's is valkey.password (or valkey.passwordFrom)" -}}
+  {{- end -}}
   {{- if $settings.redis.cluster -}}
     {{- fail "settings.redis.cluster: the bundled Valkey is no cluster" -}}
   {{- end -}}

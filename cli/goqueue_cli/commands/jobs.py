@@ -51,7 +51,7 @@ def enqueue(type: str, payload: str, wait: float | None, form: str, **options: A
     content = payload_of(payload)
 
     async def work(session: Session) -> None:
-        order = build(type, content, cast(Options, given(options)), session.types(), session.queues)
+        order = build(type, content, cast(Options, given(options)), session.types(type), session.queues)
         made = await session.service.enqueue(order)
         if form == "table":
             click.echo(f"job {made.id} " + (f"enqueued in {order.queue}" if made.created else "stood there already"))

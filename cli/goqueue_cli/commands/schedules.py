@@ -62,13 +62,13 @@ def _flat(view: dict[str, Any]) -> dict[str, Any]:
         **view,
         "queue": job.get("queue"),
         "type": job.get("type"),
-        "next_tick": next(iter(view["next_ticks"]), None),
+        "next_tick": next(iter(view["next_ticks"]), view["cannot_fire"]),
     }
 
 
 @schedules.command(epilog=STORES)
 @click.argument("name")
-@click.option("--cron", required=True, help="Five fields, e.g. '0 6 * * 1-5'.")
+@click.option("--cron", required=True, help="Five fields, e.g. '0 6 * * 1-5', or a name, e.g. @daily.")
 @click.option("--time-zone", default="UTC", show_default=True, help="IANA name, e.g. Europe/Berlin.")
 @click.option("--type", required=True, help="Type of the job that it makes.")
 @click.option("--payload", default="{}", show_default=True, help="JSON object, or - for standard input.")
@@ -87,12 +87,12 @@ def put(
     form: str,
     **options: Any,
 ) -> None:
-    """Create or replace a schedule. It fires next at the first time from now on."""
+    """Create or replace a schedule. It fires next at the first time from now on, or as before if its times stay."""
     job = {"type": type, "payload": payload_of(payload), **given(options)}
 
     async def work(session: Session) -> None:
         chosen = schedule_name(name)
-        types = session.types()
+        types = session.types(type)
         body = {
             "cron": cron,
             "time_zone": time_zone,
@@ -121,7 +121,7 @@ def put(
         if form == "json":
             output.as_json(schedule_view(schedule))
             return
-        fires = f"it fires next at {output.cell(tick)}" if enabled else "it is disabled"
+        fires = f"it fires next at {output.cell(schedule.next_tick)}" if enabled else "it is disabled"
         click.echo(f"schedule {chosen} {'created' if created else 'replaced'}; {fires}")
 
     run(work)

@@ -59,13 +59,15 @@ class Session:
         """The queues that this process knows: more once the job types are loaded."""
         return Queues(REGISTRY, self.engine.queues)
 
-    def types(self) -> Registry:
-        """All job types. Commands that need none must work where your modules are not installed.
+    def types(self, wanted: str | None = None) -> Registry:
+        """All job types; with `wanted`, those that are loaded if it is among them. Commands that need none of your
+        modules must work where they are not installed.
 
         Raises:
             SettingsError: a module of GOQUEUE_JOBS cannot be imported.
         """
-        registry.load(self.engine.jobs)
+        if wanted is None or REGISTRY.get(wanted) is None:
+            registry.load(self.engine.jobs)
         return REGISTRY
 
 

@@ -56,7 +56,9 @@ CREATE INDEX idx_jobs_status ON jobs (status);
 
 
 def upgrade() -> None:
-    exists = op.get_bind().exec_driver_sql("SELECT to_regclass('jobs') IS NOT NULL").scalar_one()
+    # In the schema where it would be created: one further down the search path is somebody else's.
+    there = "SELECT to_regclass(quote_ident(current_schema()) || '.jobs') IS NOT NULL"
+    exists = op.get_bind().exec_driver_sql(there).scalar_one()
     op.execute(ADOPT if exists else CREATE)
 
 

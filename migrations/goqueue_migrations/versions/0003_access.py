@@ -18,7 +18,6 @@ depends_on = None
 
 # All of it may run again: what stands before the index is kept where building the index fails.
 UP = """
-SET LOCAL lock_timeout = '10s';
 ALTER TABLE jobs ADD COLUMN IF NOT EXISTS tenant text;
 ALTER TABLE schedules ADD COLUMN IF NOT EXISTS tenant text;
 

@@ -20,7 +20,6 @@ depends_on = None
 
 # All of it may run again: what stands before the validation is kept where that fails.
 EXPAND = """
-SET LOCAL lock_timeout = '10s';
 DO $migration$
 BEGIN
     EXECUTE format($create$
@@ -51,7 +50,6 @@ ALTER TABLE jobs
 """
 
 CONTRACT = """
-SET LOCAL lock_timeout = '10s';
 ALTER TABLE jobs DROP CONSTRAINT jobs_status_known, DROP CONSTRAINT jobs_final_is_finished;
 ALTER TABLE job_attempts DROP CONSTRAINT job_attempts_job_id_fkey;
 ALTER TABLE job_logs DROP CONSTRAINT job_logs_job_id_fkey;

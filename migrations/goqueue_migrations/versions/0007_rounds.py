@@ -7,7 +7,7 @@ written before, or by older code, are of the first. No index has the column, so 
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from goqueue import cron
 from goqueue_operator.crds.job import ORDER, ORDER_RULES
 from goqueue_operator.crds.schema import (
     AGE,
+    Schema,
     array,
     boolean,
     column,
@@ -24,6 +26,13 @@ TEMPLATE: Final = obj(
     required=["spec"],
 )
 
+
+def _cron_rule(one: cron.Rule) -> Schema:
+    """A rule of the dialect in CEL, whose string literals have the escapes of Python's."""
+    pattern = one.pattern.replace("\\", "\\\\")
+    return rule(f"{'' if one.wanted else '!'}self.matches('{pattern}')", one.message)
+
+
 SCHEDULE: Final = definition(
     "GoQueueSchedule",
     "gqs",
@@ -31,7 +40,13 @@ SCHEDULE: Final = definition(
     spec=obj(
         "When, and what.",
         {
-            "cron": text("Five fields: minute, hour, day of month, month, day of week.", minLength=9, maxLength=255),
+            "cron": text(
+                "Five fields: minute, hour, day of month, month, day of week; or a name such as @daily.",
+                minLength=1,
+                maxLength=255,
+                # at the field, so that Kubernetes lets one that an earlier release allowed stay when others change
+                **{"x-kubernetes-validations": [_cron_rule(one) for one in cron.RULES]},
+            ),
             "timeZone": text("IANA time zone in which the times are meant.", maxLength=64, default="UTC"),
             "jobTemplate": TEMPLATE,
             "concurrencyPolicy": text(
@@ -48,13 +63,6 @@ SCHEDULE: Final = definition(
             ),
         },
         required=["cron", "jobTemplate"],
-        rules=[
-            rule(
-                r"self.cron.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')",
-                "cron must have five fields: minute, hour, day of month, month, day of week",
-                fieldPath=".cron",
-            )
-        ],
     ),
     status=obj(
         "What it has done.",

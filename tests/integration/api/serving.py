@@ -20,9 +20,9 @@ from tests.integration.engine import Engine
 OWNER = Actor("cli:test")
 
 
-def app_on(engine: Engine, *, oidc: OidcSettings | None = None, **api: Any) -> FastAPI:
+def app_on(engine: Engine, *, oidc: OidcSettings | None = None, pgbouncer: bool = False, **api: Any) -> FastAPI:
     """The app on the engine's stores with connections of its own; keys are required unless `api` says otherwise."""
-    connect = DatabaseSettings(max_retries=0)
+    connect = DatabaseSettings(max_retries=0, pgbouncer=pgbouncer)
     return create_app(
         Database(engine.dsn, connect, maximum=4),
         Broker(engine.redis),

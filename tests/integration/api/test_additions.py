@@ -9,6 +9,7 @@ import orjson
 import psycopg
 import pytest
 
+from tests.cronlines import ACCEPTED, REFUSED, WRONG
 from tests.servers.stores import FreshDatabase
 
 MAIL = {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}
@@ -261,6 +262,20 @@ async def test_a_wrong_schedule_is_400_and_not_kept(client: httpx.AsyncClient, c
     assert answer.status_code == 400
     assert field in answer.json()["fields"]
     assert (await client.get("/schedules/wrong")).status_code == 404
+
+
+async def test_lines_of_other_systems_are_400_in_words_and_usual_names_are_understood(
+    client: httpx.AsyncClient,
+) -> None:
+    for line, words in {**REFUSED, **WRONG}.items():
+        answer = await client.put("/schedules/wrong", json={"cron": line, "job": ORDER})
+        assert (answer.status_code, answer.json()["error"]) == (400, "validation failed"), line
+        assert answer.json()["fields"]["cron"].startswith(words), line
+    assert (await client.get("/schedules")).json() == []
+    for line in ACCEPTED:
+        answer = await client.put("/schedules/right", json={"cron": line, "job": ORDER})
+        assert answer.status_code in (200, 201), line
+        assert len(answer.json()["next_ticks"]) == 5
 
 
 async def test_types_show_their_payloads_schema(client: httpx.AsyncClient) -> None:

@@ -290,3 +290,15 @@ async def test_a_tenant_pauses_only_queues_that_its_key_names_since_all_share_th
     async with serving(app_on(engine)) as client:
         assert (await client.post("/queues/email/pause", headers=whole)).status_code == 403
         assert (await client.post("/queues/email/pause", headers=named)).status_code == 204
+
+
+async def test_a_key_restricted_to_types_pauses_only_queues_that_it_names_since_all_types_share_them(
+    engine: Engine,
+) -> None:
+    of_a_type = await new_key(engine, types={"send_email"})
+    named = await new_key(engine, types={"send_email"}, queues={"email"})
+    async with serving(app_on(engine)) as client:
+        for act in ("pause", "resume"):
+            assert (await client.post(f"/queues/payment/{act}", headers=of_a_type)).status_code == 403
+            assert (await client.post(f"/queues/payment/{act}", headers=named)).status_code == 403
+            assert (await client.post(f"/queues/email/{act}", headers=named)).status_code == 204

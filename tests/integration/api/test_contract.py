@@ -176,11 +176,11 @@ async def test_an_unknown_path_is_404_in_the_one_shape(client: httpx.AsyncClient
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/jobs", "GET"),
-        ("PUT", "/jobs/1", "DELETE, GET"),
+        ("DELETE", "/jobs", "GET, HEAD"),
+        ("PUT", "/jobs/1", "DELETE, GET, HEAD"),
         ("POST", "/jobs/1/status", "PUT"),
-        ("PATCH", "/schedules/daily", "DELETE, GET, PUT"),
-        ("PUT", "/jobs/create", "DELETE, GET, POST"),
+        ("PATCH", "/schedules/daily", "DELETE, GET, HEAD, PUT"),
+        ("PUT", "/jobs/create", "DELETE, GET, HEAD, POST"),
     ],
 )
 async def test_a_wrong_method_is_405_in_the_one_shape_and_names_the_right_ones(

@@ -82,7 +82,7 @@ async def test_nothing_but_the_files_of_the_docs_page_is_served(client: httpx.As
 
 async def test_a_wrong_method_on_the_docs_page_names_the_right_one(client: httpx.AsyncClient) -> None:
     response = await client.post("/docs")
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_the_docs_page_is_found_with_a_slash_at_its_end_too_behind_any_prefix(client: httpx.AsyncClient) -> None:

@@ -198,6 +198,65 @@ async def test_nobody_hands_out_more_than_they_have(
     assert await engine.rows("SELECT count(*) FROM api_keys") == [(1,)]
 
 
+@pytest.mark.parametrize("act", ["revoke", "rotate"])
+@pytest.mark.parametrize(
+    ("own", "other", "status"),
+    [
+        ({"scopes": ["keys:manage"]}, {}, 403),
+        ({"scopes": ["keys:manage", "jobs:read"]}, {"scopes": ["jobs:write"]}, 403),
+        ({"queues": ["email"]}, {}, 403),
+        ({"queues": ["email"]}, {"queues": ["email", "payment"]}, 403),
+        ({"types": ["send_email"]}, {}, 403),
+        ({"types": ["send_email"]}, {"types": ["send_webhook"]}, 403),
+        ({"queues": ["email"]}, {"tenant": "acme"}, 403),
+        ({"tenant": "acme", "queues": ["email"]}, {"tenant": "acme"}, 403),
+        ({"tenant": "acme"}, {}, 404),
+        ({"tenant": "acme"}, {"tenant": "other"}, 404),
+        ({}, {}, 200),
+        ({}, {"tenant": "acme"}, 200),
+        ({"queues": ["email"]}, {"queues": ["email"], "types": ["send_email"]}, 200),
+        ({"queues": ["email"]}, {"queues": ["email"], "tenant": "acme"}, 200),
+        ({"scopes": ["keys:manage", "jobs:read"]}, {"scopes": ["jobs:read"]}, 200),
+    ],
+    ids=str,
+)
+async def test_nobody_revokes_or_rotates_a_key_that_may_do_more_than_they_may(
+    engine: Engine, own: dict[str, Any], other: dict[str, Any], status: int, act: str
+) -> None:
+    headers = await new_key(engine, *own.get("scopes", []), **{k: v for k, v in own.items() if k != "scopes"})
+    theirs = await new_key(engine, *other.get("scopes", []), **{k: v for k, v in other.items() if k != "scopes"})
+    url = f"/admin/keys/{token_of(theirs).prefix}"
+    before = await engine.rows("SELECT to_jsonb(api_keys) - 'last_used_at' FROM api_keys ORDER BY prefix")
+    async with serving(app_on(engine)) as client:
+        if act == "revoke":
+            answer = await client.delete(url, headers=headers)
+        else:
+            answer = await client.post(f"{url}/rotate", json={}, headers=headers)
+    assert answer.status_code == (204 if (act, status) == ("revoke", 200) else status), answer.text
+    if status != 200:
+        assert await engine.rows("SELECT to_jsonb(api_keys) - 'last_used_at' FROM api_keys ORDER BY prefix") == before
+        assert await engine.rows("SELECT count(*) FROM audit_log WHERE action <> 'key.created'") == [(0,)]
+
+
+async def test_whoever_has_a_key_of_their_own_may_revoke_it(engine: Engine) -> None:
+    headers = await new_key(engine, Scope.KEYS_MANAGE, queues={"email"})
+    async with serving(app_on(engine)) as client:
+        answer = await client.delete(f"/admin/keys/{token_of(headers).prefix}", headers=headers)
+    assert answer.status_code == 204
+
+
+@pytest.mark.parametrize("restriction", [{"queues": {"email"}}, {"types": {"send_email"}}], ids=str)
+@pytest.mark.parametrize("tenant", [None, "acme"])
+async def test_a_key_restricted_to_queues_or_types_reads_no_audit_log_which_covers_all_of_them(
+    engine: Engine, restriction: dict[str, set[str]], tenant: str | None
+) -> None:
+    restricted, whole = await new_key(engine, tenant=tenant, **restriction), await new_key(engine, tenant=tenant)
+    async with serving(app_on(engine)) as client:
+        refused = await client.get("/admin/audit", headers=restricted)
+        assert (refused.status_code, refused.json()["fields"].keys()) == (403, restriction.keys())
+        assert (await client.get("/admin/audit", headers=whole)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("settings", "keys", "open"),
     [

@@ -101,7 +101,9 @@ def test_every_operation_documents_its_errors() -> None:
     for path, operations in _document()["paths"].items():
         for method, operation in operations.items():
             assert {"408", "500", "503"} <= set(operation["responses"]), f"{method} {path}"
-            assert "422" not in operation["responses"]
+            assert ("422" in operation["responses"]) == (path == "/jobs/create"), f"{method} {path}"
+            assert ("415" in operation["responses"]) == ("requestBody" in operation), f"{method} {path}"
+            assert method in ("get", "post", "put", "delete"), f"{method} {path}"
             if "{" in path:
                 assert "400" in operation["responses"], f"{method} {path}"
             for status, response in operation["responses"].items():

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from goqueue.keys import Token
 from goqueue.store import migrate
 from goqueue_cli.embedded import free_port
+from tests.integration.console import Console
 from tests.integration.engine import eventually
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis
@@ -55,21 +57,21 @@ async def wait_for_waiting(connection: psycopg.AsyncConnection) -> None:
 async def test_sigterm_finishes_the_request_in_flight_and_ends_with_0(
     environment: dict[str, str], database: FreshDatabase, tmp_path: Path, processes: str
 ) -> None:
-    environment["GOQUEUE_API_PROCESSES"] = processes
+    environment |= {"GOQUEUE_API_PROCESSES": processes, "GOQUEUE_API_REQUEST_TIMEOUT": "60"}
     url = f"http://127.0.0.1:{environment['GOQUEUE_API_PORT']}"
 
     async def stopping() -> bool:
         return "Shutting down" in (tmp_path / "log").read_text()
 
     with running(environment, tmp_path / "log") as process:
-        async with httpx.AsyncClient(base_url=url, timeout=15) as client, jobs_locked(database) as blocker:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client, jobs_locked(database) as blocker:
             posting = asyncio.create_task(client.post("/jobs/create", json=ORDER))
             await wait_for_waiting(blocker)
             process.send(signal.SIGTERM)
             await eventually(stopping)
             await blocker.rollback()
             assert (await posting).status_code == 201
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, 60) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_what_is_wrong_ends_the_process_with_one_line(
     log = tmp_path / "log"
     environment |= {"GOQUEUE_API_PROCESSES": "2", "GOQUEUE_LOG_LEVEL": "error", **wrong}
     with Process([GOQUEUE, "api"], log=log, environment=environment) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     said = log.read_text().splitlines()
     assert len(said) == 1, said
     assert line in said[0]
@@ -101,7 +103,7 @@ def test_an_old_schema_is_refused_with_the_command_that_helps(
     migrate.upgrade(bare_database.dsn, "0001")
     environment = {**bare_database.environment, **ready_queues.environment, "GOQUEUE_API_PROCESSES": "2"}
     with Process([GOQUEUE, "api"], log=tmp_path / "log", environment=environment) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert "run `goqueue migrate`" in (tmp_path / "log").read_text()
 
 
@@ -152,3 +154,25 @@ async def test_with_a_first_key_others_may_reach_it_and_its_secret_is_in_no_log(
     async with await psycopg.AsyncConnection.connect(database.dsn) as connection:
         rows = await (await connection.execute("SELECT name, last_used_at IS NOT NULL FROM api_keys")).fetchall()
     assert rows == [("bootstrap", True)]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_on_the_any_address_of_ipv6_both_families_are_served(
+    environment: dict[str, str], tmp_path: Path, processes: str
+) -> None:
+    environment |= {"GOQUEUE_API_HOST": "::", "GOQUEUE_API_HEALTH_HOST": "::1", "GOQUEUE_API_AUTH": "off"}
+    environment |= {"GOQUEUE_API_PROCESSES": processes, "GOQUEUE_API_HEALTH_PORT": str(free_port())}
+    with running(environment, tmp_path / "log"):
+        async with httpx.AsyncClient() as client:
+            for host in ("127.0.0.1", "[::1]"):
+                port = environment["GOQUEUE_API_PORT"]
+                assert (await client.get(f"http://{host}:{port}/health")).status_code == 200
+            assert (await client.get(f"http://[::1]:{environment['GOQUEUE_API_HEALTH_PORT']}/livez")).status_code == 200
+
+
+async def test_an_ipv6_address_that_is_taken_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    environment |= {"GOQUEUE_API_HOST": "::1", "GOQUEUE_API_AUTH": "off"}
+    with socket.create_server(("::1", int(environment["GOQUEUE_API_PORT"])), family=socket.AF_INET6):
+        said = await Console(tmp_path, environment)("api")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+    assert "Address already in use" in said.err

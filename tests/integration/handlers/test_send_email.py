@@ -55,11 +55,14 @@ def inbox(mailpit: Mailpit) -> Iterator[Mailpit]:
 
 
 async def test_a_message_arrives_with_its_subject_body_and_sender(inbox: Mailpit) -> None:
-    subject, body = "Grüße an 世界 🎉 " + "und so weiter " * 10, "Zeile eins ä\n.\nZeile drei 🎉 " + "x" * 2000 + "\n"
-    result = await to_mailpit(inbox).send(letter(subject=subject.strip(), body=body), Context(job_id=9))
+    subject, body = (
+        "Grüße an 世界 🎉  " + "и так далее " * 10 + "=?utf-8?q?x?=",
+        "Zeile eins ä\n.\nZeile drei 🎉 " + "x" * 2000 + "\n",
+    )
+    result = await to_mailpit(inbox).send(letter(subject=subject, body=body), Context(job_id=9))
     [summary] = ask(inbox, "/messages")["messages"]
     message = ask(inbox, f"/message/{summary['ID']}")
-    assert message["Subject"] == subject.strip()
+    assert message["Subject"] == subject
     assert message["Text"].replace("\r\n", "\n") == body
     assert message["From"] == {"Name": "Büro", "Address": "shop@example.com"}
     assert [person["Address"] for person in message["To"]] == ["ada@example.com"]
@@ -74,6 +77,15 @@ async def test_a_repeated_attempt_has_the_same_message_id(inbox: Mailpit) -> Non
     messages = ask(inbox, "/messages")["messages"]
     assert len(messages) == 2
     assert len({message["MessageID"] for message in messages}) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["Acme, Inc.", "A@B", "O'Neil; Co", "Team: Support", "Müller & Söhne, Köln", "S (EU)."]
+)
+async def test_a_senders_name_may_have_any_characters(inbox: Mailpit, name: str) -> None:
+    await to_mailpit(inbox, sender=f"{name} <shop@example.com>").send(letter(), Context())
+    [summary] = ask(inbox, "/messages")["messages"]
+    assert summary["From"] == {"Name": name, "Address": "shop@example.com"}
 
 
 async def test_a_recipient_in_an_international_domain_is_written_in_idna(inbox: Mailpit) -> None:
@@ -133,6 +145,12 @@ class Script:
     def __init__(self, **answers: str) -> None:
         self.answers = answers
         self.accepted: list[bytes] = []
+        self.greeted: list[str] = []
+
+    async def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str, responses: Any) -> Any:  # noqa: N802
+        self.greeted.append(hostname)
+        session.host_name = hostname
+        return responses
 
     async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
         envelope.mail_from = address
@@ -140,6 +158,10 @@ class Script:
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
         envelope.rcpt_tos.append(address)
+        named = session.host_name
+        if self.answers.get("helo") == "full" and "." not in named and not named.startswith("["):
+            # Postfix with reject_non_fqdn_helo_hostname
+            return f"504 5.5.2 <{named}>: Helo command rejected: need fully-qualified hostname"
         return self.answers.get("rcpt", "250 OK")
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
@@ -229,22 +251,164 @@ async def test_a_server_that_is_away_or_silent_is_tried_again() -> None:
 
 
 async def test_a_cancelled_job_lets_go_of_a_silent_server_at_once() -> None:
-    connected = asyncio.Event()
+    greeted = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected.set()
+        writer.write(b"220 here\r\n")
+        await reader.readline()
+        greeted.set()
         await reader.read()
         writer.close()
 
     listening = await asyncio.start_server(silent, LOOPBACK, 0)
     port = listening.sockets[0].getsockname()[1]
-    task = asyncio.create_task(to(port, timeout_seconds=30).send(letter(), Context()))
-    await connected.wait()
+    task = asyncio.create_task(to(port, timeout_seconds=300).send(letter(), Context()))
+    await greeted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(10):  # and not the 30 s that it may take
+        async with asyncio.timeout(60):  # and not the 300 s that it may take
             await task
     listening.close()
+
+
+# --- the name in EHLO, and where a connection was lost ---------------------------------------------------------------
+
+
+async def test_by_default_a_server_that_wants_a_full_name_gets_one_or_an_address() -> None:
+    script = Script(helo="full")
+    async with server(script) as port:
+        await to(port).send(letter(), Context())
+    assert len(script.accepted) == 1
+
+
+async def test_a_host_without_a_full_name_says_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: "goqueue-worker-7f9c")  # as in a pod
+    script = Script(helo="full")
+    async with server(script) as port:
+        await to(port).send(letter(), Context())
+    assert script.greeted == [f"[{LOOPBACK}]"]
+
+
+async def test_the_name_of_the_settings_is_said_and_blamed_where_it_is_refused() -> None:
+    script = Script(helo="full")
+    async with server(script) as port:
+        await to(port, helo="mail.example.com").send(letter(), Context())
+        with pytest.raises(TryAgain, match=r"504 .*\(EHLO short: see GOQUEUE_SMTP_HELO\)"):
+            await to(port, helo="short").send(letter(), Context())
+    assert script.greeted == ["mail.example.com", "short"]
+    assert len(script.accepted) == 1
+
+
+@contextlib.asynccontextmanager
+async def answering(answers: dict[str, str]) -> AsyncIterator[int]:
+    """An SMTP server that gives these answers to commands that begin so, and none to others; its port."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while said := (await reader.readline()).decode():
+            for command, answer in answers.items():
+                if said.startswith(command):
+                    writer.write(answer.encode() + b"\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(talk, LOOPBACK, 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+async def test_a_name_refused_at_ehlo_itself_is_retried_and_the_setting_named() -> None:
+    async with answering({"EHLO": "504 5.5.2 full name", "HELO": "504 5.5.2 full name"}) as port:
+        with pytest.raises(TryAgain, match=r"refused this client's name: 504 .*see GOQUEUE_SMTP_HELO"):
+            await to(port, helo="short").send(letter(), Context())
+
+
+async def test_a_busy_server_says_nothing_about_the_name() -> None:
+    async with answering({"EHLO": "421 busy", "HELO": "421 busy"}) as port:
+        with pytest.raises(TryAgain, match="refused EHLO: 421 busy"):
+            await to(port).send(letter(), Context())
+
+
+async def test_a_refused_recipient_stays_refused_where_the_server_falls_silent_after_it() -> None:
+    """A reset of the conversation would wait for an answer and hide the one that matters."""
+    async with answering({"EHLO": "250 here", "MAIL": "250 ok", "RCPT": "550 no such user"}) as port:
+        with pytest.raises(NeverRetry, match="refused the recipient: 550"):
+            await to(port, timeout_seconds=0.5).send(letter(), Context())
+
+
+@contextlib.asynccontextmanager
+async def closing(at: str, certificate: Certificate, *, silent: bool = False) -> AsyncIterator[int]:
+    """An SMTP server that closes the connection, or says nothing more, when a command begins with `at`; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    over = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said, data = "GREETING", False
+        while True:
+            if said.startswith(at):
+                if silent:
+                    await over.wait()
+                break
+            if said == "GREETING":
+                answer = "220 here"
+            elif said.startswith("EHLO"):
+                answer = "250-here\r\n250-STARTTLS\r\n250 AUTH PLAIN"
+            elif said.startswith("STARTTLS"):
+                writer.write(b"220 go\r\n")
+                await writer.start_tls(context)
+                answer = ""
+            elif said.startswith("DATA"):
+                answer, data = "354 go", True
+            else:
+                answer = "235 in" if said.startswith("AUTH") else "250 ok"
+            if answer:
+                writer.write(answer.encode() + b"\r\n")
+            said = (await (reader.readuntil(b"\r\n.\r\n") if data else reader.readline())).decode()
+            if data:
+                said = "END OF DATA"
+            elif not said:
+                break
+        writer.close()
+
+    listening = await asyncio.start_server(talk, LOOPBACK, 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        over.set()
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ("GREETING", "was reached, but sent no greeting"),
+        ("EHLO", "connection lost during EHLO"),
+        ("STARTTLS", "connection lost during STARTTLS"),
+        ("AUTH", "connection lost during AUTH"),
+        ("MAIL", "connection lost during MAIL"),
+        ("RCPT", "connection lost during RCPT"),
+        ("DATA", "connection lost during DATA"),
+        ("END OF DATA", "connection lost during DATA"),
+    ],
+)
+async def test_a_lost_connection_says_at_which_step_it_was_lost(certificate: Certificate, at: str, told: str) -> None:
+    login = {"tls": "starttls", "tls_ca": certificate.cert, "user": "shop", "password": SecretStr(PASSWORD)}
+    async with closing(at, certificate) as port:
+        with pytest.raises(TryAgain, match=told) as caught:
+            await to(port, **login).send(letter(), Context())
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [("GREETING", "was reached, but sent no greeting"), ("MAIL", r"did not answer MAIL within 0\.3 s")],
+)
+async def test_silence_says_at_which_step_it_began(certificate: Certificate, at: str, told: str) -> None:
+    async with closing(at, certificate, silent=True) as port:
+        with pytest.raises(TryAgain, match=told):
+            await to(port, timeout_seconds=0.3).send(letter(), Context())
 
 
 # --- TLS and login --------------------------------------------------------------------------------------------------
@@ -273,7 +437,7 @@ async def test_tls_and_login_protect_the_message(certificate: Certificate, tls: 
 async def test_a_certificate_that_nobody_vouches_for_gets_no_message(certificate: Certificate, tls: str) -> None:
     script = Script()
     async with server(script, certificate, implicit=tls == "implicit") as port:
-        with pytest.raises(TryAgain):
+        with pytest.raises(TryAgain, match="certificate verify failed"):
             await to(port, tls=tls).send(letter(), Context())
     assert script.accepted == []
 

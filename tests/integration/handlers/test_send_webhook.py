@@ -1,9 +1,12 @@
 """`send_webhook` against a real HTTP server on the loopback address, which is what it may call here."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
+import re
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from structlog.testing import capture_logs
 
 from goqueue.builtin import SendWebhook
 from goqueue.errors import NeverRetry, RetryIn
@@ -29,10 +33,10 @@ BODY = {"event": "order.paid", "text": "Grüße, 世界", "nested": {"list": [1,
 
 
 @contextlib.asynccontextmanager
-async def sender(*, resolver: Any = None, **settings: Any) -> AsyncIterator[WebhookSender]:
+async def sender(*, resolver: Any = None, installation: str = "here", **settings: Any) -> AsyncIterator[WebhookSender]:
     """A sender that may call 127.0.0.1."""
     chosen = WebhookSettings(**{"allow_networks": ["127.0.0.1/32"], **settings})
-    handler = WebhookSender(chosen, resolver)
+    handler = WebhookSender(chosen, resolver, installation)
     try:
         yield handler
     finally:
@@ -59,9 +63,10 @@ async def test_the_request_carries_method_headers_and_json_body(target: Receiver
     assert request.headers["x-key"] == "k"
     assert request.headers["content-type"] == "text/json"
     assert request.headers["host"] == f"127.0.0.1:{target.port}"
-    assert request.headers["webhook-id"] == "job_7"
+    id = request.headers["webhook-id"]
+    assert re.fullmatch(r"job_7_[0-9a-f]{24}", id)
     assert "webhook-signature" not in request.headers
-    assert result == {"status": 200, "body": "ok", "truncated": False, "webhook_id": "job_7"}
+    assert result == {"status": 200, "body": "ok", "truncated": False, "webhook_id": id}
 
 
 async def test_while_rotating_either_secret_verifies_and_a_foreign_one_does_not(target: Receiver) -> None:
@@ -81,7 +86,34 @@ async def test_the_id_is_the_same_in_each_attempt(target: Receiver) -> None:
     async with sender(secrets=[SecretStr(OLD)]) as handler:
         for attempt in (1, 2):
             await handler.send(payload(target.url), Context(job_id=5, attempt=attempt))
-    assert {request.headers["webhook-id"] for request in target.requests} == {"job_5"}
+    assert len({request.headers["webhook-id"] for request in target.requests}) == 1
+
+
+async def test_the_id_differs_between_jobs_installations_and_contents(target: Receiver) -> None:
+    for installation in ("first", "second"):
+        async with sender(installation=installation) as handler:
+            for job_id in (1, 2):
+                for body in ({"order": 1}, {"order": 2}):
+                    await handler.send(payload(target.url, body=body), Context(job_id=job_id))
+    assert len({request.headers["webhook-id"] for request in target.requests}) == 8
+
+
+def test_an_unpadded_secret_is_taken_with_one_warning_that_does_not_show_it() -> None:
+    whole = base64.b64encode(bytes(range(32))).decode()
+    assert whole.endswith("=")
+    for written, warnings in ((f"whsec_{whole}", 0), (f"whsec_{whole.rstrip('=')}", 1), (whole.rstrip("="), 1)):
+        with capture_logs() as logged:
+            WebhookSender(WebhookSettings(secrets=[SecretStr(written), SecretStr(OLD)]))
+        assert [line["log_level"] for line in logged] == ["warning"] * warnings
+        assert whole.rstrip("=") not in str(logged)
+
+
+async def test_an_unpadded_secret_signs_as_its_padded_form_does(target: Receiver) -> None:
+    whole = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+    async with sender(secrets=[SecretStr(whole.rstrip("="))]) as handler:
+        await handler.send(payload(target.url), Context())
+    [request] = target.requests
+    assert Webhook(whole).verify(request.body, request.headers) == BODY
 
 
 async def test_no_cookie_of_one_receiver_goes_to_another(target: Receiver) -> None:
@@ -152,12 +184,38 @@ async def test_a_closed_port_a_lost_connection_and_an_unknown_name_are_retried(t
                 await handler.send(payload(url), Context())
 
 
-async def test_silence_ends_with_the_payloads_timeout(target: Receiver) -> None:
-    pause = threading.Event()
-    target.answers = [Answer(pause=pause)]
+async def test_silence_ends_with_the_payloads_timeout() -> None:
+    over = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with sender() as handler:
         with pytest.raises(TryAgain, match="did not answer within 1 s"):
-            await handler.send(payload(target.url, timeout=1), Context())
+            await handler.send(payload(url, timeout=1), Context())
+    over.set()
+    server.close()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["silent", "closed"])
+async def test_the_status_decides_even_if_the_body_never_comes(target: Receiver, lost: bool) -> None:
+    """Else a receiver that has taken the request would get it again, and one that refused it for good as well."""
+    pause = threading.Event()
+    if lost:
+        pause.set()
+    long = {"content-length": "1000"}
+    target.script = lambda request: Answer(int(request.path[1:]), b"half", {**long, "connection": "close"}, pause)
+    async with sender() as handler:
+        result = await handler.send(payload(f"{target.url}/200", timeout=1), Context())
+        assert (result["status"], result["truncated"]) == (200, True)
+        assert result["body"] == ("half" if lost else "")
+        with pytest.raises(NeverRetry, match="answered 404"):
+            await handler.send(payload(f"{target.url}/404", timeout=1), Context())
+        with pytest.raises(TryAgain, match="answered 503"):
+            await handler.send(payload(f"{target.url}/503", timeout=1), Context())
     pause.set()
 
 
@@ -172,13 +230,101 @@ async def test_a_cancelled_job_lets_go_at_once(target: Receiver) -> None:
 
     target.script = script
     async with sender() as handler:
-        task = asyncio.create_task(handler.send(payload(target.url, timeout=30), Context()))
+        task = asyncio.create_task(handler.send(payload(target.url, timeout=300), Context()))
         await arrived.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            async with asyncio.timeout(10):  # and not the 30 s that it may take
+            async with asyncio.timeout(60):  # and not the 300 s that it may take
                 await task
     pause.set()
+
+
+# --- kept connections -----------------------------------------------------------------------------------------------
+
+
+class Closing:
+    """A server that answers the first request of each connection, then does as told when the next one begins to come:
+    it closes, or answers with `part` before it closes."""
+
+    def __init__(self, part: bytes = b"", *, greet: bool = True) -> None:
+        self.part = part
+        self.greet = greet
+        self.begun: list[str] = []
+        self.connections = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            if self.greet:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+                self.begun.append(head.partition("webhook-id: ")[2].partition("\r\n")[0])
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            self.begun.append(head.partition("webhook-id: ")[2].partition("\r\n")[0])
+            writer.write(self.part)
+            await writer.drain()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def running(self, certificate: Certificate | None = None) -> AsyncIterator[str]:
+        """Its URL."""
+        context = None
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.cert, certificate.key)
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=context)
+        try:
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        finally:
+            server.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_kept_connection_that_is_closed_costs_no_attempt(
+    tls: bool, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
+    server = Closing()
+    async with server.running(certificate if tls else None) as url, sender() as handler:
+        for job_id in (1, 2, 3):
+            assert (await handler.send(payload(url), Context(job_id=job_id, max_retries=0)))["status"] == 200
+    first, second, again, third = server.begun
+    assert second == again
+    assert len({first, second, third}) == 3
+
+
+async def test_a_request_whose_answer_began_is_not_sent_again_at_once() -> None:
+    server = Closing(b"HTTP/1.1 2")
+    async with server.running() as url, sender() as handler:
+        await handler.send(payload(url), Context(job_id=1))
+        with pytest.raises(TryAgain):
+            await handler.send(payload(url), Context(job_id=2))
+    assert len(server.begun) == 2
+
+
+async def test_a_new_connection_that_is_closed_is_not_tried_again_at_once() -> None:
+    server = Closing(greet=False)
+    async with server.running() as url, sender() as handler:
+        with pytest.raises(TryAgain, match="no answer"):
+            await handler.send(payload(url), Context())
+    assert len(server.begun) == server.connections == 1
+
+
+async def test_the_second_connection_is_checked_like_the_first() -> None:
+    asked: list[str] = []
+
+    async def changing(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["10.0.0.1"]
+
+    server = Closing()
+    async with server.running() as url, sender(resolver=changing) as handler:
+        named = url.replace("127.0.0.1", "shop.example")
+        await handler.send(payload(named), Context(job_id=1))
+        with pytest.raises(NeverRetry, match=r"10\.0\.0\.1"):
+            await handler.send(payload(named), Context(job_id=2))
+    assert asked == ["shop.example"] * 2
 
 
 # --- what is kept of the answer -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from goqueue.settings import OperatorSettings
 from goqueue_operator.access import from_kubeconfig
 from goqueue_operator.operator import Operator
-from tests.integration.engine import Engine, eventually
+from tests.integration.engine import WITHIN, Engine, eventually
 from tests.integration.operator.apiserver import ApiServer, api_server
 
 
@@ -88,7 +88,7 @@ class World:
         found: dict[str, Any] = await asyncio.to_thread(self.kubernetes.get, "-n", self.namespace, kind, name)
         return found
 
-    async def state(self, name: str, *states: str, seconds: float = 15.0) -> dict[str, Any]:
+    async def state(self, name: str, *states: str, seconds: float = WITHIN) -> dict[str, Any]:
         """Wait until a GoQueueJob has one of these states; its status."""
 
         async def there() -> dict[str, Any] | None:

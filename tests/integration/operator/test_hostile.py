@@ -37,7 +37,7 @@ async def test_the_operator_goes_on_whatever_a_pool_or_a_job_holds(world: World)
             async def refused(name: str = name) -> bool:
                 return bool(((await world.get("gqp", name)).get("status") or {}).get("reason"))
 
-            await eventually(refused, 20)
+            await eventually(refused)
 
         async def made() -> list[str]:
             return (await world.kubectl("get", "deployments", "-o", "name")).split()

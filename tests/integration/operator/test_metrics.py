@@ -45,7 +45,7 @@ async def test_resources_pools_and_decisions_are_counted_and_go_with_the_pool(
         async def scaled() -> bool:
             return seen()("goqueue_pool_desired_replicas", pool="pool", pool_namespace=world.namespace) == 1
 
-        await eventually(scaled, 20)
+        await eventually(scaled)
         assert cause() == {"load"}
         now = seen()
         assert now("goqueue_pool_max_replicas", pool="pool") == 3
@@ -79,10 +79,10 @@ async def test_resources_pools_and_decisions_are_counted_and_go_with_the_pool(
         async def pinned() -> bool:
             return seen()("goqueue_pool_desired_replicas", pool="pool") == 2 and cause() == {"pinned"}
 
-        await eventually(pinned, 20)
+        await eventually(pinned)
         await world.kubectl("delete", "gqp", "pool")
 
         async def gone() -> bool:
             return not [name for name, _ in seen().samples if name.startswith("goqueue_pool_")]
 
-        await eventually(gone, 20)
+        await eventually(gone)

@@ -51,7 +51,7 @@ async def test_a_pool_whose_deletion_nobody_saw_is_not_made_again(world: World) 
     async def gone() -> bool:
         return "pool" not in await world.kubectl("get", "deployments", "-o", "name")
 
-    await eventually(gone, 20)
+    await eventually(gone)
     for _ in range(3):
         await pools._look(True)
     assert await gone()
@@ -115,4 +115,4 @@ async def test_a_status_that_somebody_else_wrote_over_an_end_is_written_again(wo
         await kube.patch(JOBS, world.namespace, "one", stale, "status")
         await kube.close()
         await world.state("one", "completed")
-        await world.kubectl("wait", "--for=condition=Succeeded", "gqj/one", "--timeout=5s")
+        await world.kubectl("wait", "--for=condition=Succeeded", "gqj/one", "--timeout=60s")

@@ -28,11 +28,11 @@ async def deployment(world: World) -> dict[str, Any]:
     return found
 
 
-async def replicas(world: World, number: int, seconds: float = 10.0) -> None:
+async def replicas(world: World, number: int) -> None:
     async def there() -> bool:
         return bool((await deployment(world))["spec"]["replicas"] == number)
 
-    await eventually(there, seconds)
+    await eventually(there)
 
 
 async def test_a_pool_has_a_deployment_and_none_is_left_when_it_goes(world: World) -> None:
@@ -44,7 +44,7 @@ async def test_a_pool_has_a_deployment_and_none_is_left_when_it_goes(world: Worl
         async def gone() -> bool:
             return "pool" not in await world.kubectl("get", "deployments", "-o", "name")
 
-        await eventually(gone, 20)
+        await eventually(gone)
 
 
 async def test_the_first_job_wakes_the_pool_at_once_and_many_jobs_make_it_large(world: World) -> None:
@@ -57,7 +57,7 @@ async def test_the_first_job_wakes_the_pool_at_once_and_many_jobs_make_it_large(
             await world.engine.enqueue("echo")
         await replicas(world, 5)
     async with world.operator(), world.engine.worker():
-        await replicas(world, 0, 20)
+        await replicas(world, 0)
 
         async def said() -> bool:  # after the Deployment has changed
             return bool((await world.get("gqp", "pool"))["status"]["desiredReplicas"] == 0)

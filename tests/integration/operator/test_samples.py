@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.cronlines import ACCEPTED, REFUSED
 from tests.integration.operator.apiserver import ApiServer
 
 SAMPLES = sorted((Path(__file__).resolve().parents[3] / "manifests" / "samples").glob("*.yaml"))
@@ -58,6 +59,28 @@ def test_a_schedules_payload_is_looked_at_as_well(kubernetes: ApiServer) -> None
     assert "payload.subject is required" in kubernetes.refusal(body)
     body["spec"] = {"cron": "often", "jobTemplate": {"spec": {"queue": "email", "payload": EMAIL}}}
     assert "spec.cron" in kubernetes.refusal(body)
+
+
+def scheduled(cron: str) -> dict[str, Any]:
+    template = {"spec": {"queue": "email", "payload": EMAIL}}
+    return {
+        "apiVersion": "goqueue.io/v1alpha1",
+        "kind": "GoQueueSchedule",
+        "metadata": {"name": "lines"},
+        "spec": {"cron": cron, "jobTemplate": template},
+    }
+
+
+def test_lines_of_other_systems_are_refused_in_the_words_of_the_rest_api(kubernetes: ApiServer) -> None:
+    for line, words in REFUSED.items():
+        told = kubernetes.refusal(scheduled(line))
+        assert words in told, line
+        assert "spec.cron" in told, line
+
+
+def test_the_definition_takes_all_that_the_rest_api_takes(kubernetes: ApiServer) -> None:
+    for line in ACCEPTED:
+        kubernetes("create", "--dry-run=server", "-f", "-", stdin=scheduled(line))
 
 
 def test_nothing_but_suspend_can_be_changed(kubernetes: ApiServer) -> None:

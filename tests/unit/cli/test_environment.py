@@ -1,6 +1,7 @@
 """Whose stores a command uses: those that the environment names, or those of `goqueue dev`, never a mixture."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.upper().startswith(("POSTGRES_", "GOQUEUE_")):
             monkeypatch.delenv(name)
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     os.environ["GOQUEUE_DEV_DIR"] = str(tmp_path)
     path = tmp_path / "environment"
     path.touch(0o600)
@@ -41,6 +43,31 @@ def test_one_variable_of_postgres_is_enough_to_leave_it_alone(file: Path, name: 
     before = dict(os.environ)
     environment.adopt()
     assert dict(os.environ) == before
+
+
+def test_what_the_environment_says_of_queues_and_types_stays(file: Path) -> None:
+    file.write_text("POSTGRES_PORT=6543\nGOQUEUE_QUEUES=theirs\nGOQUEUE_JOBS=theirs\n")
+    os.environ["GOQUEUE_QUEUES"] = "mine"
+    environment.adopt()
+    assert (os.environ["GOQUEUE_QUEUES"], os.environ["GOQUEUE_JOBS"]) == ("mine", "theirs")
+
+
+def test_the_file_is_found_from_a_folder_below_and_what_others_left_there_is_passed_over(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del os.environ["GOQUEUE_DEV_DIR"]
+    below = file.parent / "a" / "b"
+    below.mkdir(parents=True)
+    (file.parent / ".goqueue").mkdir()
+    file.rename(file.parent / ".goqueue" / "environment")
+    foreign = file.parent / "a" / ".goqueue" / "environment"
+    foreign.parent.mkdir()
+    foreign.write_text("POSTGRES_PORT=1\n")
+    foreign.chmod(0o602)
+    monkeypatch.chdir(below)
+    environment.adopt()
+    assert os.environ["POSTGRES_PORT"] == "6543"
+    assert sys.path[-1] == str(file.parent)
 
 
 def test_without_a_file_the_environment_stays(file: Path) -> None:

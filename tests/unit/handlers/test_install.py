@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -49,10 +50,21 @@ def test_heavy_libraries_wait_for_the_first_job_that_needs_them() -> None:
         ("GOQUEUE_WEBHOOK_MAX_RESPONSE_BYTES", "1000000"),
         ("GOQUEUE_SMTP_SENDER", "nobody"),
         ("GOQUEUE_SMTP_SENDER", "a@example.com\nBcc: b@example.com"),
+        ("GOQUEUE_SMTP_SENDER", "Acme, Inc. noreply@acme.example"),
+        ("GOQUEUE_SMTP_SENDER", "Acme <noreply@acme..example>"),
+        ("GOQUEUE_SMTP_SENDER", "Acme <noreply@acme.example>, Other <b@example.com>"),
+        ("GOQUEUE_SMTP_SENDER", "A\u2028B <noreply@acme.example>"),
+        ("GOQUEUE_SMTP_HOST", "mail.example.com:587"),
+        ("GOQUEUE_SMTP_HOST", "smtp://mail.example.com"),
+        ("GOQUEUE_SMTP_HELO", "two names"),
+        ("GOQUEUE_SMTP_HELO", "mail.example.com\r\nX"),
         ("GOQUEUE_SMTP_TLS", "maybe"),
         ("GOQUEUE_PAYMENT_GATEWAY", "paypal"),
         ("GOQUEUE_PAYMENT_GATEWAY", "stripe"),  # without a key
+        ("GOQUEUE_PAYMENT_STRIPE_KEY", "sk_test_x\n"),
         ("GOQUEUE_PAYMENT_STRIPE_URL", "ftp://example.com"),
+        ("GOQUEUE_PAYMENT_STRIPE_URL", "http://stripe.example:99999"),
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
@@ -64,6 +76,23 @@ def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     assert name in caught.value.message
     assert "\n" not in caught.value.message
     assert value not in caught.value.message or value == "stripe"
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "No such file"), ("no certificate", "not a certificate")])
+def test_a_ca_file_that_cannot_be_used_stops_the_start_and_not_each_mail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, told: str
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    monkeypatch.setenv("GOQUEUE_SMTP_HOST", "mail.example.com")
+    monkeypatch.setenv("GOQUEUE_SMTP_TLS_CA", str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingsError, match=f"GOQUEUE_SMTP_TLS_CA: {told}"):
+        handlers.install()
+
+
+@pytest.mark.parametrize("host", ["mail.example.com", "localhost", "10.0.0.7", "2001:db8::7", "mail_relay", "::1"])
+def test_a_mail_servers_host_is_a_name_or_an_address(host: str) -> None:
+    assert EmailSettings(host=host).host == host
 
 
 async def test_without_an_smtp_host_an_email_fails_for_good_and_names_the_setting() -> None:

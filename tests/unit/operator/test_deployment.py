@@ -67,9 +67,28 @@ def test_a_pool_without_an_image_is_refused_where_the_operator_has_none() -> Non
 
 def test_workers_get_the_certificates_that_their_environment_may_name() -> None:
     template = build(PLAIN, 1, Defaults(image="x", certificates="store-ca"))["spec"]["template"]["spec"]
-    assert {"name": "certificates", "secret": {"secretName": "store-ca", "optional": True}} in template["volumes"]
+    secret = {"secretName": "store-ca", "optional": True, "defaultMode": 0o440}
+    assert {"name": "certificates", "secret": secret} in template["volumes"]
     mounts = template["containers"][0]["volumeMounts"]
     assert {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True} in mounts
+
+
+def test_a_key_among_the_certificates_is_readable_by_the_pods_group_which_the_pool_may_choose() -> None:
+    defaults = Defaults(image="x", certificates="store-ca", fs_group=10001)
+
+    def group(pool: dict[str, Any], chosen: Defaults = defaults) -> int | None:
+        context: dict[str, Any] = build(pool, 1, chosen)["spec"]["template"]["spec"]["securityContext"]
+        return context.get("fsGroup")
+
+    assert group(PLAIN) == 10001
+    assert group(with_pod({"securityContext": {"fsGroup": 7}})) == 7
+    assert group(PLAIN, Defaults(image="x", certificates="store-ca")) is None
+    assert group(PLAIN, Defaults(image="x", fs_group=10001)) is None
+
+
+def test_workers_listen_for_probes_where_the_operator_says() -> None:
+    pod = build(PLAIN, 1, Defaults(image="x", health_host="::"))["spec"]["template"]["spec"]
+    assert {"name": "GOQUEUE_WORKER_HEALTH_HOST", "value": "::"} in pod["containers"][0]["env"]
 
 
 def test_a_pools_own_labels_win_over_those_of_all_pools() -> None:

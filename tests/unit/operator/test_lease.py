@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,12 @@ class Kubernetes:
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.away = False
+
+    @property
+    def lasts(self) -> int:
+        """The duration that the last renewal has noted, in seconds."""
+        assert self.lease is not None
+        return int(self.lease["spec"]["leaseDurationSeconds"])
 
     def _up(self) -> None:
         if self.away:
@@ -61,10 +68,11 @@ class Candidate:
     def __init__(self, kubernetes: Kubernetes, name: str) -> None:
         self.lease = Lease(kubernetes, "shop", "operator", name)  # type: ignore[arg-type]
         self.working = False
+        self.began = 0.0
         self.task = asyncio.create_task(self.lease.run(self.duties))
 
     async def duties(self) -> None:
-        self.working = True
+        self.working, self.began = True, time.monotonic()
         try:
             await asyncio.Event().wait()
         finally:
@@ -75,31 +83,37 @@ class Candidate:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
+async def until(condition: Any, seconds: float = 40.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - flags of the subject
             await asyncio.sleep(0.01)
 
 
-async def test_one_works_and_the_other_takes_over_at_once_when_it_steps_down() -> None:
+async def test_one_works_and_the_other_takes_over_at_once_when_it_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "DURATION", 5)
+    monkeypatch.setattr(leases, "RENEW", 4)
     kubernetes = Kubernetes()
     one = Candidate(kubernetes, "one")
     await until(lambda: one.working)
     two = Candidate(kubernetes, "two")
-    await asyncio.sleep(1.5)  # longer than the lease: it is renewed
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 6)  # longer than the lease: it is renewed
     assert (one.working, two.working) == (True, False)
+    monkeypatch.setattr(leases, "DURATION", 600)
+    await until(lambda: kubernetes.lasts == 600)
     await one.stop()
-    await until(lambda: two.working, 0.9)  # before the lease would have run out
+    await until(lambda: two.working)  # long before the lease would have run out
     assert not one.working
     await two.stop()
 
 
-async def test_a_leader_that_cannot_renew_stops_before_another_may_begin() -> None:
+async def test_a_leader_that_cannot_renew_stops_before_another_may_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "DURATION", 600)
     kubernetes = Kubernetes()
     one = Candidate(kubernetes, "one")
     await until(lambda: one.working)
     kubernetes.away = True
-    await until(lambda: not one.working, 0.9)
+    await until(lambda: not one.working)
     kubernetes.away = False
     await until(lambda: one.working)
     await one.stop()
@@ -114,10 +128,10 @@ async def test_a_dead_leader_is_replaced_when_its_lease_has_run_out() -> None:
     kubernetes.away = False
     assert kubernetes.lease is not None
     assert kubernetes.lease["spec"]["holderIdentity"] == "one"
+    came = time.monotonic()
     two = Candidate(kubernetes, "two")
-    await asyncio.sleep(0.5)
-    assert not two.working
-    await until(lambda: two.working, 3)
+    await until(lambda: two.working)
+    assert two.began - came >= 1  # it has seen the lease for its whole duration
     assert kubernetes.lease["spec"]["leaseTransitions"] == 1
     await two.stop()
 

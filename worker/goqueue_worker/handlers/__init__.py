@@ -6,6 +6,7 @@ the outside are imported by the first job that needs them, so that a worker with
 
 import importlib.util
 import logging
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,11 @@ import structlog
 
 from goqueue import settings
 from goqueue.builtin import PROCESS_PAYMENT, SEND_EMAIL, SEND_WEBHOOK
+from goqueue.errors import SettingsError
 from goqueue.registry import Handler, JobContext
 from goqueue.settings import EmailSettings, PaymentSettings, WebhookSettings
+from goqueue.store import declines, installation
+from goqueue.store.connect import Database
 from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.process_payment import PaymentProcessor
 from goqueue_worker.handlers.send_email import EmailSender
@@ -38,10 +42,38 @@ class Handlers:
     webhook: WebhookSender
     payment: PaymentProcessor
 
+    async def attach(self, database: Database) -> None:
+        """Let them know which installation they work for, and remember what must outlive this process. Call it before
+        the first job.
+
+        Raises:
+            StoreUnavailable: the database cannot be asked.
+        """
+        async with database.connection() as connection:
+            self.email.installation = self.webhook.installation = await installation.identity(connection)
+        self.payment.declines = StoredDeclines(database)
+
     async def close(self) -> None:
         """Close what the jobs shared. Call it in the loop that ran them, after the last one."""
         await self.webhook.close()
         await self.payment.close()
+
+
+class StoredDeclines:
+    """The declines of payments, in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count(self, payment_id: str) -> int:
+        """See `Declines`."""
+        async with self._database.connection() as connection:
+            return await declines.count(connection, payment_id)
+
+    async def add(self, payment_id: str, before: int) -> None:
+        """See `Declines`."""
+        async with self._database.connection() as connection:
+            await declines.add(connection, payment_id, before)
 
 
 def install(
@@ -54,6 +86,8 @@ def install(
     Raises:
         SettingsError: a setting is wrong; the message names it in one line.
     """
+    if (path := os.environ.get("SSL_CERT_FILE")) and not os.path.isfile(path):
+        raise SettingsError("SSL_CERT_FILE: no such file")  # else each webhook and each payment would fail of it
     handlers = Handlers(
         EmailSender(email or settings.load(EmailSettings)),
         WebhookSender(webhook or settings.load(WebhookSettings)),

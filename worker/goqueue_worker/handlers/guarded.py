@@ -16,6 +16,7 @@ import httpcore
 import httpx
 
 from goqueue_worker.handlers.addresses import Network, literal, refusal
+from goqueue_worker.handlers.reused import RepeatingTransport
 
 MAX_ADDRESSES: Final = 4
 """Addresses of one host that are tried."""
@@ -129,16 +130,6 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         await self._network.sleep(seconds)
 
 
-class GuardedTransport(httpx.AsyncHTTPTransport):
-    """httpx's own transport on a pool whose connections are checked and pinned."""
-
-    def __init__(self, allowed: Sequence[Network], resolver: Resolver = resolve) -> None:
-        tls = httpx.create_ssl_context()
-        super().__init__(verify=tls, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=None,  # the worker's concurrency bounds them
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
-            network_backend=PinnedBackend(allowed, resolver),
-        )
+def guarded_transport(allowed: Sequence[Network], resolver: Resolver = resolve) -> RepeatingTransport:
+    """A transport whose connections are checked and pinned."""
+    return RepeatingTransport(PinnedBackend(allowed, resolver), httpx.create_ssl_context())

@@ -1,18 +1,24 @@
-"""`process_payment`: one charge, at most once for each `payment_id`, by the gateway of GOQUEUE_PAYMENT_GATEWAY."""
+"""`process_payment`: one charge, at most once for each `payment_id`, by the gateway of GOQUEUE_PAYMENT_GATEWAY.
+
+A decline is an answer, so it is not retried by itself; whoever retries it by hand gets a new charge, since the declines
+of each payment are counted (docs/decisions/0013-declined-payments.md).
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from goqueue.builtin import ProcessPayment
-from goqueue.errors import NeverRetry
+from goqueue.errors import NeverRetry, StoreUnavailable
 from goqueue.registry import JobContext
 from goqueue.settings import PaymentSettings
 from goqueue_worker.handlers.currency import stripe_amount
+from goqueue_worker.handlers.outcome import TryAgain
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a gateway is asked to collect. `amount` is in the currency's smallest unit; `currency` in lower case."""
+    """What a gateway is asked to collect. `amount` is in the currency's smallest unit; `currency` in lower case;
+    `declines` is how many charges of this payment were declined before."""
 
     payment_id: str
     user_id: str
@@ -21,6 +27,24 @@ class Charge:
     method: str
     customer: str | None = None
     payment_method: str | None = None
+    declines: int = 0
+
+
+class Declined(Exception):
+    """The charge did not and will not collect anything: the gateway executed it and it came to nothing.
+
+    Not for requests that were refused without being executed, nor where the outcome is unknown.
+    """
+
+
+class Declines(Protocol):
+    """Remembers for the whole installation how often each payment was declined."""
+
+    async def count(self, payment_id: str) -> int:
+        """How many charges of this payment were declined."""
+
+    async def add(self, payment_id: str, before: int) -> None:
+        """Note that the charge made after `before` declines was declined; noted once, however often it is reported."""
 
 
 class Gateway(Protocol):
@@ -30,6 +54,7 @@ class Gateway(Protocol):
         """Collect it, at most once for each payment_id, and return the job's result.
 
         Raises:
+            Declined: the charge came to nothing.
             NeverRetry: refused for good.
             TryAgain: the outcome may change, or is not known yet.
         """
@@ -39,9 +64,13 @@ class Gateway(Protocol):
 
 
 class PaymentProcessor:
-    """The handler with its settings and its gateway, which is made for the first payment."""
+    """The handler with its settings and its gateway, which is made for the first payment.
 
-    def __init__(self, settings: PaymentSettings) -> None:
+    Without `declines`, a declined payment is declined for as long as the gateway remembers its answer.
+    """
+
+    def __init__(self, settings: PaymentSettings, declines: Declines | None = None) -> None:
+        self.declines = declines
         self._settings = settings
         self._gateway: Gateway | None = None
 
@@ -58,17 +87,30 @@ class PaymentProcessor:
         except ValueError as error:
             raise NeverRetry(str(error)) from None
         customer = payload.customer or (payload.user_id if payload.user_id.startswith("cus_") else None)
-        return await gateway.charge(
-            Charge(
-                payload.payment_id,
-                payload.user_id,
-                amount,
-                payload.currency.lower(),
-                payload.method,
-                customer,
-                payload.payment_method,
-            )
+        declines = await self.declines.count(payload.payment_id) if self.declines is not None else 0
+        charge = Charge(
+            payload.payment_id,
+            payload.user_id,
+            amount,
+            payload.currency.lower(),
+            payload.method,
+            customer,
+            payload.payment_method,
+            declines,
         )
+        try:
+            return await gateway.charge(charge)
+        except Declined as error:
+            await self._note(charge, str(error))
+            raise NeverRetry(str(error)) from None
+
+    async def _note(self, charge: Charge, decline: str) -> None:
+        """Count the decline. Where that fails the next attempt is told the same decline again, and counts it then."""
+        if self.declines is not None:
+            try:
+                await self.declines.add(charge.payment_id, charge.declines)
+            except StoreUnavailable as error:
+                raise TryAgain(f"{decline}; not written down: {error.message}") from None
 
     async def close(self) -> None:
         """Close the gateway's connections."""

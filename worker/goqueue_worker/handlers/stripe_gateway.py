@@ -1,7 +1,10 @@
 """Charges through Stripe's PaymentIntents, confirmed at once and without the customer at hand.
 
-At most once: `payment_id` is the idempotency key, which Stripe keeps for a day or more. For a retry after that, intents
-that carry the payment_id are looked up first, and one that has collected (or is collecting) the money is the answer.
+At most once: the idempotency key is the `payment_id`, which Stripe keeps for a day or more. For a retry after that,
+intents that carry the payment_id are looked up first, and one that has collected (or is collecting) the money is the
+answer. Stripe repeats the first answer to a key, a decline too; so after each decline the key is a new one. Only
+an answer that proves that the charge of this key was executed and came to nothing counts as one: an error of the card,
+or an intent in an end state. With any other outcome the key stays.
 
 What is charged: the payload's `payment_method`; else what the Stripe customer (`customer`, or a `user_id` that is one)
 has saved for the method, their default first.
@@ -21,11 +24,10 @@ from goqueue import tracing
 from goqueue.errors import NeverRetry
 from goqueue.settings import PaymentSettings
 from goqueue_worker.handlers.outcome import TryAgain, one_line
+from goqueue_worker.handlers.process_payment import Charge, Declined
 
 if TYPE_CHECKING:
     import stripe
-
-    from goqueue_worker.handlers.process_payment import Charge
 
 T = TypeVar("T")
 
@@ -34,6 +36,9 @@ TYPES: Final = {"card": ["card"], "upi": ["upi"], "netbanking": ["netbanking"], 
 
 COLLECTED: Final = frozenset({"succeeded", "processing"})
 
+NOT_COLLECTED: Final = frozenset({"requires_payment_method", "canceled"})
+"""The charge was executed, and nobody but us could confirm the intent again."""
+
 
 class StripeGateway:
     """One Stripe client for all payments of the process."""
@@ -41,10 +46,12 @@ class StripeGateway:
     def __init__(self, settings: PaymentSettings) -> None:
         import stripe
 
+        from goqueue_worker.handlers.stripe_http import RepeatingClient
+
         stripe.enable_telemetry = False
         self._address = urlsplit(settings.stripe_url or stripe.DEFAULT_API_BASE)
         self._key = settings.stripe_key.get_secret_value()
-        self._http = stripe.HTTPXClient(timeout=settings.timeout_seconds)
+        self._http = RepeatingClient(timeout=settings.timeout_seconds)
         self._client = stripe.StripeClient(
             self._key,
             base_addresses={"api": settings.stripe_url} if settings.stripe_url else None,
@@ -52,7 +59,7 @@ class StripeGateway:
             max_network_retries=0,  # the queue retries, and counts it
         )
 
-    async def charge(self, charge: "Charge") -> dict[str, Any]:
+    async def charge(self, charge: Charge) -> dict[str, Any]:
         """See `Gateway`."""
         import stripe
 
@@ -60,13 +67,16 @@ class StripeGateway:
             intent = await self._earlier(charge)
             if intent is None:
                 intent = await self._create(charge)
-            if intent["status"] == "requires_action":
-                await self._ask("payment_intents.cancel", self._client.v1.payment_intents.cancel_async(intent["id"]))
-                raise NeverRetry(f"the bank wants the customer to confirm, and no customer is there ({intent['id']})")
+            asked = intent["status"] == "requires_action"
+            if asked:
+                intent = await self._called_off(intent["id"])
         except stripe.StripeError as error:
             raise self._translated(error) from None
-        if intent["status"] not in COLLECTED:
-            raise NeverRetry(f"not charged: Stripe says {one_line(intent['status'])} ({intent['id']})")
+        status, id = one_line(intent["status"]), intent["id"]
+        if asked and status == "canceled":
+            raise Declined(f"the bank wants the customer to confirm, and no customer is there ({id})")
+        if status not in COLLECTED:
+            raise (Declined if status in NOT_COLLECTED else NeverRetry)(f"not charged: Stripe says {status} ({id})")
         return {
             "gateway": "stripe",
             "id": intent["id"],
@@ -79,7 +89,7 @@ class StripeGateway:
         """Close the client's connections."""
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
-    async def _earlier(self, charge: "Charge") -> dict[str, Any] | None:
+    async def _earlier(self, charge: Charge) -> dict[str, Any] | None:
         """An intent that has collected this payment already.
 
         Raises:
@@ -105,7 +115,9 @@ class StripeGateway:
             return dict(intent)
         return None
 
-    async def _create(self, charge: "Charge") -> dict[str, Any]:
+    async def _create(self, charge: Charge) -> dict[str, Any]:
+        import stripe
+
         types = TYPES[charge.method]
         params: dict[str, Any] = {
             "amount": charge.amount,
@@ -119,14 +131,27 @@ class StripeGateway:
         }
         if charge.customer:
             params["customer"] = charge.customer
-        intent = await self._ask(
-            "payment_intents.create",
-            self._client.v1.payment_intents.create_async(
-                params,  # type: ignore[arg-type] # a TypedDict of a hundred keys
-                {"idempotency_key": idempotency_key(charge.payment_id)},
-            ),
+        key = idempotency_key(charge.payment_id, charge.declines)
+        creating = self._client.v1.payment_intents.create_async(
+            params,  # type: ignore[arg-type] # a TypedDict of a hundred keys
+            {"idempotency_key": key},
         )
-        return dict(intent.to_dict())
+        try:
+            return dict((await self._ask("payment_intents.create", creating)).to_dict())
+        except stripe.CardError as error:
+            reason = getattr(error.error, "decline_code", None) or error.code or "declined"
+            raise Declined(f"declined ({one_line(reason)}): {self._words(error)}") from None
+
+    async def _called_off(self, id: str) -> dict[str, Any]:
+        """The intent, cancelled; or as it is now, where it cannot be cancelled any more."""
+        import stripe
+
+        intents = self._client.v1.payment_intents
+        try:
+            return dict((await self._ask("payment_intents.cancel", intents.cancel_async(id))).to_dict())
+        except stripe.InvalidRequestError:
+            # Stripe may have repeated an old answer: since then an earlier attempt cancelled it, or it was approved.
+            return dict((await self._ask("payment_intents.retrieve", intents.retrieve_async(id))).to_dict())
 
     async def _saved(self, customer: str | None, types: list[str], method: str) -> str:
         """The customer's saved payment method for these types, the default before the newest.
@@ -159,17 +184,12 @@ class StripeGateway:
         import stripe
 
         status = error.http_status
-        text = one_line(error.user_message or type(error).__name__, 300).replace(self._key, "[key]")
-        if error.request_id:
-            text += f" ({one_line(error.request_id)})"
+        text = self._words(error)
         match error:
             case stripe.AuthenticationError():
                 return NeverRetry("Stripe refuses the API key: see GOQUEUE_PAYMENT_STRIPE_KEY")
             case stripe.PermissionError():
                 return NeverRetry("the API key (GOQUEUE_PAYMENT_STRIPE_KEY) may not do this")
-            case stripe.CardError():
-                reason = getattr(error.error, "decline_code", None) or error.code or "declined"
-                return NeverRetry(f"declined ({one_line(reason)}): {text}")
             case stripe.APIConnectionError():
                 return TryAgain("no answer from Stripe; a retry with the same payment_id cannot charge twice")
         if status is None or status >= 500 or status in (409, 429):
@@ -178,9 +198,16 @@ class StripeGateway:
             return NeverRetry(f"this payment_id was used with other parameters before; look it up at Stripe: {text}")
         return NeverRetry(f"Stripe refuses the charge: {text}")
 
+    def _words(self, error: "stripe.StripeError") -> str:
+        """Stripe's message and its number of the request, without the key."""
+        text = one_line(error.user_message or type(error).__name__, 300).replace(self._key, "[key]")
+        return f"{text} ({one_line(error.request_id)})" if error.request_id else text
 
-def idempotency_key(payment_id: str) -> str:
-    """The payment_id itself, or its digest where it does not fit into a header."""
-    if re.fullmatch(r"[\x21-\x7e]{1,255}", payment_id):
-        return payment_id
-    return f"sha256-{hashlib.sha256(payment_id.encode()).hexdigest()}"
+
+def idempotency_key(payment_id: str, declines: int) -> str:
+    """The payment_id itself, or its digest where it does not fit into a header; after a decline, the digest and how
+    many there were."""
+    digest = hashlib.sha256(payment_id.encode()).hexdigest()
+    if declines:
+        return f"sha256-{digest}-after-{declines}-declines"
+    return payment_id if re.fullmatch(r"[\x21-\x7e]{1,255}", payment_id) else f"sha256-{digest}"

@@ -5,7 +5,7 @@ import json
 import ssl
 from typing import Any
 
-CERTIFICATE = "/etc/receiver"
+CERTIFICATE = "/etc/receiver-certificate"
 
 received: dict[str, list[Any]] = {"mail": [], "http": []}
 
@@ -34,6 +34,7 @@ async def smtp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             await say("354 go on")
             text = (await reader.readuntil(b"\r\n.\r\n")).decode()
             received["mail"].append({**mail, "text": text, "tls": secure})
+            print(f"mail to {mail['rcpt']}", flush=True)
             await say("250 accepted")
         elif verb == "QUIT":
             await say("221 bye")
@@ -54,6 +55,7 @@ async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         answer = json.dumps(received)
     else:
         received["http"].append({"method": method, "path": path, "headers": headers, "body": body})
+        print(f"{method} {path} {body}", flush=True)
         answer = '{"ok": true}'
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\nconnection: close"
     writer.write(f"{head}\r\n\r\n{answer}".encode())
