@@ -136,8 +136,9 @@ class Gate:
     def __init__(
         self, authenticators: Sequence[Authenticator], *, openness: Openness | None = None, limits: Limits | None = None
     ) -> None:
-        """`openness`: whether requests without credentials are let in; None: none is. Credentials that a request shows
-        are judged in any case. `limits` hold on all routes that are not open to all.
+        """`openness`: whether requests without credentials are let in; None: never. Those with some are always judged.
+
+        `limits` hold on all routes that are not open to all.
         """
         self._authenticators = tuple(authenticators)
         self._openness = openness
@@ -156,8 +157,7 @@ class Gate:
             return NOBODY
         if self._limits is not None:
             await self._limits.count_address(connection)  # first, so that guessing keys is bounded, too
-        headers = connection["headers"]
-        if self._openness is not None and not shows_credentials(headers) and await self._openness.now():
+        if self._openness is not None and not shows_credentials(connection["headers"]) and await self._openness.now():
             return ANYBODY
         caller = await self._identify(connection["headers"])
         if self._limits is not None:

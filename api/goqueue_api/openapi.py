@@ -21,9 +21,6 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "id": {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID},
 }
 
-ANSWERS_422: Final = ("jobs_create",)
-"""Operations with a 422 of ours."""
-
 REQUIRED_QUERY: Final = {("/jobs", "get"): ("queue",)}
 """Query parameters that a route checks by itself, since their absence has an error message of its own."""
 
@@ -39,6 +36,9 @@ Every error has the form `{"error": "one line", "fields": {…}}`; `fields` name
 Requests carry an API key as `Authorization: Bearer gq_…`, unless the API is open (`GOQUEUE_API_AUTH`). Each operation
 names the scope that it needs. Times are RFC 3339 in UTC, durations are seconds.
 """
+
+ANSWERS_422: Final = ("jobs_create",)
+"""Operations with a 422 of ours."""
 
 _REQUEST_ID: Final = {
     "description": "The request's own `X-Request-ID`, if it had a decent one, or a new one.",

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from goqueue import cron
 from goqueue.access import Actor
-from goqueue.errors import NotFound
+from goqueue.encryption import MARK
+from goqueue.errors import Conflict, NotFound
 from goqueue.job import Enqueued, NewJob, Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -57,9 +58,13 @@ async def run_now(
     Raises:
         NotFound: there is no such schedule within the actor's reach.
         InvalidInput: its job is not valid any more, as where the type is gone.
+        Conflict: its payload is encrypted and cannot be read here.
     """
     async with service.database.connection() as connection:
         found = await _reached(connection, service.database, name, tenant, actor)
+    payload = found.job.get("payload")
+    if isinstance(payload, dict) and MARK in payload:
+        raise Conflict("the payload of this schedule is encrypted with a key that this process does not have")
     order = accept(
         found.job, registry, queues, source=Source.SCHEDULE, trace_context=trace_context, tenant=found.tenant
     )

@@ -103,7 +103,7 @@ class Child:
                 self.kill()
         return self._process.wait()
 
-    def wait_for_port(self, port: int, seconds: float = 20.0) -> None:
+    def wait_for_port(self, port: int, seconds: float = 45.0) -> None:
         """Wait until the process accepts connections on a port of the loopback address.
 
         Raises:
@@ -114,7 +114,9 @@ class Child:
             with contextlib.suppress(ConnectionError), socket.create_connection((LOOPBACK, port), timeout=1):
                 return
             time.sleep(0.01)  # a refused connection answers at once: do not spin
-        raise ChildError(f"nothing listens on port {port}:\n{self.log.read_text(errors='replace')[-4000:]}")
+        code = self.returncode
+        what = f"nothing listens on port {port} after {seconds:g} s" if code is None else f"ended with exit code {code}"
+        raise ChildError(f"{what}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def __enter__(self) -> Self:
         return self

@@ -15,10 +15,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from goqueue import JobContext, NeverRetry, enqueue_in, transaction
+from goqueue.access import Actor
 from goqueue.encryption import MARK, Keyring, new_key
+from goqueue.errors import Conflict
 from goqueue.job import ClaimedJob, JobFilter, NewJob
 from goqueue.settings import EncryptionSettings
 from goqueue.store import rotation, schedules
+from goqueue_api.schedule_acts import run_now, switch
 from goqueue_cli.embedded import _package_folder
 from goqueue_operator import rows as operator_rows
 from goqueue_operator.crds.job import MAX_ERROR, MAX_RESULT
@@ -347,6 +350,29 @@ async def test_a_schedule_fires_by_its_encrypted_template_and_waits_for_its_key(
         await eventually(lambda: fired(2))
     (job_id,) = (await engine.rows("SELECT last_job_id FROM schedules WHERE name = 'each-minute'"))[0]
     assert (await engine.service.get(job_id)).payload == {"to": "ada"}
+
+
+async def test_an_encrypted_schedule_is_switched_and_run_by_hand_where_its_key_is(
+    engine: Engine, keyring: Keyring
+) -> None:
+    engine.handle("keep", lambda payload, job: None)
+    template = {"queue": "default", "type": "keep", "payload": {"to": "ada"}}
+    later, actor = datetime.now(UTC) + timedelta(days=1), Actor("cli:test")
+    async with engine.database.connection() as connection:
+        await schedules.put(connection, "daily", "0 6 * * *", "UTC", template, True, later, keyring)
+
+    async def run() -> int:
+        _, made = await run_now(engine.service, engine.registry, QUEUES, "daily", None, actor)
+        return made.id
+
+    paused = await switch(engine.database, "daily", None, actor, enabled=False)
+    assert (paused.enabled, paused.job) == (False, template)
+    assert (await engine.service.get(await run())).payload == {"to": "ada"}
+    for lacking in (Keyring([new_key()]), None):
+        engine.database.keyring = lacking
+        with pytest.raises(Conflict, match="a key that this process does not have"):
+            await run()
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(1,)]
 
 
 @pytest.mark.parametrize("size", [MAX_RESULT, MAX_RESULT + 1])

@@ -44,8 +44,8 @@ def test_a_command_whose_extra_is_missing_names_it_in_one_line(bare: Path, comma
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("GOQUEUE_ENCRYPTION_KEYS", "QUJD", "the extra encryption: pip install 'goqueue[encryption]'\n"),
-        ("OTEL_TRACES_EXPORTER", "otlp", "the extra otlp: pip install 'goqueue[otlp]'\n"),
+        ("GOQUEUE_ENCRYPTION_KEYS", "QUJD", "pip install 'goqueue[encryption]'\n"),
+        ("OTEL_TRACES_EXPORTER", "otlp", "pip install 'goqueue[otlp]'\n"),
     ],
 )
 def test_a_setting_whose_extra_is_missing_names_it_in_one_line(

@@ -10,14 +10,15 @@ from goqueue_cli.dev.surroundings import forget_stores
 def adopt() -> None:
     """Put the values of a running `goqueue dev` into this process's environment, where that names no POSTGRES_*.
 
-    Its stores go together, so they replace even what the environment says of Redis, and of how libpq connects. The
-    modules of its GOQUEUE_JOBS may lie where it was started, which Python searches there, but not for a command.
+    Its stores go together, so what the environment says of Redis, and of how libpq connects, goes.
+    The modules of its GOQUEUE_JOBS may lie where it was started, which Python searches there, but not for a command.
 
     Raises:
         SettingsError: its file cannot be read or trusted.
     """
     folder, values = development.find()
-    if folder is not None:
+    if values:
         forget_stores(os.environ)
         os.environ.update(values)
+    if folder is not None:
         sys.path.append(str(folder.absolute().parent))

@@ -181,7 +181,7 @@ def fire(name: str, tenant: str | None, form: str) -> None:
 
     async def work(session: Session) -> None:
         chosen, types = schedule_name(name), session.types()
-        _, made = await run_now(session.service, types, session.engine.queues, chosen, tenant, session.actor)
+        _, made = await run_now(session.service, types, session.queues, chosen, tenant, session.actor)
         if form == "json":
             output.as_json(job_view(await session.service.get(made.id)))
         else:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -141,14 +140,14 @@ def _create(api: httpx.Client, order: dict[str, Any]) -> int:
 
 def _hints(console: Console, stack: Stack) -> None:
     body = '{"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hello", "body": "It works."}}'
-    key = f' \\\n    -H "Authorization: Bearer $(cat {_in_a_shell(stack.key_file)})"' if stack.headers else ""
+    key = f' \\\n    -H "Authorization: Bearer $(cat {shlex.quote(str(stack.key_file))})"' if stack.headers else ""
     lines = [
         "Try:",
         f"  curl -X POST {stack.api}/jobs/create -H 'Content-Type: application/json' -d \\\n    '{body}'{key}",
         f"  curl '{stack.api}/jobs?queue=email&newest_first=true&limit=5'{key}",
         f"  curl {stack.api}/queues{key}",
-        "For a Python program of yours, in its shell (the console needs it only outside of this folder):",
-        f"  set -a; . {_in_a_shell(stack.environment_file)}; set +a",
+        "For the console or a Python program in the shell of another folder:",
+        f"  set -a; . {shlex.quote(str(stack.environment_file))}; set +a",
         "Changed code of job types is loaded at the next start.",
         f"{_where_jobs_go(stack)}Ctrl-C stops all of it.",
     ]
@@ -163,9 +162,3 @@ def _where_jobs_go(stack: Stack) -> str:
         "process_payment": "Payments charge nobody. ",
     }
     return "".join(text for kind, text in told.items() if kind in stack.received)
-
-
-def _in_a_shell(path: Path) -> str:
-    """The path as one types it here: relative where it is below the current folder."""
-    here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -18,7 +18,7 @@ from goqueue.keys import Token
 from goqueue.settings import ApiSettings, EncryptionSettings, EngineSettings, RedisSettings
 from goqueue.store import migrate
 from goqueue_api.openness import is_loopback
-from goqueue_cli.child import Child, ChildError
+from goqueue_cli.child import Child
 from goqueue_cli.dev import surroundings
 from goqueue_cli.dev.receivers import MailCatcher, Note, WebhookReceiver
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedServerError, EmbeddedValkey, free_port
@@ -75,7 +75,7 @@ class Stack:
             self._exit = undo
             try:
                 self._start()
-            except (EmbeddedServerError, ChildError) as error:
+            except EmbeddedServerError as error:
                 raise GoQueueError(str(error)) from error
             self._exit = undo.pop_all()
         return self
