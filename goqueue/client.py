@@ -8,7 +8,7 @@ async with AsyncClient.from_environment() as client:
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 from goqueue import development, encryption, forks, settings
 from goqueue.broker import Broker
@@ -146,11 +146,13 @@ class AsyncClient:
         self._forked = True
         del self._database, self._broker, self.service
 
-    def __getattr__(self, name: str) -> Any:
-        """Called for what is not there: in a forked child, the connections."""
-        if name in ("service", "_database", "_broker") and self.__dict__.get("_forked"):
-            raise RuntimeError("this AsyncClient was opened before the process forked: open one in the child")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # type checkers would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not there: in a forked child, the connections."""
+            if name in ("service", "_database", "_broker") and self.__dict__.get("_forked"):
+                raise RuntimeError("this AsyncClient was opened before the process forked: open one in the child")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # --- enqueue -----------------------------------------------------------------------------------------------------
 

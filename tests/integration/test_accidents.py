@@ -105,7 +105,7 @@ async def test_a_report_that_postgresql_refuses_costs_nothing_but_itself(engine:
     go = asyncio.Event()
 
     async def reports(payload: Any, job: JobContext) -> None:
-        job.progress(1e-60)  # too small for `real`
+        worker._reports.progress[job.job_id] = (1, 1e-60)  # too small for `real`
         job.log("lost with it")
         await go.wait()
 
@@ -116,6 +116,16 @@ async def test_a_report_that_postgresql_refuses_costs_nothing_but_itself(engine:
         await eventually(lambda: _taken(worker))
         go.set()
         await engine.until(job_id, "completed")
+
+
+async def test_a_progress_too_small_for_postgresql_is_zero_and_fails_no_job(engine: Engine) -> None:
+    async def reports(payload: Any, job: JobContext) -> None:
+        job.progress(1e-60)
+
+    engine.handle("reports", reports)
+    async with engine.worker():
+        job = await engine.until(await engine.enqueue("reports", max_retries=0), "completed", "failed")
+    assert (job.status, job.progress) == ("completed", 0.0), job.error
 
 
 async def _taken(worker: Worker) -> bool:

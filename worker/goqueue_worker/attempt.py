@@ -98,7 +98,7 @@ class RunningAttempt:
     def progress(self, fraction: float) -> None:
         if not 0 <= fraction <= 1:
             raise ValueError("progress must lie between 0 and 1")
-        self.reported = float(fraction)
+        self.reported = round(float(fraction), 6)  # PostgreSQL refuses what is too small for its `real`
         self._reports.progress[self.job.id] = (self.job.lease, self.reported)
 
     def log(self, message: str, level: str = "info") -> None:
