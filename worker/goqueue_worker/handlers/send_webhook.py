@@ -87,13 +87,13 @@ class WebhookSender:
         host = "the URL"
         content = orjson.dumps(payload.body)
         id = webhook_id(self.installation, job.job_id, payload.url, content)
-        headers = {**job.trace_headers, **self._headers(id, content)}
+        headers = self._headers(id, content)
         answer = Answer()
         try:
             url = checked_url(payload.url)
             host = url.host
             async with asyncio.timeout(payload.timeout):
-                await self._follow(url, payload, content, headers, answer)
+                await self._follow(url, payload, job, content, headers, answer)
         except Refused as error:
             raise NeverRetry(str(error)) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
@@ -114,7 +114,13 @@ class WebhookSender:
             self._shared = None
 
     async def _follow(
-        self, url: "httpx.URL", payload: SendWebhook, body: bytes, headers: dict[str, str], answer: Answer
+        self,
+        url: "httpx.URL",
+        payload: SendWebhook,
+        job: JobContext,
+        body: bytes,
+        headers: dict[str, str],
+        answer: Answer,
     ) -> None:
         """Send the request wherever it is redirected to, and note the answer as it comes."""
         from goqueue_worker.handlers.guarded import Refused, checked_url
@@ -125,7 +131,7 @@ class WebhookSender:
             laid = {name.lower(): value for name, value in own.items()}
             # The span names the host alone: the rest of the URL may be the receiver's secret.
             with tracing.calling(payload.method, url.host, url.port, {"http.request.method": payload.method}) as span:
-                named = {**headers, **laid}
+                named = {**job.trace_headers, **headers, **laid}  # those of this span
                 request = self._client().build_request(
                     payload.method, url, content=body, headers=named, timeout=payload.timeout
                 )
