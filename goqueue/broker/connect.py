@@ -26,6 +26,10 @@ _SOCKET: Final[dict[str, Any]] = {
 }
 
 
+_OF_TCP: Final = ("socket_keepalive", "host", "port")
+"""What a connection to a socket file does not know."""
+
+
 class _Packing:
     """hiredis puts commands into bytes; redis-py's async connections do it in Python, five times slower."""
 
@@ -58,7 +62,10 @@ def connect(settings: RedisSettings, greet: Callable[[Any], Awaitable[None]] | N
         client = _behind_sentinels(settings, options, tls, secure=secure)
     else:
         # Behind one address another server may be the master by now: a connection to the former one is given up.
-        kind = aioredis.UnixDomainSocketConnection if "path" in url else SSLConnection if secure else Connection
+        kind: type[Any] = SSLConnection if secure else Connection
+        if "path" in url:
+            kind = aioredis.UnixDomainSocketConnection
+            options = {name: value for name, value in options.items() if name not in _OF_TCP}
         pool = ConnectionPool(connection_class=kind, retry_on_error=[ReadOnlyError], **options)
         client = aioredis.Redis.from_pool(pool)
     pool = client.connection_pool

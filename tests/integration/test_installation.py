@@ -21,6 +21,7 @@ from goqueue.store import installation
 from goqueue.store.connect import Database
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.integration.console import Console
+from tests.integration.engine import eventually
 from tests.servers.stores import FreshDatabase, FreshRedis, fresh_database
 
 OURS, THEIRS = "6d5b4a3c-0000-4000-8000-000000000001", "6d5b4a3c-0000-4000-8000-000000000002"
@@ -180,6 +181,31 @@ async def test_a_process_of_another_installation_ends_with_one_line(
         assert "GOQUEUE_REDIS_PREFIX" in ended.err
         assert "Traceback" not in ended.err
         assert [job.id for job in await ours.fetch(["default"], 1)] == [1]
+
+
+@pytest.mark.parametrize(("process", "code"), [("worker", 1), ("api", 0)])
+async def test_a_process_whose_ready_queues_become_anothers_ends_and_says_why(
+    own_ready_queues: FreshRedis, database: FreshDatabase, admin: Any, tmp_path: Path, process: str, code: int
+) -> None:
+    environment = {
+        **database.environment,
+        **own_ready_queues.environment,
+        f"GOQUEUE_{process.upper()}_HEALTH_PORT": "0",
+        "GOQUEUE_API_AUTH": "off",
+        "GOQUEUE_API_PORT": "0",
+    }
+    running = await Console(tmp_path).start(process, **environment)
+
+    async def marked() -> bool:
+        assert running.returncode is None
+        return await admin.get(KEY) is not None
+
+    await eventually(marked, 40)
+    await admin.set(KEY, THEIRS)
+    out, err = await asyncio.wait_for(running.communicate(), 40)
+    assert running.returncode == code
+    assert "GOQUEUE_REDIS_PREFIX" in (out + err).decode()
+    assert "Traceback" not in (out + err).decode()
 
 
 async def test_queues_that_nobody_uses_any_more_can_be_adopted(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from goqueue import JobContext
 from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable
+from goqueue.job import ReadyJob
 from goqueue.settings import RedisSettings
 from goqueue_api.throttle import AWAY, RedisCounter
 from goqueue_cli.embedded import EmbeddedValkey, free_port
@@ -95,6 +97,15 @@ async def test_rate_limits_tell_an_outage_once(own_valkey: EmbeddedValkey, monke
                 "redis counts requests again",
             ]
             assert "refused" in lines[0]["reason"]
+
+
+async def test_redis_is_reached_by_a_socket_file(tmp_path: Path) -> None:
+    file = Path("/tmp") / f"goqueue-{secrets.token_hex(4)}.sock"
+    server = EmbeddedValkey(tmp_path / "valkey", ephemeral=True, settings={"unixsocket": str(file)})
+    with server as valkey:
+        async with broker_of(url=f"unix://:{valkey.password}@{file}?db=1") as broker:
+            await broker.push([ReadyJob(1, "default", 1.0)])
+            assert [job.id for job in await broker.fetch(["default"], 1)] == [1]
 
 
 # --- Sentinels -------------------------------------------------------------------------------------------------------
