@@ -20,8 +20,8 @@ class PostgresSettings(Group):
     db: str = Field("goqueue", description="Database.")
     host: str = Field(
         "localhost",
-        description="Host, or folder of the Unix socket; or hosts, comma-separated, of which the first that takes writes is "
-        "used.",
+        description="Host, or folder of the Unix socket; or hosts, comma-separated, of which the first that takes "
+        "writes is used.",
     )
     port: int = Field(5432, ge=1, le=65535, description="Port.")
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
