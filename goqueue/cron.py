@@ -173,7 +173,7 @@ def missed(expression: str, time_zone: str, first: datetime, now: datetime, olde
 
     `first` is the earliest tick that has not fired. One job stands for all that were missed.
     """
-    latest = first
+    latest = first.astimezone(UTC)
     for tick in ticks(expression, time_zone, max(first, oldest)):
         if tick > now:
             break

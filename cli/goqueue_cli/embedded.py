@@ -249,6 +249,7 @@ class EmbeddedPostgres(_EmbeddedServer):
 
     def dsn_for(self, database: str) -> str:
         """Address of another database of this server."""
+        # It has no TLS, whatever PGSSLMODE asks of other servers.
         return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{database}?sslmode=disable"
 
     def stop(self, *, immediate: bool = False) -> None:

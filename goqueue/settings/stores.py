@@ -17,7 +17,11 @@ class PostgresSettings(Group):
     user: str = Field("postgres", description="Role to connect as.")
     password: SecretStr = Field(SecretStr(""), description="Its password.")
     db: str = Field("goqueue", description="Database.")
-    host: str = Field("localhost", description="Host, or folder of the Unix socket.")
+    host: str = Field(
+        "localhost",
+        description="Host, or folder of the Unix socket; or hosts, comma-separated, of which the first that takes "
+        "writes is used.",
+    )
     port: int = Field(5432, ge=1, le=65535, description="Port.")
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
         "prefer", description="TLS, as libpq understands it."
@@ -34,7 +38,9 @@ class DatabaseSettings(Group):
 
     max_retries: int = Field(10, ge=0, description="Attempts to connect at start, beyond the first.")
     retry_delay: Seconds = Field(2.0, description="Wait between those attempts (`2s`, `500ms` or seconds).")
-    connect_timeout: int = Field(5, ge=1, description="Seconds until one attempt is given up.")
+    connect_timeout: int = Field(
+        5, ge=1, description="Seconds until the attempt at one address of a host is given up, at least 2."
+    )
     log_level: Literal["silent", "error", "warn", "info"] = Field("warn", description="What the store logs.")
     max_idle_conns: int = Field(10, ge=0, description="Idle connections an API process keeps.")
     max_open_conns: int = Field(50, ge=1, description="Connections an API process opens at most.")

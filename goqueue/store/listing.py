@@ -97,7 +97,7 @@ async def _chunks(connection: Connection, wanted: JobFilter) -> AsyncIterator[tu
                 yield jobs, floor if through is None else through
         yield await _listed(connection, conditions, wanted, low, floor), None
     else:
-        if wanted.after is None or wanted.after < floor:
+        if wanted.after is None or wanted.after < floor - 1:
             yield await _listed(connection, conditions, wanted, low, floor), max(floor - 1, 0)
         async for chunk in _walk(connection, conditions, wanted, above):
             yield chunk

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from goqueue.job import AttemptEnd, NewJob, Outcome
-from goqueue.store import attempts, dispatch, sql
+from goqueue.access import Reach
+from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
+from goqueue.lifecycle import JobStatus
+from goqueue.store import attempts, dispatch, listing, sql
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.enqueue import insert
 from tests.integration.engine import Engine
@@ -86,6 +89,50 @@ async def test_through_pgbouncer_without_session_settings_the_plans_hold_too(
             await connection.execute("SELECT set_config(%s, 'on', true)", (switch,))
         found = {name: await plan(connection, *HOT[name]) for name in ("claim", "complete", "due", "recent", "get")}
     assert not [name for name in found if _scans_jobs(json.loads(found[name])[0]["Plan"])]
+
+
+LISTINGS: dict[str, dict[str, Any]] = {
+    "queue": {},
+    **{status: {"status": status} for status in JobStatus},
+    "type": {"type": "absent"},
+    "created": {"created_after": datetime(2020, 1, 1, tzinfo=UTC), "created_before": datetime(2020, 1, 2, tzinfo=UTC)},
+    "tenant": {"reach": Reach("acme")},
+    "failed of a tenant": {"reach": Reach("acme"), "status": JobStatus.FAILED},
+}
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("name", LISTINGS)
+async def test_a_listing_reads_a_bounded_number_of_rows_by_an_index_in_its_order_however_little_the_planner_knows(
+    engine: Engine, connection: Connection, name: str, newest_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.execute("ALTER TABLE jobs SET (autovacuum_enabled = off)")
+    await fill(connection, 30_000)
+    run, plans = connection.execute, []
+
+    async def explained(query: Any, *parameters: Any, **options: Any) -> Any:
+        text = query if isinstance(query, str) else query.as_string(connection)
+        if "jobs" in text:
+            [[found]] = await (await run(f"EXPLAIN (FORMAT JSON) {text}".encode(), prepare=False)).fetchall()
+            plans.append(found[0]["Plan"])
+        return await run(query, *parameters, **options)
+
+    monkeypatch.setattr(connection, "execute", explained)
+    await listing.find(connection, JobFilter(queue="default", newest_first=newest_first, **LISTINGS[name]))
+    assert plans
+    for found in plans:
+        assert not _scans_jobs(found), found
+        assert not _unbounded(found), found
+
+
+def _unbounded(node: dict[str, Any], within_limit: bool = False) -> bool:
+    """Whether rows of `jobs` are read by anything but their ids, and not under a LIMIT that ends the reading."""
+    limited = node["Node Type"] == "Limit" or (within_limit and node["Node Type"] != "Sort")
+    condition = str(node.get("Index Cond", ""))
+    by_ids = "id = ANY" in condition
+    if node.get("Relation Name") == "jobs" and not (limited or by_ids):
+        return True
+    return any(_unbounded(child, limited) for child in node.get("Plans", []))
 
 
 def _scans_jobs(node: dict[str, Any]) -> bool:

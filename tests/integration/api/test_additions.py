@@ -99,6 +99,19 @@ async def test_pages_by_key_show_every_job_once(client: httpx.AsyncClient) -> No
     assert newest[0]["id"] == seen[-1]
 
 
+async def test_the_link_header_leads_from_page_to_page_and_is_missing_at_the_end(client: httpx.AsyncClient) -> None:
+    made = (await client.post("/jobs/bulk", json=[{**ORDER, "queue": "default"}] * 5)).json()["ids"]
+    first = min(made) - 1
+    address = f"/jobs?queue=default&limit=2&after={first}"
+    seen: list[int] = []
+    while address:
+        answer = await client.get(address)
+        seen += [job["id"] for job in answer.json()]
+        following = answer.links.get("next", {}).get("url")
+        address = str(answer.url.join(following)) if following else ""
+    assert seen == sorted(made)
+
+
 async def test_filters_narrow_the_list(client: httpx.AsyncClient) -> None:
     job = await created(client)
     await client.post(f"/jobs/{job['id']}/cancel")
