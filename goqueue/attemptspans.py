@@ -122,6 +122,8 @@ class Attempt(Span):
         self.job = job
         self.worker = worker
         self.trace_id = trace_id
+        self.trace_bytes = bytes.fromhex(trace_id)
+        self.parent_bytes = bytes.fromhex(came[1]) if came is not None else b""
         self.came = came
         self.span_id = getrandbits(64) or 1
         self.start = time_ns()
@@ -234,7 +236,7 @@ class AttemptSpans(Spans):
     def _begin(self, job: ClaimedJob, worker: str, came: tuple[str, str, str] | None, trace_id: str) -> Span:
         attempt = Attempt(self, job, worker, came, trace_id)
         if came is not None:
-            self._put_wait(attempt, came[1])
+            self._put_wait(attempt)
         otel.attach(otel.Context({_CURRENT: attempt}))
         return attempt
 
@@ -262,12 +264,12 @@ class AttemptSpans(Spans):
 
     def _put(self, attempt: Attempt) -> bool:
         """Write a completed attempt; False where it has become a span of the SDK, or shall be one."""
-        job, came, end = attempt.job, attempt.came, time_ns()
+        job, end = attempt.job, time_ns()
         with self.making:
             if attempt.made is not None or f"{tracecontext.MEMBER}=" in (job.trace_context or ""):  # it has a link
                 return False
             attempt.over = True
-        key = (job.queue, job.type, job.attempt, attempt.worker, came is None)
+        key = (job.queue, job.type, job.attempt, attempt.worker, attempt.came is None)
         form = self._attempts.get(key)
         if form is None:
             if len(self._attempts) >= MOST_FORMS:
@@ -275,9 +277,9 @@ class AttemptSpans(Spans):
             form = self._attempts[key] = self._examples.attempt(job, attempt.worker)
         self._queue.put(
             form.encode(
-                bytes.fromhex(attempt.trace_id),
+                attempt.trace_bytes,
                 attempt.span_id.to_bytes(8),
-                bytes.fromhex(came[1]) if came is not None else b"",
+                attempt.parent_bytes,
                 attempt.state,
                 attempt.start,
                 end,
@@ -287,14 +289,13 @@ class AttemptSpans(Spans):
         )
         return True
 
-    def _put_wait(self, attempt: Attempt, parent_id: str) -> None:
+    def _put_wait(self, attempt: Attempt) -> None:
         job, now = attempt.job, attempt.start
         form = self._waits.get(job.queue)
         if form is None:
             form = self._waits[job.queue] = self._examples.wait(job)
-        trace_id, span_id = bytes.fromhex(attempt.trace_id), (getrandbits(64) or 1).to_bytes(8)
-        begun = wait_began(job, now)
-        self._queue.put(form.encode(trace_id, span_id, bytes.fromhex(parent_id), attempt.state, begun, now))
+        span_id, begun = (getrandbits(64) or 1).to_bytes(8), wait_began(job, now)
+        self._queue.put(form.encode(attempt.trace_bytes, span_id, attempt.parent_bytes, attempt.state, begun, now))
 
 
 class Examples:

@@ -50,9 +50,9 @@ class TracingSettings(Group):
         description="Longest time of one export, in seconds as Python's SDK has it; from 1000 on, in milliseconds, as "
         "OpenTelemetry's specification and the SDKs of other languages have it.",
     )
-    exporter_otlp_traces_timeout: float | None = Field(None, gt=0, description="The same for spans alone.")
+    exporter_otlp_traces_timeout: float = Field(0.0, ge=0, description="The same for spans alone; 0: no other.")
     bsp_max_queue_size: int = Field(
-        2048, gt=0, description="Spans that may wait for their export; when it is full, new ones are dropped."
+        8192, gt=0, description="Spans that may wait for their export; when it is full, new ones are dropped."
     )
     bsp_max_export_batch_size: int = Field(512, gt=0, description="Spans in one export at most.")
     bsp_schedule_delay: int = Field(

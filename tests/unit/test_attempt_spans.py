@@ -86,7 +86,7 @@ def ours(providers: list[TracerProvider], **chosen: Any) -> Traced:
     teach(trace_exporter)
     examples = Examples(RESOURCE, encode_spans)
     envelope = examples.envelope()
-    queue = SpanQueue(kept, settings, 1, lambda batch: Batch(batch, envelope))
+    queue = SpanQueue(kept, settings, 1, lambda batch: Batch(batch, envelope, as_message=True))
     provider.add_span_processor(queue)
     providers.append(provider)
     return Traced(AttemptSpans(provider, queue, settings, examples), provider, kept)
