@@ -328,9 +328,11 @@ async def test_a_call_of_the_library_goes_on_from_its_programs_own_span(
     assert {span.parent for span in spans if span.name == "process default"} == {send.id}
 
 
-async def test_an_exporter_that_is_away_holds_up_neither_jobs_nor_the_end_of_a_process(stores: Processes) -> None:
-    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    stores.environment |= away
+async def test_a_collector_that_is_unavailable_holds_up_neither_jobs_nor_the_end_of_a_process_and_all_losses_are_told(
+    stores: Processes,
+) -> None:
+    unavailable = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    stores.environment |= unavailable | {"GOQUEUE_LOG_FORMAT": "json"}
     with stores.start("api") as api, stores.start("worker") as worker:
         for _ in range(3):
             job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
@@ -340,3 +342,22 @@ async def test_an_exporter_that_is_away_holds_up_neither_jobs_nor_the_end_of_a_p
             code = await asyncio.to_thread(serving.process.stop, 20)
             assert code == 0
             assert time.monotonic() - began < tracing.FLUSH_SECONDS + 4
+    # Of each job the worker makes three spans: its wait, its attempt, and what the handler does.
+    (line,) = (line for line in lines_of(worker) if line["event"] == "spans lost until the end")
+    assert line["spans"] == line["failed"] + line["left"] == 9
+    assert (line["exported"], line["dropped"]) == (0, 0)
+
+
+async def test_metrics_tell_how_many_spans_were_exported(stores: Processes, target: Receiver) -> None:
+    stores.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": target.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with stores.start("api") as api, stores.start("worker") as worker:
+        job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
+        await done(api, job["id"])
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.health}") as client:
+
+            async def counted() -> bool:
+                text = (await client.get("/metrics")).text
+                return 'goqueue_trace_spans_total{outcome="exported"} 3.0' in text  # wait, attempt, the handler's own
+
+            await eventually(counted, 30)
+    assert {request.path for request in target.requests} == {"/v1/traces"}
