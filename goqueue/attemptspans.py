@@ -130,14 +130,11 @@ class Attempt(Span):
         self.over = False
         self.made: Span | None = None
         self.context: SpanContext | None = None
+        self.state, self.retried = "", False
+        if came is not None and " " in job.trace_context:  # type: ignore[operator]
+            whole = tracecontext.parse(job.trace_context)
+            self.state, self.retried = (whole.state, whole.first is not None) if whole is not None else ("", False)
         self._spans = spans
-
-    @property
-    def state(self) -> str:
-        """The tracestate that came with the job, without our own member."""
-        stored = self.job.trace_context
-        came = tracecontext.parse(stored) if stored is not None and " " in stored else None
-        return came.state if came is not None else ""
 
     def sdk(self) -> Span:
         """The attempt as a span of the SDK; after its end, one that takes nothing any more."""
@@ -208,6 +205,7 @@ class AttemptSpans(Spans):
         self._provider = provider
         self._queue = queue
         self._sampling = Sampling(chosen)
+        self._by_parent = self._sampling.by_parent
         self._examples = examples
         self._waits: dict[str, Form] = {}
         self._attempts: dict[tuple[Any, ...], Form] = {}
@@ -221,7 +219,7 @@ class AttemptSpans(Spans):
         if self._provider.processors != 1:
             return super().begin_attempt(job, worker)
         stored = job.trace_context
-        if stored is not None and self._sampling.by_parent and tracecontext.unrecorded(stored):
+        if stored is not None and self._by_parent and tracecontext.unrecorded(stored):
             return None
         came = tracecontext.parent(stored) if stored is not None else None
         if came is None:
@@ -229,8 +227,7 @@ class AttemptSpans(Spans):
             if not self._sampling.of(low):
                 return None
             return self._begin(job, worker, None, f"{getrandbits(64) or 1:016x}{low:016x}")
-        by_parent = self._sampling.by_parent
-        recorded = tracecontext.sampled(came[2]) if by_parent else self._sampling.of(int(came[0], 16))
+        recorded = tracecontext.sampled(came[2]) if self._by_parent else self._sampling.of(int(came[0], 16))
         return self._begin(job, worker, came, came[0]) if recorded else None
 
     def _begin(self, job: ClaimedJob, worker: str, came: tuple[str, str, str] | None, trace_id: str) -> Span:
@@ -266,7 +263,7 @@ class AttemptSpans(Spans):
         """Write a completed attempt; False where it has become a span of the SDK, or shall be one."""
         job, end = attempt.job, time_ns()
         with self.making:
-            if attempt.made is not None or f"{tracecontext.MEMBER}=" in (job.trace_context or ""):  # it has a link
+            if attempt.made is not None or attempt.retried:  # a retry has a link
                 return False
             attempt.over = True
         key = (job.queue, job.type, job.attempt, attempt.worker, attempt.came is None)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-TURN: Final = 8
+TURN: Final = 16
 """Spans of the SDK that are encoded, 50 µs each, before other threads get their turn."""
 
 _YIELD: Final = 1e-5
