@@ -1,4 +1,4 @@
-"""Spans of attempts at a price that lets them stay on (docs/decisions/0013-traces-that-stay-on.md).
+"""Spans of attempts at a price that lets them stay on (docs/decisions/0014-traces-that-stay-on.md).
 
 The SDK does not know of an attempt that nobody records: a span that all of these share passes their traces on. A
 recorded one becomes a span of the SDK when its handler adds to it, or when it does not complete its job; else its end
@@ -122,20 +122,19 @@ class Attempt(Span):
         self.job = job
         self.worker = worker
         self.trace_id = trace_id
+        self.trace_bytes = bytes.fromhex(trace_id)
+        self.parent_bytes = bytes.fromhex(came[1]) if came is not None else b""
         self.came = came
         self.span_id = getrandbits(64) or 1
         self.start = time_ns()
         self.over = False
         self.made: Span | None = None
         self.context: SpanContext | None = None
+        self.state, self.retried = "", False
+        if came is not None and " " in job.trace_context:  # type: ignore[operator]
+            whole = tracecontext.parse(job.trace_context)
+            self.state, self.retried = (whole.state, whole.first is not None) if whole is not None else ("", False)
         self._spans = spans
-
-    @property
-    def state(self) -> str:
-        """The tracestate that came with the job, without our own member."""
-        stored = self.job.trace_context
-        came = tracecontext.parse(stored) if stored is not None and " " in stored else None
-        return came.state if came is not None else ""
 
     def sdk(self) -> Span:
         """The attempt as a span of the SDK; after its end, one that takes nothing any more."""
@@ -206,6 +205,7 @@ class AttemptSpans(Spans):
         self._provider = provider
         self._queue = queue
         self._sampling = Sampling(chosen)
+        self._by_parent = self._sampling.by_parent
         self._examples = examples
         self._waits: dict[str, Form] = {}
         self._attempts: dict[tuple[Any, ...], Form] = {}
@@ -219,7 +219,7 @@ class AttemptSpans(Spans):
         if self._provider.processors != 1:
             return super().begin_attempt(job, worker)
         stored = job.trace_context
-        if stored is not None and self._sampling.by_parent and tracecontext.unrecorded(stored):
+        if stored is not None and self._by_parent and tracecontext.unrecorded(stored):
             return None
         came = tracecontext.parent(stored) if stored is not None else None
         if came is None:
@@ -227,14 +227,13 @@ class AttemptSpans(Spans):
             if not self._sampling.of(low):
                 return None
             return self._begin(job, worker, None, f"{getrandbits(64) or 1:016x}{low:016x}")
-        by_parent = self._sampling.by_parent
-        recorded = tracecontext.sampled(came[2]) if by_parent else self._sampling.of(int(came[0], 16))
+        recorded = tracecontext.sampled(came[2]) if self._by_parent else self._sampling.of(int(came[0], 16))
         return self._begin(job, worker, came, came[0]) if recorded else None
 
     def _begin(self, job: ClaimedJob, worker: str, came: tuple[str, str, str] | None, trace_id: str) -> Span:
         attempt = Attempt(self, job, worker, came, trace_id)
         if came is not None:
-            self._put_wait(attempt, came[1])
+            self._put_wait(attempt)
         otel.attach(otel.Context({_CURRENT: attempt}))
         return attempt
 
@@ -262,12 +261,12 @@ class AttemptSpans(Spans):
 
     def _put(self, attempt: Attempt) -> bool:
         """Write a completed attempt; False where it has become a span of the SDK, or shall be one."""
-        job, came, end = attempt.job, attempt.came, time_ns()
+        job, end = attempt.job, time_ns()
         with self.making:
-            if attempt.made is not None or f"{tracecontext.MEMBER}=" in (job.trace_context or ""):  # it has a link
+            if attempt.made is not None or attempt.retried:  # a retry has a link
                 return False
             attempt.over = True
-        key = (job.queue, job.type, job.attempt, attempt.worker, came is None)
+        key = (job.queue, job.type, job.attempt, attempt.worker, attempt.came is None)
         form = self._attempts.get(key)
         if form is None:
             if len(self._attempts) >= MOST_FORMS:
@@ -275,9 +274,9 @@ class AttemptSpans(Spans):
             form = self._attempts[key] = self._examples.attempt(job, attempt.worker)
         self._queue.put(
             form.encode(
-                bytes.fromhex(attempt.trace_id),
+                attempt.trace_bytes,
                 attempt.span_id.to_bytes(8),
-                bytes.fromhex(came[1]) if came is not None else b"",
+                attempt.parent_bytes,
                 attempt.state,
                 attempt.start,
                 end,
@@ -287,14 +286,13 @@ class AttemptSpans(Spans):
         )
         return True
 
-    def _put_wait(self, attempt: Attempt, parent_id: str) -> None:
+    def _put_wait(self, attempt: Attempt) -> None:
         job, now = attempt.job, attempt.start
         form = self._waits.get(job.queue)
         if form is None:
             form = self._waits[job.queue] = self._examples.wait(job)
-        trace_id, span_id = bytes.fromhex(attempt.trace_id), (getrandbits(64) or 1).to_bytes(8)
-        begun = wait_began(job, now)
-        self._queue.put(form.encode(trace_id, span_id, bytes.fromhex(parent_id), attempt.state, begun, now))
+        span_id, begun = (getrandbits(64) or 1).to_bytes(8), wait_began(job, now)
+        self._queue.put(form.encode(attempt.trace_bytes, span_id, attempt.parent_bytes, attempt.state, begun, now))
 
 
 class Examples:

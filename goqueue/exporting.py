@@ -9,7 +9,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Final
 
@@ -23,7 +23,7 @@ from goqueue.attemptspans import AttemptSpans, Examples, Provider, fits
 from goqueue.errors import SettingsError
 from goqueue.settings import TracingSettings
 from goqueue.spanencoding import Batch, teach
-from goqueue.spanqueue import SpanQueue
+from goqueue.spanqueue import Item, SpanQueue
 from goqueue.spans import Spans
 
 _PACKAGES: Final = {
@@ -77,7 +77,12 @@ def spans(process: str, chosen: TracingSettings, close_seconds: float) -> tuple[
         teach(module)
         examples = Examples(made.resource, encode)
         envelope = examples.envelope()
-        queue = SpanQueue(exporter, chosen, close_seconds, lambda batch: Batch(batch, envelope))
+        grpc = chosen.exporter_otlp_protocol == "grpc"
+
+        def pack(batch: Sequence[Item]) -> Batch:
+            return Batch(batch, envelope, as_message=grpc)
+
+        queue = SpanQueue(exporter, chosen, close_seconds, pack)
         found = AttemptSpans(made, queue, chosen, examples)
     made.add_span_processor(queue)
     trace.set_tracer_provider(made)

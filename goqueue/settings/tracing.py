@@ -54,7 +54,7 @@ class TracingSettings(Group):
         0.0, ge=0, description="The same for spans alone; 0: as OTEL_EXPORTER_OTLP_TIMEOUT says."
     )
     bsp_max_queue_size: int = Field(
-        2048, gt=0, description="Spans that may wait for their export; when it is full, new ones are dropped."
+        8192, gt=0, description="Spans that may wait for their export; when it is full, new ones are dropped."
     )
     bsp_max_export_batch_size: int = Field(512, gt=0, description="Spans in one export at most.")
     bsp_schedule_delay: int = Field(

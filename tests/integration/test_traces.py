@@ -25,6 +25,7 @@ import structlog
 from opentelemetry import trace
 from pydantic import BaseModel
 
+from goqueue_cli.embedded import free_port
 from goqueue import JobContext, RetryIn, job_type
 
 
@@ -341,3 +342,33 @@ async def test_an_exporter_that_is_away_holds_up_neither_jobs_nor_the_end_of_a_p
             await done(api, job["id"])
         for serving in (api, worker):
             assert await asyncio.to_thread(serving.process.stop, 25) == 0  # the SDK alone would take half a minute
+
+
+async def test_a_worker_that_ends_tells_all_spans_that_its_collector_did_not_get(stores: Processes) -> None:
+    unavailable = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    stores.environment |= unavailable | {"GOQUEUE_LOG_FORMAT": "json"}
+    with stores.start("api") as api, stores.start("worker") as worker:
+        for _ in range(3):
+            job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
+            await done(api, job["id"])
+        for serving in (api, worker):
+            assert await asyncio.to_thread(serving.process.stop, 25) == 0
+    # Of each job the worker makes three spans: its wait, its attempt, and what the handler does.
+    (line,) = (line for line in lines_of(worker) if line["event"] == "spans lost until the end")
+    assert line["spans"] == line["failed"] + line["left"] == 9
+    assert (line["exported"], line["dropped"]) == (0, 0)
+
+
+async def test_metrics_tell_how_many_spans_were_exported(stores: Processes, target: Receiver) -> None:
+    stores.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": target.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with stores.start("api") as api, stores.start("worker") as worker:
+        job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
+        await done(api, job["id"])
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.health}") as client:
+
+            async def counted() -> bool:
+                text = (await client.get("/metrics")).text
+                return 'goqueue_trace_spans_total{outcome="exported"} 3.0' in text  # wait, attempt, the handler's own
+
+            await eventually(counted, 30)
+    assert {request.path for request in target.requests} == {"/v1/traces"}

@@ -1,5 +1,7 @@
 """When spans are made, and what that takes."""
 
+import os
+import socket
 import subprocess
 import sys
 
@@ -20,6 +22,16 @@ tracing.check()
 tracing.begin("worker")
 assert tracing.on is None
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter", "grpc"))])
+"""
+
+EXPORTS = """
+from goqueue import tracing
+tracing.begin("worker")
+with tracing.doing("work"):
+    pass
+queue = tracing.on._queue
+queue.force_flush()
+print(queue.counts()["failed"], "failed")
 """
 
 
@@ -68,6 +80,9 @@ def test_an_exporter_that_is_not_installed_is_told_in_one_line_before_anything_s
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "-1"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-7"),
     ],
 )
 def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
@@ -78,3 +93,36 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
         load(TracingSettings)
     assert caught.value.message.startswith(f"{variable}: ")
     assert value not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 10),
+        ({"exporter_otlp_timeout": 3}, 3),
+        ({"exporter_otlp_timeout": 999}, 999),
+        ({"exporter_otlp_timeout": 10_000}, 10),  # as the specification counts
+        ({"exporter_otlp_timeout": 3, "exporter_otlp_traces_timeout": 1500}, 1.5),
+    ],
+)
+def test_a_time_out_that_is_absurd_in_seconds_is_taken_for_milliseconds(
+    given: dict[str, float], seconds: float
+) -> None:
+    assert TracingSettings.model_validate(given).timeout == seconds
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_an_export_to_a_mute_collector_ends_by_a_time_out_given_in_milliseconds(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        environment = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{mute.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1200",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORTS], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert "OTEL_EXPORTER_OTLP_TIMEOUT is taken for milliseconds" in done.stdout
+    assert "1 failed" in done.stdout

@@ -131,7 +131,10 @@ class Tallies(Collector):
                 traced = list(some)
                 waits.add_all([job.waited for job in traced])
                 for job in traced:
-                    if (trace_id := tracecontext.trace_id(job.trace_context)) is not None:
+                    context = job.trace_context
+                    if context is None or tracecontext.unrecorded(context):
+                        continue
+                    if (trace_id := tracecontext.trace_id(context)) is not None:
                         waits.example(job.waited, trace_id)
 
     def ended(self, job: ClaimedJob, outcome: Outcome, seconds: float | None, trace_id: str | None = None) -> None:
