@@ -252,3 +252,11 @@ def test_mailpit_and_stripe_mock_answer(mailpit: Mailpit, stripe_mock: StripeMoc
         headers={"Authorization": "Bearer sk_test_123"},
     )
     assert answer.json()["object"] == "payment_intent"
+
+
+def test_an_sslmode_of_the_environment_does_not_reach_the_embedded_server(
+    postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    with psycopg.connect(postgres_server.dsn) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
