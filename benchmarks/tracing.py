@@ -1,4 +1,4 @@
-"""What traces cost a drain (decision 13): `python -m benchmarks.tracing`.
+"""What traces cost a drain (decision 14): `python -m benchmarks.tracing`.
 
 One worker drains no-op jobs, in turns untraced and with each way to trace; the collector is `benchmarks.sink`, a
 process that keeps what comes. Each job has a trace context, as a job has that a traced caller enqueued; two spans of it

@@ -31,6 +31,9 @@ MADE_BY: Final[dict[str, tuple[str, set[str]]]] = {
     "dispatch_floor": ("0002", set()),
     "api_keys": ("0003", {"prefix", "digest", "former_digest", "former_until", "scopes"}),
     "audit_log": ("0003", {"at", "actor", "tenant", "action", "object", "address", "request_id", "details"}),
+    "idempotency_keys": ("0005", set()),
+    "installation": ("0006", set()),
+    "payment_declines": ("0006", set()),
 }
 """The revision that makes a table, and columns by which one is known that may be there before: the Go project's, and
 those of a migration that may be repeated. None: no table of that name may be there."""

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from goqueue_cli.embedded import free_port
 from tests.integration.engine import Engine, eventually
 from tests.integration.handlers.receiver import Receiver, receiver
 from tests.integration.scraping import Processes, Serving, client_of, lines_of
@@ -25,7 +26,6 @@ import structlog
 from opentelemetry import trace
 from pydantic import BaseModel
 
-from goqueue_cli.embedded import free_port
 from goqueue import JobContext, RetryIn, job_type
 
 

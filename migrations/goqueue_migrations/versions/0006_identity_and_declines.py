@@ -13,10 +13,10 @@ branch_labels = None
 depends_on = None
 
 UP = """
-CREATE TABLE IF NOT EXISTS installation (id uuid NOT NULL DEFAULT gen_random_uuid());
-CREATE UNIQUE INDEX IF NOT EXISTS installation_one_row ON installation ((true));
-INSERT INTO installation (id) VALUES (DEFAULT) ON CONFLICT DO NOTHING;
-CREATE TABLE IF NOT EXISTS payment_declines (
+CREATE TABLE installation (id uuid NOT NULL DEFAULT gen_random_uuid());
+CREATE UNIQUE INDEX installation_one_row ON installation ((true));
+INSERT INTO installation DEFAULT VALUES;
+CREATE TABLE payment_declines (
     payment bytea PRIMARY KEY,
     declines integer NOT NULL,
     declined_at timestamptz NOT NULL DEFAULT now()
@@ -24,8 +24,8 @@ CREATE TABLE IF NOT EXISTS payment_declines (
 """
 
 DOWN = """
-DROP TABLE IF EXISTS payment_declines;
-DROP TABLE IF EXISTS installation;
+DROP TABLE payment_declines;
+DROP TABLE installation;
 """
 
 
