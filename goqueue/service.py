@@ -200,7 +200,7 @@ class JobService:
                 metrics.UNPUSHED.inc(missed)
                 if not self._pushes_fail:
                     self._pushes_fail = True
-                    log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, reason=error.reason)
+                    log.warning("jobs accepted but not pushed; the dispatcher will", jobs=missed, reason=error.message)
             else:
                 self._pushes_fail = False
 
@@ -359,7 +359,7 @@ class JobService:
         try:
             await promptly(sending)
         except BrokerUnavailable as error:
-            log.warning("redis not told; workers will learn it from the database", reason=error.reason)
+            log.warning("redis not told; workers will learn it from the database", reason=error.message)
 
 
 def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:

@@ -106,6 +106,8 @@ def _configure_logs() -> None:
 
     def line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
         said = event.pop("event")
+        if said == "redis is unavailable":  # what was not done for it is told with its cause
+            raise structlog.DropEvent
         details = ", ".join(f"{name}: {value}" for name, value in event.items())
         return f"goqueue: {said} ({details})" if details else f"goqueue: {said}"
 
