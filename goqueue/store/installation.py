@@ -29,5 +29,8 @@ async def identity(connection: Connection) -> str:
     """
     found = await read(connection)
     if found is None:
-        raise GoQueueError("cannot read the id of this installation: run `goqueue migrate --grant-to ROLE`")
+        raise GoQueueError(
+            "cannot read the id of this installation: run `goqueue migrate --grant-to ROLE` or, where its table is "
+            "empty, INSERT INTO installation DEFAULT VALUES"
+        )
     return found

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -89,7 +90,14 @@ async def test_of_many_jobs_with_one_key_that_are_opened_again_at_once_one_is(
 
 # --- schedules -------------------------------------------------------------------------------------------------------
 
-PLAN: dict[str, Any] = {"cron": "0 0 1 1 *", "time_zone": "Europe/Berlin", "job": {"queue": "email", "payload": MAIL}}
+TICK = datetime.now(UTC).replace(second=0, microsecond=0)
+"""A tick of `PLAN` that is due; the next one is a day away."""
+
+PLAN: dict[str, Any] = {
+    "cron": f"{TICK.astimezone(ZoneInfo('Europe/Berlin')):%M %H} * * *",
+    "time_zone": "Europe/Berlin",
+    "job": {"queue": "email", "payload": MAIL},
+}
 OTHER_JOB = {**PLAN, "job": {"queue": "email", "payload": {**MAIL, "subject": "Changed"}}}
 
 
@@ -99,11 +107,9 @@ async def put(client: httpx.AsyncClient, plan: dict[str, Any]) -> dict[str, Any]
     return dict(answer.json())
 
 
-async def make_due(engine: Engine) -> datetime:
-    """Let a tick of the schedule be due since some seconds; which one."""
-    statement = "UPDATE schedules SET next_tick = date_trunc('second', now()) - interval '5 s' RETURNING next_tick"
-    ((tick,),) = await engine.rows(statement)
-    return tick  # type: ignore[no-any-return]
+async def make_due(engine: Engine) -> None:
+    """Let the tick be the one that has not fired yet."""
+    await engine.execute("UPDATE schedules SET next_tick = %s", TICK)
 
 
 @pytest.mark.parametrize("plan", [PLAN, OTHER_JOB], ids=["the same", "another job"])
@@ -111,9 +117,9 @@ async def test_a_tick_that_is_due_fires_although_the_schedule_is_put_again(
     client: httpx.AsyncClient, engine: Engine, plan: dict[str, Any]
 ) -> None:
     await put(client, PLAN)
-    tick = await make_due(engine)
+    await make_due(engine)
     await put(client, plan)
-    assert await engine.rows("SELECT next_tick FROM schedules") == [(tick,)]
+    assert await engine.rows("SELECT next_tick FROM schedules") == [(TICK,)]
     engine.registry, engine.settings = REGISTRY, EngineSettings(queues=["default", "email"])
     async with engine.scheduler():
 

@@ -94,6 +94,8 @@ async def test_times_are_read_in_utc_exactly(pooled: Database, zone: str, binary
     query = """SELECT '2026-07-01T12:00:00.123456+02:00'::timestamptz, '2026-11-01T05:30:00Z'::timestamptz,
         ARRAY['1999-12-31T23:59:59Z'::timestamptz], current_setting('TimeZone')"""
     async with pooled.connection() as connection:
+        # A session is set to UTC; behind a pooler it may have what another client has set.
+        await connection.execute("SELECT set_config('TimeZone', %s, false)", (zone,))
         cursor = connection.cursor(binary=binary)
         await cursor.execute(query)
         row = await cursor.fetchone()

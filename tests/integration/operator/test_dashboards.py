@@ -29,6 +29,7 @@ VARIABLES = {"$__rate_interval": "10s", **dict.fromkeys(("$namespace", "$queue",
 
 WITHOUT_DATA = {
     ("Overview", "Repairs", "strays pushed"): "no push to Redis failed",
+    ("Overview", "Spans of traces", "{{outcome}}, per second"): "nothing is traced",
     ("API", "Connections cut", "{{reason}}"): "no client misbehaved",
     ("API", "Requests refused", "{{reason}}"): "the same",
     ("Autoscaling", "Pace of one pod", "{{pool}}"): "there is no node, so no pod of a pool ever ran",
