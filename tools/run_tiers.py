@@ -1,9 +1,12 @@
-"""Run the checks and the tiers of tests, two at a time, and close with one line that counts them all.
+"""Run the checks and the tiers of tests, some at a time, and close with one line that counts them all.
 
     tools/run_tiers.py lint unit integration fuzz chaos chart e2e
 
 One tier alone prints as it goes. Of several, each prints its closing line when it ends, and the whole output
 of those that failed follows at the end. Logs and JUnit reports stay in .build/test/.
+
+The integration tier waits more than it computes. Beside others it therefore runs as several processes, each with
+stores of its own.
 """
 
 import contextlib
@@ -20,7 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / ".build" / "test"
-AT_ONCE = 2
+AT_ONCE = 3
+
+SHARES = 4
+"""Processes of the integration tier. The files of a folder stay together, as they share what is slow to start."""
 
 LIMITS = {"lint": 600, "unit": 600, "integration": 2700, "fuzz": 600, "chaos": 900, "chart": 900, "e2e": 3600}
 """Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below."""
@@ -33,9 +39,9 @@ NO_TESTS = 5  # pytest's exit code for a run that found none
 
 @dataclass
 class Result:
-    """How one tier went."""
+    """How one run went."""
 
-    tier: str
+    name: str
     ok: bool
     counts: dict[str, int] = field(default_factory=dict)
     summary: str = ""
@@ -44,34 +50,62 @@ class Result:
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-def command_of(tier: str) -> list[str] | None:
-    """The command that runs a tier; None where it has no tests."""
-    if tier == "lint":
+@dataclass(frozen=True)
+class Run:
+    """One process of a tier: the files that it runs, or all of the tier's where it has no share of them."""
+
+    tier: str
+    name: str
+    paths: tuple[str, ...] = ()
+
+
+def runs_of(tier: str, *, alone: bool) -> list[Run]:
+    """The processes that a tier runs as."""
+    if tier != "integration" or alone:
+        return [Run(tier, tier)]
+    folder = ROOT / "tests" / tier
+    weights: dict[tuple[str, ...], int] = {}
+    for path in sorted(folder.iterdir()):
+        found = sorted(path.rglob("test_*.py")) if path.is_dir() else [path] if path.match("test_*.py") else []
+        if found:
+            weights[(str(path.relative_to(ROOT)),)] = sum(file.stat().st_size for file in found)
+    shares: list[list[str]] = [[] for _ in range(SHARES)]
+    sizes = [0] * SHARES
+    for paths, weight in sorted(weights.items(), key=lambda item: (-item[1], item[0])):
+        least = sizes.index(min(sizes))
+        shares[least] += paths
+        sizes[least] += weight
+    return [Run(tier, f"{tier}-{number}", tuple(sorted(share))) for number, share in enumerate(shares, 1)]
+
+
+def command_of(run: Run) -> list[str] | None:
+    """The command of a run; None where it has no tests."""
+    if run.tier == "lint":
         return ["make", "--no-print-directory", "lint"]
-    if not any((ROOT / "tests" / tier).rglob("test_*.py")):
+    if not any((ROOT / "tests" / run.tier).rglob("test_*.py")):
         return None
-    report = OUTPUT / f"{tier}.xml"
+    report = OUTPUT / f"{run.name}.xml"
     report.unlink(missing_ok=True)
     return [
         sys.executable,
         "-m",
         "pytest",
-        f"tests/{tier}",
+        *(run.paths or (f"tests/{run.tier}",)),
         f"--junitxml={report}",
         "-o",
         "junit_family=xunit1",
     ]
 
 
-def run(tier: str, *, alone: bool) -> Result:
-    """Run one tier to its end."""
-    command = command_of(tier)
+def carry_out(run: Run, *, alone: bool) -> Result:
+    """Carry a run out to its end."""
+    command = command_of(run)
     if command is None:
-        return Result(tier, ok=True, summary="no tests")
+        return Result(run.name, ok=True, summary="no tests")
     # A `make` above must not make the `make lint` below look for its job server.
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
     began = time.monotonic()
-    with open(OUTPUT / f"{tier}.log", "wb") as log:
+    with open(OUTPUT / f"{run.name}.log", "wb") as log:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -83,20 +117,20 @@ def run(tier: str, *, alone: bool) -> Result:
         )
         _running.add(process)
         try:
-            code = process.wait(LIMITS[tier])
+            code = process.wait(LIMITS[run.tier])
         except subprocess.TimeoutExpired:
             end(process)
             code = process.wait()
-            log.write(f"\nended after {LIMITS[tier]} s\n".encode())
+            log.write(f"\nended after {LIMITS[run.tier]} s\n".encode())
         _running.discard(process)
     seconds = time.monotonic() - began
-    if tier == "lint":
-        return Result(tier, ok=code == 0, summary=f"{'passed' if code == 0 else 'FAILED'} in {seconds:.1f}s")
-    counts = read_report(OUTPUT / f"{tier}.xml")
+    if run.tier == "lint":
+        return Result(run.name, ok=code == 0, summary=f"{'passed' if code == 0 else 'FAILED'} in {seconds:.1f}s")
+    counts = read_report(OUTPUT / f"{run.name}.xml")
     summary = describe(counts, seconds)
     if code not in (0, 1, NO_TESTS):
         summary += f" (exit code {code})"
-    return Result(tier, ok=code in (0, NO_TESTS), counts=counts, summary=summary)
+    return Result(run.name, ok=code in (0, NO_TESTS), counts=counts, summary=summary)
 
 
 def read_report(report: Path) -> dict[str, int]:
@@ -144,8 +178,9 @@ def interrupted(number: int, _frame: object) -> None:
 def results_of(tiers: Sequence[str]) -> Iterator[Result]:
     """Run the tiers; yield each as it ends."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        ordered = sorted(tiers, key=FIRST.index)
-        for future in as_completed([pool.submit(run, tier, alone=len(tiers) == 1) for tier in ordered]):
+        alone = len(tiers) == 1
+        runs = [run for tier in sorted(tiers, key=FIRST.index) for run in runs_of(tier, alone=alone)]
+        for future in as_completed([pool.submit(carry_out, run, alone=alone) for run in runs]):
             yield future.result()
 
 
@@ -160,17 +195,17 @@ def main(tiers: Sequence[str]) -> int:
     began = time.monotonic()
     results = []
     for result in results_of(tiers):
-        print(f"{result.tier}: {result.summary}", flush=True)
+        print(f"{result.name}: {result.summary}", flush=True)
         results.append(result)
     failed = [result for result in results if not result.ok]
     total: dict[str, int] = {}
     for result in failed:
         if len(tiers) > 1:
-            print(f"\n######## {result.tier} ########\n", flush=True)
-            sys.stdout.buffer.write((OUTPUT / f"{result.tier}.log").read_bytes())
+            print(f"\n######## {result.name} ########\n", flush=True)
+            sys.stdout.buffer.write((OUTPUT / f"{result.name}.log").read_bytes())
             sys.stdout.flush()
     for result in sorted(results, key=lambda result: result.ok):
-        print(f"{'ok    ' if result.ok else 'FAILED'} {result.tier}: {result.summary}")
+        print(f"{'ok    ' if result.ok else 'FAILED'} {result.name}: {result.summary}")
         # A tier that failed without a failing test (lint, a crash of the run itself) counts as one failure.
         counts = result.counts
         if not result.ok and not counts.get("failed") and not counts.get("errors"):
