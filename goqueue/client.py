@@ -25,7 +25,10 @@ from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSetting
 from goqueue.store import installation
 from goqueue.store.connect import Database, dsn
 
-HINT: Final = "no POSTGRES_* is set, and no `goqueue dev` runs in this folder or above it"
+HINT: Final = (
+    "no POSTGRES_* is set, and no `goqueue dev` runs in this folder or above it: set them, for a `goqueue dev` "
+    "elsewhere by `set -a; . FOLDER/.goqueue/environment; set +a`"
+)
 """What a program is told beside the first failed attempt to connect."""
 
 

@@ -8,6 +8,7 @@ The API validates against the model, the worker runs the function; the three bui
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +80,7 @@ class JobType:
         """Decorator that gives the type its function, where model and function live in different packages.
 
         Raises:
-            TypeError: it is a generator.
+            TypeError: it is a generator, or does not take two arguments.
         """
         _check_handler(self.name, handler)
         self.handler = handler
@@ -175,11 +176,13 @@ class Registry:
         """Register `kind`.
 
         Raises:
-            ValueError: the name is taken by another type, or its queue's name is not one.
-            TypeError: its handler is a generator.
+            ValueError: the name is taken by another type, its queue's name is not one, or its timeout is no time.
+            TypeError: its handler is a generator, or does not take two arguments.
         """
         if kind.handler is not None:
             _check_handler(kind.name, kind.handler)
+        if not _is_time(kind.timeout):
+            raise ValueError(f"job type {kind.name!r}: timeout must be a number of seconds above 0")
         if self._types.get(kind.name, kind) is not kind:
             raise ValueError(f"job type {kind.name!r} is registered twice")
         if not QUEUE_NAME.fullmatch(kind.queue):
@@ -203,8 +206,20 @@ class Registry:
         return iter(self._types.values())
 
 
+def _is_time(seconds: object) -> bool:
+    """Whether this is a positive, finite number; untyped code gives text such as "30s", too."""
+    return isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < math.inf
+
+
 def _check_handler(name: str, handler: Handler) -> None:
-    """A generator does nothing when it is called, and nobody would iterate over it."""
+    """Refuse what could not run any job: a generator, which does nothing when it is called, and a function that does
+    not take payload and context."""
+    try:
+        inspect.signature(handler).bind(None, None)
+    except TypeError:
+        raise TypeError(f"job type {name!r}: a handler takes two arguments, the payload and the job") from None
+    except ValueError:  # a built-in function that does not tell its signature
+        pass
     for call in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - for objects that are callable
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             raise TypeError(f"job type {name!r}: a handler must not be a generator (it uses `yield`)")
@@ -241,5 +256,10 @@ def load(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            where = "; its folder must be in PYTHONPATH, or the current one" if error.name == module else ""
+            raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: {error}{where}") from error
+        except SystemExit as error:
+            raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: SystemExit: {error}") from error
         except Exception as error:
             raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: {error}") from error

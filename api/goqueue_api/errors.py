@@ -107,8 +107,9 @@ def install(app: FastAPI, methods: Methods) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         headers = dict(error.headers or {})
-        if error.status_code == 405 and (allowed := methods.of(request.scope["path"])):
-            headers["Allow"] = allowed
+        if error.status_code == 405:
+            # Routes that are not ours, as the one of the OpenAPI document, tell their methods in no order.
+            headers["Allow"] = methods.of(request.scope["path"]) or ", ".join(sorted(headers["Allow"].split(", ")))
         return json_response({"error": str(error.detail).lower()}, error.status_code, headers)
 
     app.add_exception_handler(GoQueueError, ours)

@@ -37,10 +37,10 @@ def serve() -> None:
     redis = settings.load(RedisSettings)
     tracing.check()
     asyncio.run(_check_stores(api, settings.load(OidcSettings), redis))
-    # When all requests are finished uvicorn sends the signal on to whoever handled it before: nobody, so that the
-    # process ends as one that did its work.
+    # These hear a signal that comes before uvicorn has handlers of its own. When all requests are finished uvicorn
+    # sends its signal on to them: the process ends as one that did its work.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         # Several server processes count together, and this one, which watches over them, shows the sum.
         registry = stack.enter_context(shared()) if api.processes > 1 else REGISTRY

@@ -30,7 +30,8 @@ def dsn(postgres: PostgresSettings, database: DatabaseSettings | None = None) ->
     """A libpq connection string. It holds the password: never log it, never pass it on a command line."""
     return make_conninfo(
         "",
-        host=postgres.host,
+        host=",".join(name.strip() for name in postgres.host.split(",")),
+        hostaddr="",  # else PGHOSTADDR would lead to another server than POSTGRES_HOST names, with its password
         port=postgres.port,
         user=postgres.user,
         password=postgres.password.get_secret_value() or None,
@@ -63,7 +64,7 @@ class Hosts:
         ports = str(given.get("port") or "").split(",")
         self._conninfo = make_conninfo("", **given)
         # Where addresses are given beside the names, or ports do not match, libpq has its own word on it.
-        movable = "hostaddr" not in given and len(hosts) > 1 and len(ports) in (1, len(hosts))
+        movable = not given.get("hostaddr") and len(hosts) > 1 and len(ports) in (1, len(hosts))
         self._pairs = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=True)) if movable else []
         self.count = len(hosts)
 
@@ -98,7 +99,8 @@ async def connect(conninfo: str, settings: DatabaseSettings, *, hint: str = "") 
         except psycopg.OperationalError as error:
             reason = refusals.reason(error)
             if not left:
-                raise StoreUnavailable(f"database is unavailable: {reason}") from error
+                cure = f"; {hint}" if hint else ""
+                raise StoreUnavailable(f"database is unavailable: {reason}{cure}") from error
             more = {"hint": hint} if hint and left == settings.max_retries else {}
             log.warning("database is unavailable", reason=reason, attempts_left=left, **more)
             await asyncio.sleep(settings.retry_delay)

@@ -63,6 +63,8 @@ async def find(
         keyring: Decrypts what they hold.
         seconds: The walk ends after about that time; None: when the page is full or no job is left.
     """
+    if wanted.limit == 0:
+        return Page([], wanted.after)
     until = None if seconds is None else time.monotonic() + seconds
     found: list[Job] = []
     after = wanted.after

@@ -78,6 +78,25 @@ async def test_it_gives_up_after_as_many_attempts_as_the_setting_says_and_tells_
     assert attempts == retries + 1
 
 
+async def test_libpqs_own_variables_lead_to_no_other_server(
+    own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.2")  # where nobody listens
+    named = PostgresSettings(
+        user=own_postgres.user,
+        password=SecretStr(own_postgres.password),
+        db=own_postgres.database,
+        host=f" {own_postgres.host} ,{own_postgres.host}",
+        port=own_postgres.port,
+    )
+    settings = DatabaseSettings(max_retries=0)
+    database = Database(dsn(named, settings), settings)
+    await database.open(settings)
+    async with database.connection() as connection:
+        assert connection.info.hostaddr == own_postgres.host
+    await database.close()
+
+
 async def test_a_refused_password_is_the_reason_and_is_not_shown(own_postgres: EmbeddedPostgres) -> None:
     with pytest.raises(StoreUnavailable, match="password authentication failed") as caught:
         async with opened(address(own_postgres, PASSWORD), DatabaseSettings(max_retries=0)):

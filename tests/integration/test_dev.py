@@ -33,6 +33,11 @@ def processes_of(folder: Path) -> dict[int, str]:
     return found
 
 
+def child_of(process: int) -> int:
+    """The first child of a process."""
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+
+
 @pytest.mark.timeout(180)
 async def test_it_completes_a_job_of_each_type_stops_cleanly_and_finds_them_again(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
@@ -220,6 +225,28 @@ async def test_a_part_that_ends_is_reported_with_its_last_lines_and_ends_the_res
         assert dev.wait(LIMIT) == 1
         assert "the scheduler ended with exit code -9" in dev.output
     assert processes_of(folder) == {}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("server", ["valkey", "postgres"])
+async def test_a_store_that_ends_is_reported_and_ends_the_rest(tmp_path: Path, server: str) -> None:
+    folder = tmp_path / "dev"
+    with Dev(folder) as dev:
+        await dev.up()
+        [keeper] = [pid for pid, command in processes_of(folder).items() if f"keeper.py {server} " in command]
+        os.kill(child_of(keeper), signal.SIGKILL)
+        assert dev.wait(LIMIT) == 1
+        assert f"goqueue: {server} ended; the end of {folder / server / 'server.log'}:" in dev.output
+    assert processes_of(folder) == {}
+
+
+@pytest.mark.timeout(120)
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "dev"
+    with Dev(tmp_path / "unused", GOQUEUE_DEV_DIR=str(below)) as dev:
+        assert dev.wait(LIMIT) == 1
+    assert dev.output == f"goqueue: GOQUEUE_DEV_DIR: cannot make {below}: Not a directory\n"
 
 
 @pytest.mark.timeout(120)

@@ -52,8 +52,11 @@ def test_a_setting_whose_extra_is_missing_names_it_in_one_line(
     bare: Path, variable: str, value: str, told: str
 ) -> None:
     answer = installed.run(bare, "scheduler", **{variable: value})
-    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
-    assert answer.stderr.endswith(told)
+    *logged, last = answer.stderr.splitlines(keepends=True)
+    assert answer.returncode == 1
+    assert all(line.startswith("{") for line in logged), answer.stderr
+    assert last.startswith("goqueue: ")
+    assert last.endswith(told)
 
 
 @pytest.fixture

@@ -98,6 +98,28 @@ class Generating:
         yield 1
 
 
+async def of_one_argument(payload: Any) -> None: ...
+
+
+async def of_three_arguments(payload: Any, job: JobContext, more: Any) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [of_one_argument, of_three_arguments])
+def test_a_handler_that_does_not_take_payload_and_job_is_refused_when_it_is_registered(handler: Any) -> None:
+    registry = Registry()
+    with pytest.raises(TypeError, match="job type 'it': a handler takes two arguments, the payload and the job"):
+        registry.add(JobType("it", Anything, handler=handler))
+    assert registry.names() == []
+
+
+@pytest.mark.parametrize("timeout", ["30s", 0, -1, float("inf"), float("nan"), None, True])
+def test_a_timeout_that_is_no_time_is_refused_when_the_type_is_registered(timeout: Any) -> None:
+    registry = Registry()
+    with pytest.raises(ValueError, match="job type 'it': timeout must be a number of seconds above 0"):
+        registry.add(JobType("it", Anything, timeout=timeout))
+    assert registry.names() == []
+
+
 @pytest.mark.parametrize("handler", [generator, async_generator, Generating()])
 def test_a_generator_is_refused_when_it_is_registered(handler: Any) -> None:
     registry = Registry()

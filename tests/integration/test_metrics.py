@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from goqueue import instruments, metrics
+from goqueue.builtin import TYPE_OF_QUEUE
 from goqueue.instruments import CATALOGUE, OTHER
 from tests.integration.engine import Engine
 from tests.integration.scraping import Processes, Scraped, Serving, client_of, processes
@@ -200,7 +201,7 @@ async def test_what_is_not_known_makes_no_new_label_values(engine: Engine, start
         assert told.labels("goqueue_http_requests_total", "method") == {"POST", "GET", OTHER}
         assert told("goqueue_http_requests_total", route="/jobs/create", method=OTHER, status="4xx") == 3
         counted = await scheduler.until(lambda scraped: scraped("goqueue_queue_depth", queue=OTHER) == 3, 25)
-        assert counted.labels("goqueue_queue_depth", "queue") == {"default", "slow", OTHER}
+        assert counted.labels("goqueue_queue_depth", "queue") == {*TYPE_OF_QUEUE, "slow", OTHER}
 
 
 async def test_each_queue_shows_the_workers_that_fetch_from_it(started: Processes) -> None:

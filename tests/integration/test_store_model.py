@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from goqueue.errors import Conflict
 from goqueue.job import AttemptEnd, NewJob, Outcome
 from goqueue.lifecycle import OPEN, JobStatus, allowed
 from goqueue.settings import DatabaseSettings
@@ -94,8 +95,10 @@ class StoreMachine(RuleBasedStateMachine):
         end = AttemptEnd(job, model.lease - stale, outcome, error=None if outcome is Outcome.COMPLETED else "e")
         write = attempts.complete if outcome is Outcome.COMPLETED else attempts.end_otherwise
         ours = self.run(self._in(write, [end]))
-        assert bool(ours) == (model.status is JobStatus.PROCESSING and not stale)
-        if not ours:
+        # A completion whose answer was lost is written again, and is ours then, too.
+        again = outcome is Outcome.COMPLETED and model.status is JobStatus.COMPLETED
+        assert bool(ours) == ((model.status is JobStatus.PROCESSING or again) and not stale)
+        if not ours or again:
             return
         model.attempts -= outcome in (Outcome.SNOOZED, Outcome.HANDED_BACK)
         if outcome in (Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK):
@@ -117,11 +120,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(job=jobs)
     def retry(self, job: int) -> None:
         model = self.model[job]
+        may = model.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+        if may and model.key and any(o.key == model.key and o.status in OPEN for o in self.model.values()):
+            with pytest.raises(Conflict):  # the key has a new holder
+                self.run(self._in(jobs.retry, job))
+            return
         done = self.run(self._in(jobs.retry, job))
-        assert (done is not None) == (model.status in (JobStatus.FAILED, JobStatus.CANCELLED))
+        assert (done is not None) == may
         if done:
-            if model.key and any(o.key == model.key and o.status in OPEN for o in self.model.values()):
-                model.key = None  # the key has a new holder; this job goes on without it
             model.status, model.attempts, model.cancel, model.worker = JobStatus.PENDING, 0, False, None
             model.lease += 1
 

@@ -21,4 +21,4 @@ def adopt() -> None:
         forget_stores(os.environ)
         os.environ.update(values)
     if folder is not None:
-        sys.path.append(str(folder.absolute().parent))
+        sys.path += [*filter(None, values.get("PYTHONPATH", "").split(os.pathsep)), str(folder.absolute().parent)]

@@ -40,6 +40,9 @@ def run(*, once: bool) -> None:
                 api.headers.update(stack.headers)
                 try:
                     _serve(console, stack, api, began, once=once)
+                except KeyboardInterrupt:
+                    console.print("stopping; running jobs have GOQUEUE_WORKER_GRACE_SECONDS to finish")
+                    raise
                 except httpx.HTTPError as error:
                     stack.check()  # while the parts run: after the block they have all ended
                     raise GoQueueError(f"the API does not answer as it should: {_words_of(error)}") from error

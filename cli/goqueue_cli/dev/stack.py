@@ -29,8 +29,9 @@ _PARTS: Final = ("worker", "scheduler", "api")
 ERROR: Final = "goqueue: "
 """How the line begins with which a process of ours tells the error that ends it."""
 
-STOP_SECONDS = 30.0
-"""Longest wait for one process to end in order: the worker first lets its jobs finish."""
+STOP_SECONDS = 90.0
+"""Longest wait for one process to end in order: the worker first lets its jobs finish, and may hear of its end late
+where a handler blocks its event loop."""
 
 START_SECONDS = 60.0
 """Longest wait for a process to listen on its ports."""
@@ -62,6 +63,7 @@ class Stack:
         self._note = note
         self._exit = contextlib.ExitStack()
         self._children: dict[str, Child] = {}
+        self._servers: tuple[EmbeddedPostgres | EmbeddedValkey, ...] = ()
 
     @property
     def environment_file(self) -> Path:
@@ -70,13 +72,18 @@ class Stack:
 
     def __enter__(self) -> Self:
         _refuse_taken_port(self._host, self._port)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GoQueueError(f"GOQUEUE_DEV_DIR: cannot make {self.folder}: {error.strerror}") from None
         with contextlib.ExitStack() as undo:
             self._exit = undo
             try:
                 self._start()
             except EmbeddedServerError as error:
                 raise GoQueueError(str(error)) from error
+            except PermissionError as error:
+                raise GoQueueError(f"GOQUEUE_DEV_DIR: {error.filename}: {error.strerror}") from None
             self._exit = undo.pop_all()
         return self
 
@@ -86,10 +93,11 @@ class Stack:
     def _start(self) -> None:
         postgres = EmbeddedPostgres(self.folder / "postgres")
         valkey = EmbeddedValkey(self.folder / "valkey")
-        for server in (postgres, valkey):
+        self._servers = (postgres, valkey)
+        for server in self._servers:
             self._exit.callback(server.stop)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda server: server.start(), (postgres, valkey)))
+            list(pool.map(lambda server: server.start(), self._servers))
         mails = self._exit.enter_context(MailCatcher(self.folder / "mails", self._note))
         self.webhooks = self._exit.enter_context(WebhookReceiver(self._note)).url
         migrate.upgrade(postgres.dsn)
@@ -161,6 +169,10 @@ class Stack:
         Raises:
             PartEnded: one does not.
         """
+        for server in self._servers:
+            if not server.running:
+                lines = server.log_path.read_text(errors="replace").splitlines()[-LAST_LINES:]
+                raise PartEnded("\n".join([f"{server.kind} ended; the end of {server.log_path}:", *lines]))
         for part, child in self._children.items():
             if child.returncode is not None:
                 raise PartEnded(_obituary(part, child.returncode, child.log))
@@ -210,6 +222,8 @@ def _for_clients() -> dict[str, str]:
         "GOQUEUE_JOBS": ",".join(engine.jobs),
         "GOQUEUE_REDIS_PREFIX": settings.load(RedisSettings).prefix,
     }
+    if engine.jobs and (path := os.environ.get("PYTHONPATH")):
+        chosen["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in path.split(os.pathsep) if entry)
     if (file := settings.load(EncryptionSettings).keys_file) is not None:
         chosen["GOQUEUE_ENCRYPTION_KEYS_FILE"] = str(file.absolute())
     return {name: value for name, value in chosen.items() if value}
