@@ -192,6 +192,7 @@ def run_stripe_mock(folder: Path) -> Iterator[StripeMock]:
     """
     server = StripeMock(LOOPBACK, free_port())
     command = [str(build(STRIPE_MOCK)), "-http-addr", f"{LOOPBACK}:{server.port}"]
+    command += ["-https-addr", f"{LOOPBACK}:{free_port()}"]  # else port 12112, which another run may have
     with Process(command, log=folder / "stripe-mock.log") as process:
         process.wait_for_port(server.port)
         yield server
