@@ -259,7 +259,5 @@ def load(modules: Iterable[str]) -> None:
         except ModuleNotFoundError as error:
             where = "; its folder must be in PYTHONPATH, or the current one" if error.name == module else ""
             raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: {error}{where}") from error
-        except SystemExit as error:
-            raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: SystemExit: {error}") from error
         except Exception as error:
             raise SettingsError(f"GOQUEUE_JOBS: cannot import {module!r}: {error}") from error
