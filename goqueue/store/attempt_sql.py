@@ -130,3 +130,7 @@ WHERE jobs.id = ANY(%(ids)s::bigint[])
 GROUP BY job_id
 """
 """For how long jobs have been put off: since the first uncharged end of the attempt that they have now."""
+
+OTHERS: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM workers WHERE name <> %(name)s AND NOT draining AND queues && %(queues)s::text[])
+"""
