@@ -70,6 +70,11 @@ class StoreUnavailable(GoQueueError):
     """PostgreSQL cannot be reached or refused the statement; try again (HTTP 503)."""
 
 
+class StoreContended(StoreUnavailable):
+    """Another transaction holds a row for longer than this one waits, or PostgreSQL ended one of two that waited for
+    each other. Nothing was written; try again."""
+
+
 class StoreTimeout(StoreUnavailable):
     """A statement took longer than allowed; whether it took effect is unknown (HTTP 408)."""
 

@@ -135,7 +135,8 @@ class ClaimedJob:
     """What a worker holds while it runs one attempt: `lease` fences every later write.
 
     `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
-    its claim by PostgreSQL's clock, are in seconds.
+    its claim by PostgreSQL's clock, are in seconds. `created` is when the job was made, in seconds since the epoch, and
+    `deaths` how many workers died while they held it.
     """
 
     id: int
@@ -148,6 +149,8 @@ class ClaimedJob:
     timeout: float | None
     waited: float
     trace_context: str | None
+    created: float = 0.0
+    deaths: int = 0
 
 
 class Outcome(StrEnum):

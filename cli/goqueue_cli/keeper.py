@@ -78,7 +78,7 @@ class _Program:
 
 
 class _Postgres(_Program):
-    ready = b"database system is ready to accept connections"
+    ready = b"database system is ready to accept "  # a standby accepts read-only ones
     orders: Mapping[str, signal.Signals] = {
         "stop": signal.SIGINT,  # "fast": sessions are ended, a checkpoint is written
         "quit": signal.SIGQUIT,  # "immediate"

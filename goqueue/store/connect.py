@@ -14,7 +14,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from goqueue.encryption import Keyring
-from goqueue.errors import SettingsError, StoreRefused, StoreTimeout, StoreUnavailable, UnfitDatabase
+from goqueue.errors import SettingsError, StoreContended, StoreRefused, StoreTimeout, StoreUnavailable, UnfitDatabase
 from goqueue.logger import Logger
 from goqueue.settings import DatabaseSettings, PostgresSettings
 from goqueue.store import refusals, session, times
@@ -207,6 +207,7 @@ class Database:
             StoreUnavailable: no connection could be had, or it broke in use. Whether a statement in flight took
                 effect is then unknown; all of the engine's writes may be repeated.
             StoreRefused: a value does not fit.
+            StoreContended: a row stayed locked by another transaction.
             StoreTimeout: a statement took longer than this pool allows.
             UnfitDatabase: a pooler loses prepared statements, which `DB_PGBOUNCER` was not told of.
         """
@@ -221,8 +222,8 @@ class Database:
         except (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName) as error:
             raise UnfitDatabase(refusals.POOLED) from error
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if isinstance(error, psycopg.errors.DeadlockDetected):
-                raise
+            if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+                raise StoreContended("a row is locked by another transaction") from error
             if isinstance(error, psycopg.errors.QueryCanceled):
                 raise StoreTimeout("request timeout") from error
             self._check_others()

@@ -43,4 +43,5 @@ JOBS: Final = Table(
     Column("trace_context", Text),
     Column("tenant", Text),
     Column("round", Integer),
+    Column("deaths", SmallInteger),
 )

@@ -33,8 +33,10 @@ _RELIED_ON: Final[tuple[LiteralString, ...]] = (
     "SET array_nulls = on",
     "SET extra_float_digits = 1",
     "SET bytea_output = 'hex'",
+    # Who holds a row for longer than this must hold up that row's job only, not the others of the statement. Longer
+    # than the default deadlock_timeout: PostgreSQL ends a deadlock first, and only one of the two has to begin again.
+    "SET lock_timeout = '1500ms'",
     # A session is the pool's; it keeps its connections for when they are needed.
-    "SET lock_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
     "SET exit_on_error = off",
     # An accepted job outlives a crash of the server. Any other value waits at least for the local disk.

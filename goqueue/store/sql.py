@@ -80,7 +80,8 @@ UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
 
 _CLAIMED: Final[LiteralString] = """
 id, lease, attempts, queue, type, payload::text, max_retries, timeout,
-    date_part('epoch', started_at - available_at), trace_context
+    date_part('epoch', started_at - available_at), trace_context, date_part('epoch', created_at),
+    coalesce(deaths, 0::smallint)
 """
 """Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
 all else in a row (docs/decisions/0012-cheap-rows.md)."""

@@ -54,7 +54,7 @@ RELIED_ON = {
     "enable_seqscan": ("off", "on"),
     "enable_indexscan": ("on", "off"),
     "statement_timeout": ("0", "30s"),
-    "lock_timeout": ("0", "30s"),
+    "lock_timeout": ("1500ms", "30s"),
     "idle_in_transaction_session_timeout": ("0", "30s"),
     "idle_session_timeout": ("0", "30s"),
     "transaction_timeout": ("0", "30s"),

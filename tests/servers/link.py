@@ -1,0 +1,92 @@
+"""A TCP connection from a process to its server that loses answers, breaks, and leads elsewhere after a failover."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Link:
+    """Forwards to one address of the loopback interface; what it does to its connections is the test's choice."""
+
+    def __init__(self, port: int) -> None:
+        """`port` is where the server listens."""
+        self._target = port
+        self._up = True
+        self._answers = True
+        self._connections: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.lost = 0
+        """Bytes of answers that were thrown away."""
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator["Link"]:
+        """Listen on a free port of the loopback address for as long as the block lasts."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            await self._break_all()
+
+    async def lose_answers(self, seconds: float, cut: float) -> None:
+        """For `seconds` the server gets what it is sent and its answers vanish; then nothing connects for `cut`
+        seconds."""
+        self._answers = False
+        await asyncio.sleep(seconds)
+        self._up = False
+        await self._break_all()
+        self._answers = True
+        await asyncio.sleep(cut)
+        self._up = True
+
+    async def cut(self) -> None:
+        """Break all connections and accept none until `lead_to`."""
+        self._up = False
+        await self._break_all()
+
+    def lead_to(self, port: int) -> None:
+        """Accept connections again, and forward them to this port."""
+        self._target = port
+        self._up = True
+
+    async def _break_all(self) -> None:
+        tasks = list(self._connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        try:
+            if self._up:
+                await self._forward(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # either side broke it, or the test did
+        finally:
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        both = [
+            asyncio.create_task(self._copy(reader, far_writer, answers=False)),
+            asyncio.create_task(self._copy(far_reader, writer, answers=True)),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in both:
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            far_writer.transport.abort()
+
+    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
+        while data := await source.read(65536):
+            if answers and not self._answers:
+                self.lost += len(data)
+                continue
+            target.write(data)
+            await target.drain()
