@@ -1,4 +1,4 @@
-"""The scheduler process: stands for leadership and, while leading, runs the five duties."""
+"""The scheduler process: stands for leadership and, while leading, runs the six duties."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from goqueue_scheduler.cronduty import CronDuty
 from goqueue_scheduler.dispatcher import Dispatcher
 from goqueue_scheduler.leader import Leadership
 from goqueue_scheduler.pruner import Pruner
+from goqueue_scheduler.refill import Refill
 from goqueue_scheduler.rescuer import Rescuer
 
 
@@ -37,6 +38,7 @@ class Scheduler:
         self._cron = CronDuty(self._service, registry, queues, settings.cron_catch_up)
         self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed, settings.keep_audit)
         self._census = Census(database, broker, queues)
+        self.refill = Refill(database, broker, queues)
         self._patience = 10 * settings.leader_seconds
 
     async def run(self) -> None:
@@ -49,7 +51,7 @@ class Scheduler:
 
     async def _duties(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for duty in (self.dispatcher, self.rescuer, self._cron, self._pruner, self._census):
+            for duty in (self.refill, self.dispatcher, self.rescuer, self._cron, self._pruner, self._census):
                 group.create_task(duty.run(), name=type(duty).__name__)
 
     def unwell(self) -> dict[str, str]:
