@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
-from goqueue.job import ReadyJob, ready_priority, ready_score
-from goqueue.store import dispatch
+from goqueue.job import ReadyJob, ready_score
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.sql import FLOOR
 from goqueue.window import Level, Place
@@ -21,6 +20,12 @@ FROM (
 ) AS walk
 """
 """By the index (queue, id). Arrays, since rows would cost the reader several times as much."""
+
+WALK_LISTED: Final[LiteralString] = """
+SELECT id, dispatch_at, date_part('epoch', available_at),
+    queue = %(queue)s AND priority = %(priority)s AND status = 'pending' AND available_at <= now()
+FROM jobs WHERE (dispatch_at, id) > (%(time)s, %(id)s) AND dispatch_at <= now() ORDER BY dispatch_at, id LIMIT %(limit)s
+"""
 
 READY_COUNT: Final[LiteralString] = f"""
 SELECT count(*) FROM (
@@ -43,6 +48,10 @@ class Walked:
     next: Any
 
 
+def _ready(level: Level, id: int, at: float, *, listed: bool = False) -> ReadyJob:
+    return ReadyJob(id, level.queue, ready_score(level.priority, int(at * 1000)), listed)
+
+
 async def walk(connection: Connection, level: Level, start: int) -> Walked:
     """Ready jobs of a level from the id `start` on, among the next `CHUNK` rows of the queue."""
     parameters = {"queue": level.queue, "priority": level.priority, "start": start, "limit": CHUNK}
@@ -50,18 +59,17 @@ async def walk(connection: Connection, level: Level, start: int) -> Walked:
     await cursor.execute(WALK, parameters)
     rows = await cursor.fetchall()
     count, through, ids, times = rows[0]
-    jobs = [
-        ReadyJob(id, level.queue, ready_score(level.priority, int(at * 1000)))
-        for id, at in zip(ids or (), times or (), strict=True)
-    ]
+    jobs = [_ready(level, id, at) for id, at in zip(ids or (), times or (), strict=True)]
     return Walked(jobs, through + 1 if count == CHUNK else None)
 
 
 async def walk_listed(connection: Connection, level: Level, place: Place) -> Walked:
     """The same of those that have a `dispatch_at`, after a place in its order; `next` is such a place."""
-    rows = await dispatch.due(connection, place)
-    jobs = [job for job, _ in rows if job.queue == level.queue and ready_priority(job.score) == level.priority]
-    return Walked(jobs, (rows[-1][1], rows[-1][0].id) if len(rows) == dispatch.CHUNK else None)
+    time, after = place
+    parameters = {"queue": level.queue, "priority": level.priority, "time": time, "id": after, "limit": CHUNK}
+    rows = await fetch_all(connection, WALK_LISTED, parameters)
+    jobs = [_ready(level, id, at, listed=True) for id, _, at, fits in rows if fits]
+    return Walked(jobs, (rows[-1][1], rows[-1][0]) if len(rows) == CHUNK else None)
 
 
 async def ready_count(connection: Connection, queue: str) -> int:

@@ -14,6 +14,7 @@ from goqueue.broker import Broker
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.store import overflow
 from goqueue.store.connect import Database
+from goqueue_scheduler.refill import Refill
 
 TICK: Final = 0.5
 """Seconds between two looks at which queues are to be counted."""
@@ -26,25 +27,40 @@ SHARE: Final = 50
 
 
 class BeyondCount:
-    """Counts the queues that are named to it."""
+    """Counts the queues that have jobs beyond their windows, as the refill duty says."""
 
-    def __init__(self, database: Database, broker: Broker) -> None:
+    name = "beyond"
+
+    def __init__(self, database: Database, broker: Broker, refill: Refill) -> None:
         self._database = database
         self._broker = broker
+        self._refill = refill
         self._next: dict[str, float] = {}
-        self.queues: set[str] = set()
-        """Queues that have jobs beyond their windows."""
+
+    def begin(self) -> None:
+        """A term of leadership begins."""
+        self._next.clear()
+
+    def end(self) -> None:
+        """The term is over."""
+
+    async def tick(self) -> float:
+        """Count what is to be counted by now; seconds until the next tick."""
+        overflowing = set(self._refill.overflowing)
+        self._next = {queue: at for queue, at in self._next.items() if queue in overflowing}
+        for queue in overflowing:
+            began = time.monotonic()
+            if began >= self._next.get(queue, 0.0):
+                await self._count(queue)
+                self._next[queue] = time.monotonic() + max(COUNTED, SHARE * (time.monotonic() - began))
+        return TICK
 
     async def run(self) -> None:
         """Count until cancelled."""
+        self.begin()
         while True:
-            self._next = {queue: at for queue, at in self._next.items() if queue in self.queues}
-            for queue in self.queues:
-                began = time.monotonic()
-                if began >= self._next.get(queue, 0.0):
-                    with contextlib.suppress(BrokerUnavailable, StoreUnavailable):
-                        await self._count(queue)
-                    self._next[queue] = time.monotonic() + max(COUNTED, SHARE * (time.monotonic() - began))
+            with contextlib.suppress(BrokerUnavailable, StoreUnavailable):
+                await self.tick()
             await asyncio.sleep(TICK)
 
     async def _count(self, queue: str) -> None:

@@ -18,7 +18,6 @@ from goqueue.job import ReadyJob, ready_score, ready_time_ms
 from goqueue.store import overflow, queues
 from goqueue.store.connect import Connection, Database
 from goqueue.window import LeftOut, Level, Mark, lower
-from goqueue_scheduler.beyond import BeyondCount
 
 TICK: Final = 0.2
 """Seconds between two looks while nothing is beyond a window."""
@@ -41,6 +40,8 @@ log = structlog.get_logger(__name__)
 class Refill:
     """The leader's refill duty for these queues and any other that has open jobs."""
 
+    name = "refill"
+
     def __init__(self, database: Database, broker: Broker, names: Iterable[str]) -> None:
         self._database = database
         self._broker = broker
@@ -48,33 +49,39 @@ class Refill:
         self._names = self._known
         self._searched_at = -SEARCHED
         self._left_out = LeftOut()
-        self._count = BeyondCount(database, broker)
-        self._away = False
+        self.overflowing: set[str] = set()
+        """Queues that have jobs beyond their windows."""
+
+    def begin(self) -> None:
+        """A term of leadership begins."""
+        self._broker.left_out = self._left_out
+
+    async def tick(self) -> float:
+        """Trim and refill; seconds until the next tick."""
+        return BUSY if await self.look() else TICK
+
+    def end(self) -> None:
+        """The term is over; another leader finds out for itself what is left out."""
+        self._broker.left_out = None
 
     async def run(self) -> None:
         """Trim and refill until cancelled."""
-        self._broker.left_out = self._left_out
+        self.begin()
+        away = False
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._count.run(), name="count beyond the windows")
-                while True:
-                    busy = await self._look_safely()
-                    await asyncio.sleep(BUSY if busy else TICK)
+            while True:
+                try:
+                    pause = await self.tick()
+                    if away:
+                        log.info("refilling again")
+                    away = False
+                except (BrokerUnavailable, StoreUnavailable) as error:
+                    if not away:
+                        log.warning("refill interrupted", error=error.message)
+                    away, pause = True, TICK
+                await asyncio.sleep(pause)
         finally:
-            self._broker.left_out = None
-
-    async def _look_safely(self) -> bool:
-        try:
-            busy = await self.look()
-        except (BrokerUnavailable, StoreUnavailable) as error:
-            if not self._away:
-                log.warning("refill interrupted", error=error.message)
-            self._away = True
-            return False
-        if self._away:
-            log.info("refilling again")
-        self._away = False
-        return busy
+            self.end()
 
     async def look(self) -> bool:
         """One look at all queues; whether any was refilled."""
@@ -92,7 +99,7 @@ class Refill:
                     await self._broker.overflow.forget(queue)
                 busy |= await self._trim(connection, queue, size.depth)
                 busy |= bool(mine) and await self._fill(connection, mine, marks)
-            self._count.queues = {level.queue for level in {*marks, *self._left_out.listed}}
+            self.overflowing = {level.queue for level in {*marks, *self._left_out.listed}}
         return busy
 
     async def _take(self) -> dict[Level, Mark]:
