@@ -237,6 +237,8 @@ class ReadyJob:
     id: int
     queue: str
     score: float = field(default=0.0)
+    listed: bool = False
+    """Whether it has a `dispatch_at`, by which the dispatcher finds it."""
 
 
 def ready_score(priority: int, available_at_ms: int) -> float:
@@ -250,3 +252,8 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 def ready_time_ms(score: float) -> int:
     """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
     return int(score) % 10**13
+
+
+def ready_priority(score: float) -> int:
+    """The priority that `ready_score` put into a score."""
+    return -(int(score) // 10**13)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext, Snooze
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.errors import StoreUnavailable
 from goqueue.job import ClaimedJob
 from goqueue.settings import WorkerSettings
