@@ -18,7 +18,7 @@ import psycopg
 from redis import Redis
 
 from benchmarks.servers import DATABASE, POSTGRES_SETTINGS
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.job import ready_score
 from goqueue.store import attempt_sql, migrate, session, sql
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey

@@ -21,6 +21,9 @@ MAX_RETRIES: Final = 20
 DEFAULT_MAX_RETRIES: Final = 5
 MIN_PRIORITY: Final = -100
 MAX_PRIORITY: Final = 100
+MIN_TIMEOUT_SECONDS: Final = 0.001
+"""Shorter than any attempt; PostgreSQL's `real` would hold nothing below 1e-45."""
+
 MAX_TIMEOUT_SECONDS: Final = 86_400
 MAX_KEY_LENGTH: Final = 255
 MAX_RESULT_BYTES: Final = 256 * 1024
@@ -236,6 +239,8 @@ class ReadyJob:
     id: int
     queue: str
     score: float = field(default=0.0)
+    listed: bool = False
+    """Whether it has a `dispatch_at`, by which the dispatcher finds it."""
 
 
 def ready_score(priority: int, available_at_ms: int) -> float:
@@ -249,3 +254,8 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 def ready_time_ms(score: float) -> int:
     """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
     return int(score) % 10**13
+
+
+def ready_priority(score: float) -> int:
+    """The priority that `ready_score` put into a score."""
+    return -(int(score) // 10**13)

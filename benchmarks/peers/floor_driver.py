@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from benchmarks.peers import protocol
 from benchmarks.peers.goqueue_driver import GoQueue
 from benchmarks.peers.protocol import Payload, async_job
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
 from goqueue.store import attempt_sql, attempts, session, sql

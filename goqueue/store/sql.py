@@ -209,7 +209,7 @@ ORDER BY dispatch_at, id LIMIT %(limit)s
 """
 
 RECENT: Final[LiteralString] = """
-SELECT id, queue, priority, available_at FROM jobs
+SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL FROM jobs
 WHERE id >= %s AND id < %s AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
 ORDER BY id LIMIT %s
 """

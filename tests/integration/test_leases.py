@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempts, dispatch, jobs
