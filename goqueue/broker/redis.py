@@ -22,6 +22,7 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.fetcher import Fetcher
 from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
 from goqueue.job import ReadyJob, ready_time_ms
 from goqueue.settings import RedisSettings
@@ -60,6 +61,7 @@ class Broker:
         self._fetcher = Fetcher(self._redis)
         self._noted = f"{settings.prefix}:pushed"
         self._outage = Outage()
+        self._reader = Reader()
         self._secrets = secrets_of(settings)
         self.installation: str | None = None
         """The id of the installation whose ready sets these must be; None: nobody asks."""
@@ -166,14 +168,24 @@ class Broker:
                 self._pusher = self._own_connection()
             for queue, scores in by_queue.items():
                 await self._pusher.zadd(self._ready(queue), scores)
-        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
-            for queue, scores in by_queue.items():
+        try:
+            await self._tell_of_push({queue: len(scores) for queue, scores in by_queue.items()}, arrived=arrived)
+            if arrived:
+                await self._note(sorted(ids))
+        except ForeignBroker:
+            raise
+        except BrokerUnavailable:
+            if not self.answered:
+                raise
+            # The ids are there. That Redis refuses to count them, since a counter holds no number, is logged.
+
+    async def _tell_of_push(self, counts: dict[str, int], *, arrived: bool) -> None:
+        async with self._speaking("count"), self._redis.pipeline(transaction=False) as pipe:
+            for queue, count in counts.items():
                 if arrived:
-                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, count)
                 pipe.publish(self.arrivals_channel, queue)
             await pipe.execute()
-        if arrived:
-            await self._note(sorted(ids))
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -191,13 +203,12 @@ class Broker:
             pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
             pipe.zrange(self._noted, 0, -1)
             _, runs = await pipe.execute()
-        pairs = (run.decode().partition("-") for run in runs)
-        return [(int(first), int(last)) for first, _, last in pairs]
+        return self._reader.runs(self._noted, runs)
 
     async def fetch(self, queues: Sequence[str], count: int, block: float = BLOCK_SECONDS) -> list[ReadyJob]:
         """Wait up to `block` seconds for ready jobs of the first of `queues` that has some; at most `count`.
 
-        What is returned is gone from Redis: claim it, or push it back.
+        What is returned is gone from Redis: claim it, or push it back. A member that is no id of a job is dropped.
         """
         keys = [self._ready(queue) for queue in queues]
         async with self._speaking("fetch"):
@@ -206,7 +217,13 @@ class Broker:
             return []
         key, members = reply
         queue = queues[keys.index(key.decode())]
-        return [ReadyJob(int(member), queue, float(score)) for member, score in members]
+        jobs = []
+        for text, score in members:
+            if (found := job_id(text)) is None:
+                self._reader.dropped(self._ready(queue), text)
+            else:
+                jobs.append(ReadyJob(found, queue, float(score)))
+        return jobs
 
     def _own_connection(self) -> Any:
         """A client with a connection to itself; a cluster has none."""
@@ -239,7 +256,7 @@ class Broker:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
         async with self._speaking("arrived"):
             counts = await self._redis.hgetall(f"{self._prefix}:arrived")
-        return {queue.decode(): int(count) for queue, count in counts.items()}
+        return self._reader.counts(f"{self._prefix}:arrived", counts)
 
     async def tell(self, message: str) -> None:
         """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
@@ -257,13 +274,13 @@ class Broker:
                 elif message["type"] == "subscribe":
                     yield ""
                 elif message["type"] == "message":
-                    yield message["data"].decode()
+                    yield words(message["data"])
 
     async def epoch(self) -> str | None:
         """The mark that the dispatcher left here; None means that Redis lost its contents, or has not all back yet."""
         async with self._speaking("epoch"):
             mark = await self._redis.get(f"{self._prefix}:epoch")
-        return mark.decode() if mark else None
+        return words(mark) if mark else None
 
     async def begin_epoch(self) -> None:
         """Leave an empty mark, before all waiting jobs are pushed."""
