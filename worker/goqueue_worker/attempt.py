@@ -7,7 +7,6 @@ import inspect
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -22,15 +21,12 @@ from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul, storable
 from goqueue.registry import JobType, field_errors
 from goqueue.retry import RetryPolicy
-from goqueue_worker.reports import Reports
+from goqueue_worker.reports import AttemptLog, Reports
 
 log = structlog.get_logger(__name__)
 
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
-
-MAX_LOG_LENGTH: Final = 4_000
-"""Characters of a log line that are kept."""
 
 KEY_PATIENCE: Final = (5.0, 300.0)
 """First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
@@ -48,10 +44,10 @@ class RunningAttempt:
     """An attempt while it runs; also the `JobContext` that its handler sees.
 
     `started` and `deadline` are `time.monotonic()` values in seconds; `failure` is what the handler raised, where that
-    ended it; `reported` the progress that it reported last.
+    ended it; `reported` the progress that it reported last; `logged` how much it logged, None: nothing.
     """
 
-    __slots__ = ("_reports", "deadline", "failure", "job", "reported", "started", "stop", "task", "timeout")
+    __slots__ = ("_reports", "deadline", "failure", "job", "logged", "reported", "started", "stop", "task", "timeout")
 
     def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
         self.job = job
@@ -62,6 +58,7 @@ class RunningAttempt:
         self.task: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
         self.reported: float | None = None
+        self.logged: AttemptLog | None = None
         self._reports = reports
 
     def interrupt(self, reason: Stop) -> None:
@@ -104,8 +101,9 @@ class RunningAttempt:
     def log(self, message: str, level: str = "info") -> None:
         if level not in ("debug", "info", "warning", "error"):
             raise ValueError("level must be debug, info, warning or error")
-        line = storable(message, MAX_LOG_LENGTH)
-        self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
+        if self.logged is None:
+            self.logged = AttemptLog()
+        self._reports.add_line(self.logged, self.job, level, message)
 
 
 def encode_result(result: Any) -> str | None:

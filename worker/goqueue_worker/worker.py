@@ -94,7 +94,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._joined = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
-        self._reports = Reports()
+        self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
         self._requests = Requests(
@@ -247,6 +247,8 @@ class Worker:
         if running.reported is not None:
             end.progress = running.reported
             self._reports.forget(job.id, job.lease)
+        if running.logged is not None:
+            self._reports.end_log(running.logged, job)
         if self._running.get(job.id) is running:
             del self._running[job.id]
         seconds = time.monotonic() - running.started
