@@ -57,6 +57,7 @@ class Broker:
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = connect(settings, self._greet)
         self._prefix = settings.prefix
+        self._clustered = isinstance(self._redis, RedisCluster)
         self._pusher: Any = None
         self._fetcher = Fetcher(self._redis)
         self._noted = f"{settings.prefix}:pushed"
@@ -128,7 +129,11 @@ class Broker:
     async def ping(self) -> None:
         """Ask for a sign of life."""
         async with self._speaking("ping"):
-            await self._redis.ping()
+            if self._clustered:
+                # Any node would answer a ping. The queues are unavailable where their own node is.
+                await self._redis.get(f"{self._prefix}:{owner.KEY}")
+            else:
+                await self._redis.ping()
 
     async def check_owner(self) -> None:
         """Ask for a sign of life, and whether the ready sets are still this installation's; mark them where nobody has.
@@ -184,8 +189,12 @@ class Broker:
             for queue, count in counts.items():
                 if arrived:
                     pipe.hincrby(f"{self._prefix}:arrived", queue, count)
-                pipe.publish(self.arrivals_channel, queue)
+                if not self._clustered:
+                    pipe.publish(self.arrivals_channel, queue)
             await pipe.execute()
+            if self._clustered:  # whose pipelines take no messages
+                for queue in counts:
+                    await self._redis.publish(self.arrivals_channel, queue)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -227,7 +236,7 @@ class Broker:
 
     def _own_connection(self) -> Any:
         """A client with a connection to itself; a cluster has none."""
-        return self._redis if isinstance(self._redis, RedisCluster) else self._redis.client()
+        return self._redis if self._clustered else self._redis.client()
 
     async def wake_fetch(self) -> None:
         """Let a blocked `fetch` return at once with nothing; without this it returns when its time is up."""
@@ -265,6 +274,9 @@ class Broker:
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
+        async with self._speaking("listen"):
+            if self._clustered:
+                await self._redis.initialize()  # a subscription does not do so by itself
         async with self._speaking("listen"), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)
             while True:
