@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 SHORTEST: Final = 4
 """Characters of a password that is looked for in messages; a shorter one would take words apart."""
@@ -32,6 +32,11 @@ def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
 def refused(error: BaseException) -> bool:
     """Whether Redis answered, and its answer is that it does not do this."""
     return isinstance(error, ResponseError) and not isinstance(error, NotConnected)
+
+
+def full(error: BaseException) -> bool:
+    """Whether Redis refused because its memory is used up; `error` or its cause is the client's."""
+    return isinstance(error, OutOfMemoryError) or isinstance(error.__cause__, OutOfMemoryError)
 
 
 class Outage:
