@@ -135,7 +135,7 @@ class Job:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """What a worker holds while it runs one attempt: `lease` fences every later write.
+    """What a worker holds while it runs one attempt: `lease`, drawn for the claim, fences every later write.
 
     `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
     its claim by PostgreSQL's clock, are in seconds. `created` is when the job was made, in seconds since the epoch, and
@@ -174,7 +174,8 @@ class AttemptEnd:
 
     `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
     `progress` is the last that the attempt reported; it is kept where the job is final.
-    `trace_context` takes the place of the job's, where it is not None and the job goes on.
+    `trace_context` takes the place of the job's, where it is not None and the job goes on. `deferred` says that `delay`
+    is the least: the longer attempts have been put off, the longer is the wait (`goqueue.retry.deferral`).
     """
 
     id: int
@@ -185,6 +186,7 @@ class AttemptEnd:
     delay: float = 0.0
     trace_context: str | None = None
     progress: float | None = None
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
