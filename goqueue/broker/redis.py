@@ -21,7 +21,7 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.outage import Outage, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
@@ -183,6 +183,7 @@ class Broker:
                 refusal = error
                 if self.left_out is not None:
                     self.left_out.add(fitting)
+                    self.left_out.full |= full(error)
         await self._spread({queue: len(waiting) for queue, waiting in by_queue.items()}, left_out, arrived)
         if refusal is not None and self.left_out is None:
             raise refusal
@@ -217,7 +218,7 @@ class Broker:
         """
         out = [job for jobs in left_out.values() for job in jobs]
         looked = [queue for queue, count in counts.items() if self.window.must_look(queue, count)]
-        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking("announce"), self._redis.pipeline(transaction=False) as pipe:
             if out and self.left_out is not None:
                 self.left_out.add(out)
             elif out:
