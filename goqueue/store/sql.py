@@ -254,15 +254,6 @@ SOFT_DELETE: Final[LiteralString] = (
     "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
 )
 
-ATTEMPTS_OF: Final[LiteralString] = """
-SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
-WHERE job_id = %(id)s
-UNION ALL
-SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
-FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
-ORDER BY finished_at
-"""
-
 LOGS_OF: Final[LiteralString] = """
 SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
 ORDER BY id LIMIT %s

@@ -118,7 +118,7 @@ async def test_a_listing_reads_a_bounded_number_of_rows_by_an_index_in_its_order
         return await run(query, *parameters, **options)
 
     monkeypatch.setattr(connection, "execute", explained)
-    await listing.find(connection, JobFilter(queue="default", newest_first=newest_first, **LISTINGS[name]))
+    await listing.search(connection, JobFilter(queue="default", newest_first=newest_first, **LISTINGS[name]))
     assert plans
     for found in plans:
         assert not _scans_jobs(found), found
