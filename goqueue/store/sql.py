@@ -409,16 +409,6 @@ FROM (
 ) AS open
 """
 
-WAITING_OF_TENANT: Final[LiteralString] = f"""
-SELECT count(*) FROM (
-    SELECT FROM jobs WHERE id >= {FLOOR} AND status = 'pending' AND tenant IS NOT DISTINCT FROM %(tenant)s
-    UNION ALL
-    SELECT FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR} AND status = 'pending'
-        AND tenant IS NOT DISTINCT FROM %(tenant)s
-    LIMIT %(most)s
-) AS waiting
-"""
-
 OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
 
 OPEN_COUNTS_WITHIN: Final[LiteralString] = (
