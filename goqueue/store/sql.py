@@ -173,15 +173,6 @@ SOFT_DELETE: Final[LiteralString] = (
     "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
 )
 
-ATTEMPTS_OF: Final[LiteralString] = """
-SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
-WHERE job_id = %(id)s
-UNION ALL
-SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
-FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
-ORDER BY finished_at
-"""
-
 LOGS_OF: Final[LiteralString] = """
 SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
 ORDER BY id LIMIT %s
@@ -336,16 +327,6 @@ FROM (
     SELECT queue, status, available_at, tenant, type FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR}
         AND finished_at IS NULL
 ) AS open
-"""
-
-WAITING_OF_TENANT: Final[LiteralString] = f"""
-SELECT count(*) FROM (
-    SELECT FROM jobs WHERE id >= {FLOOR} AND status = 'pending' AND tenant IS NOT DISTINCT FROM %(tenant)s
-    UNION ALL
-    SELECT FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR} AND status = 'pending'
-        AND tenant IS NOT DISTINCT FROM %(tenant)s
-    LIMIT %(most)s
-) AS waiting
 """
 
 OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
