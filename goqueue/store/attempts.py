@@ -98,6 +98,11 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyr
     return {row[0] for row in rows}
 
 
+async def locked(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of the jobs whose rows somebody else has locked. The others are locked for this transaction from now on."""
+    return {row[0] for row in await fetch_all(connection, sql.LOCKED, {"ids": array_text(ids)})}
+
+
 async def register(connection: Connection, name: str, queues: Sequence[str], concurrency: int) -> int:
     """A new worker id; one process takes a new one whenever it was declared dead."""
     rows = await fetch_all(connection, sql.REGISTER_WORKER, (name, list(queues), concurrency))

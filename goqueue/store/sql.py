@@ -128,6 +128,12 @@ WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(i
     AND status || '' = 'completed'
 """
 
+LOCKED: Final[LiteralString] = """
+WITH free AS (SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND id NOT IN (SELECT id FROM free)
+"""
+"""Locks the rows that nobody has locked, as an UPDATE would, and tells the others."""
+
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
