@@ -154,7 +154,11 @@ class ClaimedJob:
 
 
 class Outcome(StrEnum):
-    """How an attempt ended. Only `completed` leaves no row in `job_attempts`."""
+    """How an attempt ended. Only `completed` leaves no row in `job_attempts`.
+
+    `deferred`: this worker cannot run the job, another may: it knows no such type, its model does not accept the
+    payload, or it does not have the encryption key.
+    """
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -162,6 +166,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     SNOOZED = "snoozed"
     HANDED_BACK = "handed_back"
+    DEFERRED = "deferred"
     RESCUED = "rescued"
 
 
@@ -169,7 +174,8 @@ class Outcome(StrEnum):
 class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
-    `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `delay` (seconds until the next attempt) counts for outcomes that another attempt follows; `result` is JSON text or
+    None.
     `progress` is the last that the attempt reported; it is kept where the job is final.
     `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """

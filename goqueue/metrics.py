@@ -107,7 +107,8 @@ HTTP_CUT: Final = Counter(
 
 ATTEMPTS: Final = Counter(
     "goqueue_attempts_total",
-    "Attempts ended; `outcome`: completed, retried, failed, cancelled, snoozed, handed_back.",
+    "Attempts ended; `outcome`: completed, retried, failed, cancelled, snoozed, handed_back, deferred (this "
+    "worker could not run the job, another may).",
     ("worker",),
     ("queue", "type", "outcome"),
     outside=True,

@@ -63,6 +63,11 @@ class WorkerSettings(Group):
     grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
+    defer_seconds: Seconds = Field(
+        6 * 3600.0,
+        description="How long a job whose type or payload this worker does not know waits for one that does; then it "
+        "fails.",
+    )
     retry_base_seconds: Seconds = Field(2.0, description="First retry delay of types that set none.")
     retry_max_seconds: Seconds = Field(3600.0, description="Longest retry delay of types that set none.")
 

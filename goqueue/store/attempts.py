@@ -17,10 +17,11 @@ _STATUS: Final = {
     Outcome.RETRIED: "pending",
     Outcome.SNOOZED: "pending",
     Outcome.HANDED_BACK: "pending",
+    Outcome.DEFERRED: "pending",
     Outcome.FAILED: "failed",
     Outcome.CANCELLED: "cancelled",
 }
-_REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1}
+_REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1, Outcome.DEFERRED: 1}
 """Outcomes that give the attempt back, since it was not the job's fault."""
 
 
@@ -96,6 +97,13 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyr
         ),
     )
     return {row[0] for row in rows}
+
+
+async def deferred_for(connection: Connection, job_id: int) -> float | None:
+    """Seconds since the job was deferred for the first time after its last attempt that ran; None: it was not."""
+    rows = await fetch_all(connection, sql.DEFERRED_FOR, {"job": job_id})
+    waited: float | None = rows[0][0]
+    return waited
 
 
 async def locked(connection: Connection, ids: Sequence[int]) -> set[int]:

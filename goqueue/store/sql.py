@@ -128,6 +128,15 @@ WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(i
     AND status || '' = 'completed'
 """
 
+DEFERRED_FOR: Final[LiteralString] = """
+SELECT date_part('epoch', now() - min(finished_at)) FROM job_attempts AS kept
+WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
+    SELECT FROM job_attempts AS later WHERE later.job_id = %(job)s AND later.finished_at > kept.finished_at
+        AND (later.outcome NOT IN ('deferred', 'handed_back', 'rescued')
+            OR coalesce(later.round, 1) <> coalesce(kept.round, 1)))
+    AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
+"""
+
 LOCKED: Final[LiteralString] = """
 WITH free AS (SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND id NOT IN (SELECT id FROM free)

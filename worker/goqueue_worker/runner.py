@@ -10,18 +10,22 @@ from typing import Final
 import structlog
 
 from goqueue import logs, metrics, tracing
-from goqueue.encryption import Keyring
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.registry import JobType
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue_worker.attempt import RunningAttempt, Stop, describe, failed, interrupted, run, tell
+from goqueue.store.connect import Database
+from goqueue_worker.attempt import Deferred, RunningAttempt, Stop, describe, failed, interrupted, run, tell
 from goqueue_worker.completer import Completer
+from goqueue_worker.deferral import Deferrals
 from goqueue_worker.reports import Reports
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.threads import Threads
 
 HAND_BACK_SECONDS: Final = 2.0
 """How long handlers that are told to stop at the end of a drain have for it."""
+
+DEFER_SECONDS: Final = 30.0
+"""Longest wait for PostgreSQL's word on how long a job has been deferred."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +39,8 @@ class Runner:
         slots: int,
         threads: int,
         policy: RetryPolicy,
-        keyring: Keyring | None,
+        database: Database,
+        defer_seconds: float,
         completer: Completer,
         tallies: Tallies,
         ended: Callable[[], None],
@@ -44,7 +49,8 @@ class Runner:
         self._name = name
         self._slots = slots
         self._policy = policy
-        self._keyring = keyring
+        self._keyring = database.keyring
+        self._deferrals = Deferrals(database, defer_seconds)
         self._completer = completer
         self._tallies = tallies
         self._ended = ended
@@ -85,7 +91,12 @@ class Runner:
             logs.JOB.set(running)
             if tracing.on is not None:
                 self._begin_span(running)
-            end = await run(running, kind, running.policy, self.threads, self._keyring)
+            try:
+                end = await run(running, kind, running.policy, self.threads, self._keyring)
+            except Deferred as why:
+                running.failure = why
+                running.wait(DEFER_SECONDS)
+                end = await self._deferrals.end(job, why)
         except asyncio.CancelledError:
             end = interrupted(running, running.policy)
         except BaseException as error:
@@ -116,7 +127,9 @@ class Runner:
         self._count(running, end)
         self._completer.put(end)
         self._ended()
-        if end.outcome is not Outcome.COMPLETED:
+        if end.outcome is Outcome.DEFERRED:  # told once for each type
+            running.failure = None
+        elif end.outcome is not Outcome.COMPLETED:
             with contextlib.suppress(Exception):  # a log's own troubles
                 tell(running, end, self._name)
             running.failure = None
