@@ -21,6 +21,9 @@ MAX_RETRIES: Final = 20
 DEFAULT_MAX_RETRIES: Final = 5
 MIN_PRIORITY: Final = -100
 MAX_PRIORITY: Final = 100
+MIN_TIMEOUT_SECONDS: Final = 0.001
+"""Shorter than any attempt; PostgreSQL's `real` would hold nothing below 1e-45."""
+
 MAX_TIMEOUT_SECONDS: Final = 86_400
 MAX_KEY_LENGTH: Final = 255
 MAX_RESULT_BYTES: Final = 256 * 1024

@@ -27,6 +27,9 @@ from goqueue.store.schedules import Schedule
 TICK: Final = 0.5
 """Seconds between two looks at the schedules."""
 
+TOGETHER: Final = 16
+"""Schedules that fire at the same time: one whose unique key another transaction holds keeps no other from firing."""
+
 CHUNK: Final = 500
 """Schedules whose next tick is computed anew after one look at PostgreSQL."""
 
@@ -42,6 +45,8 @@ class CronDuty:
         self._queues = queues
         self._catch_up = timedelta(seconds=catch_up)
         self._waiting: set[int] = set()  # schedules that could not fire, and whose tick stays due
+        self._firing: set[int] = set()
+        self._turns = asyncio.Semaphore(TOGETHER)
         self.fired = 0
 
     async def run(self) -> None:
@@ -89,23 +94,35 @@ class CronDuty:
         return True
 
     async def _fire_due(self) -> None:
-        while True:
-            try:
-                async with self._service.database.connection() as connection:
-                    due = await schedules.due(connection)
-                for schedule, now in due:
-                    await self._fire_or_tell(schedule, now)
-            except StoreUnavailable as error:
-                log.warning("schedules not read", error=error.message)
-            await asyncio.sleep(TICK)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    async with self._service.database.connection() as connection:
+                        due = await schedules.due(connection)
+                except StoreUnavailable as error:
+                    log.warning("schedules not read", error=error.message)
+                else:
+                    # Those that could not fire at the last look come last.
+                    for schedule, now in sorted(due, key=lambda found: found[0].id in self._waiting):
+                        if schedule.id not in self._firing:
+                            self._firing.add(schedule.id)
+                            group.create_task(self._fire_in_turn(schedule, now), name="fire")
+                await asyncio.sleep(TICK)
+
+    async def _fire_in_turn(self, schedule: Schedule, now: datetime) -> None:
+        try:
+            async with self._turns:
+                await self._fire_or_tell(schedule, now)
+        finally:
+            self._firing.discard(schedule.id)
 
     async def _fire_or_tell(self, schedule: Schedule, now: datetime) -> None:
         """Fire; where that fails the tick stays due, for a scheduler that has the key or knows the time zone, and the
         other schedules fire."""
         try:
             await self._fire(schedule, now)
-        except StoreUnavailable:
-            raise
+        except StoreUnavailable as error:
+            log.warning("schedule not fired, trying again", schedule=schedule.name, error=error.message)
         except GoQueueError as error:
             if schedule.id not in self._waiting:
                 log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message, fields=error.fields)

@@ -1,228 +1,195 @@
-"""Rows that others lock, deadlocks, and rows that PostgreSQL refuses: what they cost the other jobs of a worker."""
+"""A key that another transaction holds, and a value that PostgreSQL refuses, hold up nobody but their own order."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from typing import Any, TypeVar
 
-import psycopg
 import pytest
 
-from goqueue import JobContext
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome
-from goqueue.store import attempts
-from goqueue.store.connect import Connection
-from goqueue_worker import drain
-from goqueue_worker.completer import Completer
-from tests.integration.engine import Engine, eventually
+from goqueue import inserts
+from goqueue.errors import Conflict, StoreRefused
+from goqueue.idempotency import RequestKey, request_key
+from goqueue.job import Enqueued, NewJob, Source
+from goqueue.service import JobService
+from goqueue.settings import DatabaseSettings
+from goqueue.store import enqueue, idempotency
+from goqueue.store.connect import Connection, Database
+from tests.integration.engine import WITHIN, Engine, eventually
 
-OUTCOMES = [Outcome.COMPLETED, Outcome.FAILED]
-JOBS = 9
-
-
-async def claimed(engine: Engine) -> list[ClaimedJob]:
-    """Jobs that a worker holds."""
-    ids = [await engine.enqueue("noop") for _ in range(JOBS)]
-    async with engine.database.connection() as connection:
-        worker = await attempts.register(connection, "completer", ["default"], JOBS)
-        return sorted(await attempts.claim(connection, worker, ids), key=lambda job: job.id)
+T = TypeVar("T")
 
 
-@contextlib.asynccontextmanager
-async def completing(engine: Engine, jobs: Sequence[ClaimedJob], outcome: Outcome) -> AsyncIterator[Completer]:
-    """A running completer that was given the ends of these jobs together."""
-    completer = Completer(engine.database, lambda: None)
-    for job in jobs:
-        completer.put(AttemptEnd(job.id, job.lease, outcome))
-    running = asyncio.create_task(completer.run())
-    try:
-        yield completer
-        assert not running.done()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+def job(key: str | None = None, **more: Any) -> NewJob:
+    return NewJob("default", "t", {}, unique_key=key, **more)
+
+
+def request(value: str, order: NewJob) -> RequestKey:
+    return request_key(value, "anybody", order)
+
+
+async def in_time(asked: Iterable[Awaitable[T]]) -> list[T]:
+    """All answers, which must not wait for the key that is held meanwhile."""
+    async with asyncio.timeout(WITHIN):
+        return await asyncio.gather(*asked)
 
 
 @contextlib.asynccontextmanager
-async def somebody(engine: Engine) -> AsyncIterator[Connection]:
-    """A transaction of somebody else, open for the length of the block."""
-    async with engine.database.connection() as other, other.transaction():
-        yield other
+async def holding(engine: Engine, *keys: str) -> AsyncIterator[Connection]:
+    """A transaction that has made jobs with these unique keys, and is rolled back with the block."""
+    async with engine.database.connection() as connection, connection.transaction(force_rollback=True):
+        await enqueue.insert(connection, [job(key) for key in keys])
+        yield connection
 
 
-async def lock(other: Connection, job: ClaimedJob) -> None:
-    await other.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (job.id,))
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders wait for a held key until the test has seen what it wants to see."""
+    monkeypatch.setattr(inserts, "PATIENCE", 2 * WITHIN)
 
 
-async def ended(engine: Engine, jobs: Sequence[ClaimedJob], outcome: Outcome) -> None:
-    """Return when all these jobs have ended so."""
-    for job in jobs:
-        await engine.until(job.id, outcome.value)
+@pytest.mark.usefixtures("patient")
+async def test_nobody_waits_for_a_unique_key_but_the_orders_with_it(engine: Engine) -> None:
+    service = JobService(engine.database, engine.broker)
+    async with holding(engine, "held"):
+        held = [asyncio.create_task(service.enqueue(job("held"))) for _ in range(5)]
+        await eventually(engine.lock_awaited)
+        plain = await in_time(service.enqueue(job()) for _ in range(50))
+        keyed = await in_time(service.enqueue(job(f"other {n}")) for n in range(50))
+        ticks = await in_time(service.enqueue(job(source=Source.SCHEDULE, source_key=f"tick {n}")) for n in range(10))
+        orders = [job(priority=n) for n in range(50)]
+        requests = await in_time(service.enqueue(order, request(f"k{order.priority}", order)) for order in orders)
+        both = await in_time(
+            service.enqueue(order, request(f"b{n}", order))
+            for n, order in enumerate([job(f"both {n}") for n in range(10)])
+        )
+        assert all(made.created for made in [*plain, *keyed, *ticks, *requests, *both])
+        assert not any(task.done() for task in held)
+    made = await in_time(held)  # the holder is gone: the first of them makes the job
+    assert len({one.id for one in made}) == 1
+    assert sum(one.created for one in made) == 1
+    await service.close()
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
-async def test_a_locked_row_holds_up_its_own_end_only(engine: Engine, outcome: Outcome) -> None:
-    jobs = await claimed(engine)
-    row, others = jobs[4], jobs[:4] + jobs[5:]
-    async with contextlib.AsyncExitStack() as stack:
-        async with somebody(engine) as other:
-            await lock(other, row)
-            completer = await stack.enter_async_context(completing(engine, jobs, outcome))
-            await ended(engine, others, outcome)
-            assert list(completer.ids) == [row.id]
-            assert completer.backlog == 1
-        await asyncio.wait_for(completer.drained(), 30)
-        await ended(engine, [row], outcome)
-        assert completer.stale == 0
+@pytest.mark.usefixtures("patient")
+async def test_nobody_waits_for_an_idempotency_key_but_the_requests_with_it(engine: Engine) -> None:
+    service = JobService(engine.database, engine.broker)
+    order = job()
+    async with engine.database.connection() as connection, connection.transaction():
+        ((first,), _) = await idempotency.insert(connection, [(request("held", order), order)])
+        held = [asyncio.create_task(service.enqueue(order, request("held", order))) for _ in range(5)]
+        await eventually(engine.lock_awaited)
+        others = [service.enqueue(order, request(f"k{n}", order)) for n in range(50)]
+        made = await in_time([*others, *(service.enqueue(job()) for _ in range(50))])
+        assert all(one.created for one in made)
+        assert not any(task.done() for task in held)
+    assert isinstance(first, Enqueued)
+    assert {one.id for one in await in_time(held)} == {first.id}
+    await service.close()
 
 
-async def test_the_end_of_a_deleted_job_is_dropped_although_another_row_is_locked(engine: Engine) -> None:
-    jobs = await claimed(engine)
-    row, gone = jobs[0], jobs[1]
-    await engine.execute("DELETE FROM jobs WHERE id = %s", gone.id)
-    async with somebody(engine) as other:
-        await lock(other, row)
-        async with completing(engine, jobs, Outcome.COMPLETED) as completer:
-            await ended(engine, jobs[2:], Outcome.COMPLETED)
-
-            async def one_is_left() -> bool:
-                return list(completer.ids) == [row.id]
-
-            await eventually(one_is_left)
-            assert completer.stale == 1
-
-
-async def test_a_locked_table_of_attempts_holds_up_no_completion(engine: Engine) -> None:
-    jobs = await claimed(engine)
-    async with contextlib.AsyncExitStack() as stack:
-        async with somebody(engine) as other:
-            await other.execute("LOCK TABLE job_attempts IN EXCLUSIVE MODE")
-            completer = await stack.enter_async_context(completing(engine, jobs[:3], Outcome.FAILED))
-            await eventually(engine.lock_awaited)
-            for job in jobs[3:]:
-                completer.put(AttemptEnd(job.id, job.lease, Outcome.COMPLETED))
-            await ended(engine, jobs[3:], Outcome.COMPLETED)
-            assert completer.backlog == 3
-        await ended(engine, jobs[:3], Outcome.FAILED)
+async def test_an_order_whose_key_stays_held_is_refused_in_time_and_never_made(engine: Engine) -> None:
+    order = job("held", priority=7)
+    plain = job(priority=7)
+    async with holding(engine, "held") as connection:
+        await idempotency.insert(connection, [(request("held", plain), plain)])
+        for key in (None, request("with a header", order)):
+            with pytest.raises(Conflict, match="unique key is contended, try again"):
+                await engine.service.enqueue(order, key)
+        with pytest.raises(Conflict, match="idempotency key is contended, try again"):
+            await engine.service.enqueue(plain, request("held", plain))
+        with pytest.raises(Conflict, match="unique key is contended, try again"):
+            await engine.service.enqueue_many([job(), order, job()])
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(0,)]
+    assert await engine.rows("SELECT count(*) FROM idempotency_keys") == [(0,)]
+    assert (await engine.service.enqueue(order, request("with a header", order))).created
+    assert (await engine.service.enqueue(plain, request("held", plain))).created
 
 
-async def test_a_deadlock_is_repeated_and_costs_no_end(engine: Engine) -> None:
-    jobs = await claimed(engine)
-    async with contextlib.AsyncExitStack() as stack:
-        async with somebody(engine) as other:
-            await other.execute("SET LOCAL deadlock_timeout = '1min'")  # so that it is not this one that is ended
-            await other.execute("SET LOCAL lock_timeout = 0")
-            await lock(other, jobs[5])
-            completer = await stack.enter_async_context(completing(engine, jobs, Outcome.COMPLETED))
-            await eventually(engine.lock_awaited)
-            await lock(other, jobs[0])  # the completer has it, and waits for the other
-        await asyncio.wait_for(completer.drained(), 30)
-    await ended(engine, jobs, Outcome.COMPLETED)
+async def test_a_key_that_was_contended_is_asked_for_apart_from_the_others_from_then_on(engine: Engine) -> None:
+    async with holding(engine, "held"):
+        with pytest.raises(Conflict):
+            await engine.service.enqueue(job("held"))
+        contention = engine.service._inserts.contention
+        assert contention.is_known(("held", None))
+        again = asyncio.create_task(engine.service.enqueue(job("held")))
+        await eventually(engine.lock_awaited)
+        assert contention.wait_of(("held", None)) is not None  # it is no part of a batch
+        with pytest.raises(Conflict):
+            await again
+    assert (await engine.service.enqueue(job("held"))).created
+    assert not engine.service._inserts.contention.is_known(("held", None))
 
 
-async def test_deadlocks_one_after_the_other_end_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, complete, left = await claimed(engine), attempts.complete, 20
-
-    async def deadlocks(connection: Connection, ends: Sequence[AttemptEnd], keyring: None) -> set[int]:
-        nonlocal left
-        if left:
-            left -= 1
-            raise psycopg.errors.DeadlockDetected
-        return await complete(connection, ends, keyring)
-
-    monkeypatch.setattr(attempts, "complete", deadlocks)
-    async with completing(engine, jobs, Outcome.COMPLETED) as completer:
-        await asyncio.wait_for(completer.drained(), 30)
-    await ended(engine, jobs, Outcome.COMPLETED)
-
-
-@pytest.mark.parametrize("outcome", OUTCOMES)
-async def test_a_row_that_a_trigger_of_somebody_refuses_holds_up_its_own_end_only(
-    engine: Engine, outcome: Outcome
-) -> None:
-    jobs = await claimed(engine)
-    await engine.execute(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$"
-    )
-    await engine.execute(
-        f"CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW WHEN (NEW.id = {jobs[2].id}) "
-        "EXECUTE FUNCTION refuse()"
-    )
+@pytest.mark.usefixtures("patient")
+async def test_orders_that_wait_for_their_keys_leave_connections_for_everybody_else(engine: Engine) -> None:
+    settings = DatabaseSettings(max_retries=0)
+    pool = Database(engine.dsn, settings, maximum=4)
+    await pool.open(settings)
+    service = JobService(pool, engine.broker)
+    keys = [f"held {n}" for n in range(20)]
     try:
-        async with completing(engine, jobs, outcome) as completer:
-            await ended(engine, jobs[:2] + jobs[3:], outcome)
-            assert completer.backlog == 1
-            await engine.execute("DROP TRIGGER refuse ON jobs")
-            await asyncio.wait_for(completer.drained(), 30)
+        async with holding(engine, *keys):
+            held: list[asyncio.Task[Any]] = [asyncio.create_task(service.enqueue(job(key))) for key in keys]
+            held += [asyncio.create_task(service.enqueue_many([job(key)])) for key in keys]
+            await eventually(engine.lock_awaited)
+            made = await in_time(service.enqueue(job()) for _ in range(50))
+            found = await in_time(service.get(one.id) for one in made)
+            assert [one.id for one in found] == [one.id for one in made]
+            assert not any(task.done() for task in held)
+        await in_time(held)
     finally:
-        await engine.execute("DROP FUNCTION refuse CASCADE")
-    await ended(engine, [jobs[2]], outcome)
+        await service.close()
+        await pool.close()
 
 
-async def test_a_bug_in_a_write_loses_no_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, complete, left = await claimed(engine), attempts.complete, 3
+@pytest.mark.usefixtures("patient")
+async def test_a_caller_that_gives_up_while_its_key_is_held_leaves_no_job_behind(engine: Engine) -> None:
+    async with holding(engine, "held"):
+        order = asyncio.create_task(engine.service.enqueue(job("held")))
+        other = asyncio.create_task(engine.service.enqueue(job("held")))
+        await eventually(engine.lock_awaited)
+        await eventually(lambda: _is_alone(engine))
+        order.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await order
+        other.cancel()
+        await asyncio.wait([other])
+    await engine.service.close()
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(0,)]
+    assert (await engine.service.enqueue(job("held"))).created
 
-    async def breaks(connection: Connection, ends: Sequence[AttemptEnd], keyring: None) -> set[int]:
-        nonlocal left
-        if left:
-            left -= 1
-            raise KeyError("a bug")
-        return await complete(connection, ends, keyring)
 
-    monkeypatch.setattr(attempts, "complete", breaks)
-    async with completing(engine, jobs, Outcome.COMPLETED) as completer:
-        await asyncio.wait_for(completer.drained(), 30)
-    await ended(engine, jobs, Outcome.COMPLETED)
+async def _is_alone(engine: Engine) -> bool:
+    return engine.service._inserts.contention.wait_of(("held", None)) is not None
 
 
-async def test_a_worker_that_ends_while_a_row_is_locked_leaves_that_job_to_the_rescuer(
+async def test_the_orders_of_a_bulk_that_others_insert_in_another_order_are_made_by_one_of_them(engine: Engine) -> None:
+    keys = [f"k{n}" for n in range(200)]
+    forth = [job(key) for key in keys]
+    made, again = await asyncio.gather(
+        engine.service.enqueue_many(forth), engine.service.enqueue_many(list(reversed(forth)))
+    )
+    assert [one.id for one in made] == [one.id for one in reversed(again)]
+    assert len({one.created for one in made}) == 1
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(200,)]
+    rows = await engine.rows("SELECT unique_key FROM jobs ORDER BY id")
+    assert [key for (key,) in rows] in (keys, keys[::-1])  # the ids are in the order of the request
+
+
+async def test_one_refused_value_costs_its_batch_a_few_statements(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go = asyncio.Event()
+    sizes: list[int] = []
+    insert = enqueue.insert
 
-    async def work(payload: Any, job: JobContext) -> None:
-        await go.wait()
+    async def counted(connection: Connection, jobs: Any, *more: Any, **named: Any) -> Any:
+        sizes.append(len(jobs))
+        return await insert(connection, jobs, *more, **named)
 
-    monkeypatch.setattr(drain, "WRITE_SECONDS", 2.0)
-    engine.handle("work", work)
-    async with somebody(engine) as other, engine.worker() as worker:
-        locked, free = await engine.enqueue("work"), await engine.enqueue("work")
-        for job_id in (locked, free):
-            await engine.until(job_id, "processing")
-        await other.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (locked,))
-        go.set()
-        await engine.until(free, "completed")
-        worker.stop()
-    assert (await engine.service.get(locked)).status == "processing"
-    assert len(await engine.rows("SELECT FROM workers")) == 1  # else nobody would rescue it
-
-
-async def test_a_claim_that_does_not_end_keeps_no_drain_from_its_end(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claim, claiming = attempts.claim, asyncio.Event()
-    stuck: list[int] = []
-
-    async def hang(payload: Any, job: JobContext) -> None:
-        await asyncio.Event().wait()
-
-    async def never_answers(connection: Connection, *arguments: Any, **more: Any) -> list[ClaimedJob]:
-        found = await claim(connection, *arguments, **more)
-        if stuck and found:
-            claiming.set()
-            await asyncio.Event().wait()
-        return found
-
-    monkeypatch.setattr(attempts, "claim", never_answers)
-    monkeypatch.setattr(drain, "CLAIM_SECONDS", 0.2)
-    engine.handle("hang", hang)
-    async with engine.worker(grace_seconds=0.3) as worker:
-        running = await engine.enqueue("hang", max_retries=0)
-        await engine.until(running, "processing")
-        stuck.append(await engine.enqueue("hang"))
-        await asyncio.wait_for(claiming.wait(), 30)
-        worker.stop()
-    job = await engine.service.get(running)
-    assert (job.status, job.attempts) == ("pending", 0)
-    assert (await engine.service.get(stuck[0])).status == "processing"
-    assert len(await engine.rows("SELECT FROM workers")) == 1  # what the claim took will be rescued
+    monkeypatch.setattr(enqueue, "insert", counted)
+    orders = [job(timeout=1e-300 if n == 77 else None) for n in range(256)]  # no validation lets it through
+    answers = await asyncio.gather(*map(engine.service.enqueue, orders), return_exceptions=True)
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, StoreRefused)] == [77]
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(255,)]
+    assert len(sizes) == 1 + 2 * 8  # log2(256)
