@@ -143,6 +143,17 @@ ABANDONED: Final = Gauge(
     "Handlers that go on although their attempts are over: they did not stop when they were told to.",
     ("worker",),
 )
+ISOLATED_BUSY: Final = Gauge(
+    "goqueue_worker_isolated_jobs",
+    "Jobs that run in processes of their own, since two workers or more died that ran them.",
+    ("worker",),
+)
+ISOLATED: Final = Counter(
+    "goqueue_worker_isolated_attempts_total",
+    "Attempts in processes of their own; `result`: ended, or died (the process ended before it could tell an end).",
+    ("worker",),
+    ("result",),
+)
 HELD: Final = Gauge("goqueue_worker_held_jobs", "Jobs claimed for slots about to be free.", ("worker",))
 UNWRITTEN: Final = Gauge("goqueue_worker_unwritten_ends", "Ended attempts not yet in PostgreSQL.", ("worker",))
 STALE: Final = Counter(

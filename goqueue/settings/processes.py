@@ -60,6 +60,13 @@ class WorkerSettings(Group):
         le=10_000,
         description="Threads for handlers that are not async; 0: as many as GOQUEUE_WORKER_CONCURRENCY.",
     )
+    isolated: int = Field(
+        4,
+        ge=0,
+        le=1_000,
+        description="Jobs that run in processes of their own at the same time at most: those that two workers or more "
+        "died of, it seems. 0: they run like others.",
+    )
     grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")

@@ -122,6 +122,10 @@ class RunningAttempt:
         return self.job.max_retries
 
     @property
+    def deaths(self) -> int:
+        return self.job.deaths
+
+    @property
     def queue(self) -> str:
         return self.job.queue
 

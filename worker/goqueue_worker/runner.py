@@ -17,6 +17,7 @@ from goqueue.store.connect import Database
 from goqueue_worker.attempt import Deferred, RunningAttempt, Stop, describe, failed, interrupted, run, tell
 from goqueue_worker.completer import Completer
 from goqueue_worker.deferral import Deferrals
+from goqueue_worker.isolation import SUSPECT, Isolation
 from goqueue_worker.reports import Reports
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.threads import Threads
@@ -44,8 +45,13 @@ class Runner:
         completer: Completer,
         tallies: Tallies,
         ended: Callable[[], None],
+        isolation: Isolation | None = None,
     ) -> None:
-        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again."""
+        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again.
+
+        `isolation` None: suspects run like other jobs.
+        """
+        self._isolation = isolation
         self._name = name
         self._slots = slots
         self._policy = policy
@@ -92,7 +98,10 @@ class Runner:
             if tracing.on is not None:
                 self._begin_span(running)
             try:
-                end = await run(running, kind, running.policy, self.threads, self._keyring)
+                if job.deaths < SUSPECT or self._isolation is None:
+                    end = await run(running, kind, running.policy, self.threads, self._keyring)
+                else:
+                    end = await self._isolation.run(running)
             except Deferred as why:
                 running.failure = why
                 running.wait(DEFER_SECONDS)
@@ -207,3 +216,4 @@ class Runner:
         metrics.SLOTS_BUSY.read(lambda: len(self.running))
         metrics.THREADS_AWAITED.read(lambda: self.threads.waiting)
         metrics.ABANDONED.read(lambda: self.abandoned)
+        metrics.ISOLATED_BUSY.read(lambda: self._isolation.busy if self._isolation is not None else 0)

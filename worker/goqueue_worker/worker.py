@@ -34,6 +34,7 @@ from goqueue_worker.attempt import Stop, cancelled, handed_back
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
+from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
 from goqueue_worker.requests import Requests
@@ -70,7 +71,9 @@ class Worker:
         engine: EngineSettings,
         registry: Registry = REGISTRY,
         name: str | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        """`isolation` None: jobs that workers have died of run like others."""
         self._database = database
         self._broker = broker
         self._settings = settings
@@ -100,6 +103,7 @@ class Worker:
             self._completer,
             self._tallies,
             self._on_ended,
+            isolation,
         )
         self._running = self._runner.running
         self._reports = self._runner.reports
