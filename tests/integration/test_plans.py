@@ -25,7 +25,8 @@ HOT: dict[str, tuple[str, Any]] = {
     "held": (attempt_sql.HELD, {"worker": 1, "ids": IDS, "leases": [1, 2]}),
     "waiting": (attempt_sql.WAITING, {"ids": IDS}),
     "end cancelled": (attempt_sql.END_CANCELLED, {"ids": IDS}),
-    "deferred": (attempt_sql.DEFERRED, {"ids": IDS}),
+    "deferred for": (attempt_sql.DEFERRED_FOR, {"job": 1}),
+    "locked": (attempt_sql.LOCKED, {"ids": IDS}),
     "complete": (attempt_sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
     "complete with progress": (
         attempt_sql.COMPLETE_WITH_PROGRESS,

@@ -12,10 +12,9 @@ def test_a_claim_that_is_answered_is_never_looked_for() -> None:
     ledger = ClaimLedger()
     claim = ledger.sent(1, 7, [1, 2])
     assert ledger.unsure(1) == []
-    assert not ledger.settled, "it may take jobs that nobody knows of"
+    assert (ledger.settled, ledger.lost_any) == (False, False), "it may take jobs that nobody knows of"
     ledger.answered(claim)
-    assert ledger.settled
-    assert not ledger.lost_any
+    assert (ledger.settled, ledger.lost_any) == (True, False)
 
 
 def test_what_is_found_once_is_not_found_again() -> None:
@@ -43,10 +42,9 @@ def test_a_lost_claim_is_looked_for_until_it_can_take_nothing_any_more() -> None
     ledger = ClaimLedger()
     ledger.lost(ledger.sent(1, 7, [1]), 10.0)
     ledger.found(ledger.unsure(1), [], 10.0 + PATIENCE)
-    assert ledger.lost_any
+    assert (ledger.lost_any, ledger.settled) == (True, True)
     ledger.found(ledger.unsure(1), [], 10.1 + PATIENCE)
-    assert not ledger.lost_any
-    assert ledger.settled
+    assert (ledger.lost_any, ledger.settled) == (False, True)
 
 
 def test_claims_of_a_registration_that_is_dead_are_forgotten() -> None:
