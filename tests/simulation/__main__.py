@@ -16,11 +16,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to explore")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--without", choices=sorted(MUTATIONS), help="take this cure out")
+    parser.add_argument("--faults", type=lambda text: text.split(","), default=[], help="these only: a,b,c")
     parser.add_argument("--keep-going", action="store_true", help="do not end with the first violation")
     parser.add_argument("--quiet", action="store_true", help="no traces")
     chosen = parser.parse_args()
     if chosen.seed is not None:
-        outcome = run_seed(chosen.seed, chosen.without)
+        outcome = run_seed(chosen.seed, chosen.without, chosen.faults)
         print("\n".join(outcome.trace))
         print(f"seed {outcome.seed}: {outcome.violations or 'no violation'}; trace {outcome.digest}")
         return 1 if outcome.violations else 0
@@ -28,12 +29,14 @@ def main() -> int:
         range(chosen.first, chosen.first + chosen.count) if chosen.count else chosen.first,
         seconds=chosen.seconds,
         without=chosen.without,
+        focus=chosen.faults,
         at_once=chosen.jobs,
         keep_going=chosen.keep_going,
     )
     for outcome in bad:
         again = f"python -m tests.simulation --seed {outcome.seed}"
         again += f" --without {chosen.without}" if chosen.without else ""
+        again += f" --faults {','.join(chosen.faults)}" if chosen.faults else ""
         print(f"seed {outcome.seed} ({again}):")
         if not chosen.quiet:
             print("\n".join(outcome.trace[:1] + outcome.trace[-LINES:]))

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +34,9 @@ class _Child:
     received: bytes = b""
 
 
-def run_seed(seed: int, without: str | None = None) -> Outcome:
+def run_seed(seed: int, without: str | None = None, focus: Sequence[str] = ()) -> Outcome:
     """Simulate one seed in a process of its own."""
-    [outcome] = _run(iter([seed]), without, 1, float("inf"))
+    [outcome] = _run(iter([seed]), without, focus, 1, float("inf"))
     return outcome
 
 
@@ -45,6 +45,7 @@ def explore(
     *,
     seconds: float,
     without: str | None = None,
+    focus: Sequence[str] = (),
     at_once: int = 1,
     keep_going: bool = False,
 ) -> list[Outcome]:
@@ -55,7 +56,7 @@ def explore(
     bad: list[Outcome] = []
     ran = steps = 0
     simulated = 0.0
-    for outcome in _run(numbers, without, at_once, began + seconds):
+    for outcome in _run(numbers, without, focus, at_once, began + seconds):
         ran += 1
         steps += outcome.steps
         simulated += outcome.simulated
@@ -69,7 +70,9 @@ def explore(
     return bad
 
 
-def _run(seeds: Iterable[int], without: str | None, at_once: int, until: float) -> Iterable[Outcome]:
+def _run(
+    seeds: Iterable[int], without: str | None, focus: Sequence[str], at_once: int, until: float
+) -> Iterator[Outcome]:
     children: dict[int, _Child] = {}
     seeds = iter(seeds)
     exhausted = False
@@ -80,7 +83,7 @@ def _run(seeds: Iterable[int], without: str | None, at_once: int, until: float) 
                 if seed is None:
                     exhausted = True
                 else:
-                    reader, child = _start(seed, without)
+                    reader, child = _start(seed, without, focus)
                     children[reader] = child
             if children:
                 yield from _collect(children)
@@ -99,7 +102,7 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def _start(seed: int, without: str | None) -> tuple[int, _Child]:
+def _start(seed: int, without: str | None, focus: Sequence[str]) -> tuple[int, _Child]:
     sys.stdout.flush()
     reader, writer = os.pipe()
     process = os.fork()
@@ -107,23 +110,23 @@ def _start(seed: int, without: str | None) -> tuple[int, _Child]:
         try:
             os.close(reader)
             with os.fdopen(writer, "wb") as pipe:
-                pickle.dump(_simulate(seed, without), pipe)
+                pickle.dump(_simulate(seed, without, focus), pipe)
         finally:
             os._exit(0)
     os.close(writer)
     return reader, _Child(seed, process, time.monotonic() + LIMIT)
 
 
-def _simulate(seed: int, without: str | None) -> Outcome:
+def _simulate(seed: int, without: str | None, focus: Sequence[str]) -> Outcome:
     try:
         if without is not None:
             mutations.apply(without)
-        return simulate(seed)
+        return simulate(seed, focus)
     except BaseException:
         return Outcome(seed, [traceback.format_exc()], [], "", 0.0, 0.0, 0, 0)
 
 
-def _collect(children: dict[int, _Child]) -> Iterable[Outcome]:
+def _collect(children: dict[int, _Child]) -> Iterator[Outcome]:
     ready, _, _ = select.select(list(children), [], [], 1.0)
     for reader in ready:
         child = children[reader]

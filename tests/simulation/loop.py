@@ -76,7 +76,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle = _Handle(callback, args, self, context or copy_context())
-        self._queues[handle.process].append(handle)
+        self._put(handle)
         return handle
 
     call_soon_threadsafe = call_soon
@@ -146,36 +146,40 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _run_once(self) -> None:
-        self._release_timers()
-        ready = [name for name, queue in self._queues.items() if queue and name not in self.frozen]
-        if not ready:
-            self._jump()
-            return
-        name = ready[0] if len(ready) == 1 else self._choices.choice(ready)
-        handle = self._queues[name].popleft()
-        if handle._cancelled:  # type: ignore[attr-defined]
-            return
-        self.steps += 1
-        if self.steps > self.most_steps:
-            raise Stuck(f"more than {self.most_steps} steps")
-        self._now += STEP
-        handle._run()
+        """Run callbacks until the loop shall stop."""
+        queues, frozen, choices = self._queues, self.frozen, self._choices
+        while not self._stopping:
+            if self._timers and self._timers[0][0] <= self._now:
+                self._release_timers()
+            ready = [name for name, queue in queues.items() if queue and name not in frozen]
+            if not ready:
+                self._jump()
+                continue
+            name = ready[0] if len(ready) == 1 else choices.choice(ready)
+            handle = queues[name].popleft()
+            if handle.cancelled():
+                continue
+            self.steps += 1
+            if self.steps > self.most_steps:
+                raise Stuck(f"more than {self.most_steps} steps")
+            self._now += STEP
+            handle._run()
 
     def _release_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self._now:
             timer = heapq.heappop(self._timers)[2]
-            if not timer.cancelled() and timer.process not in self.dead:  # type: ignore[attr-defined]
-                self._queues[timer.process].append(timer)  # type: ignore[attr-defined]
-            else:
-                self.kept.append(timer)
-        for name in [name for name in self._queues if name in self.dead]:
-            self.kept.append(self._queues.pop(name))
+            if not timer.cancelled():
+                self._put(timer)
+
+    def _put(self, handle: Any) -> None:
+        if handle.process in self.dead:
+            self.kept.append(handle)
+        else:
+            self._queues[handle.process].append(handle)
 
     def _jump(self) -> None:
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
-        if self._stopping:
-            return
         if not self._timers:
             raise Stuck("nothing can run and nothing is awaited")
         self._now = max(self._now, self._timers[0][0])

@@ -184,6 +184,22 @@ def lose_claim(world: World) -> None:
         world.after(world.chance.uniform(0.01, 0.5), cut)
 
 
+def flaky_link(world: World) -> None:
+    """A worker's connections to PostgreSQL break again and again; what is under way commits, its answer is lost."""
+    process = _some(world, "worker")
+    if process is None:
+        return
+    world.note(process.name, "has a flaky link to postgres")
+
+    async def flicker() -> None:
+        for _ in range(world.chance.randrange(3, 30)):
+            await asyncio.sleep(world.chance.uniform(0.005, 0.4))
+            world.note(process.name, "loses its connections")
+            world.server.cut(process.name)
+
+    world.spawn("world", flicker())
+
+
 FAULTS: Final[dict[str, Callable[[World], None]]] = {
     act.__name__: act
     for act in (
@@ -205,5 +221,6 @@ FAULTS: Final[dict[str, Callable[[World], None]]] = {
         slow_statements,
         lossy_redis,
         lose_claim,
+        flaky_link,
     )
 }

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.simulation.loop import START, Stuck, deterministic
@@ -27,11 +28,16 @@ class Outcome:
     steps: int
 
 
-def setup_of(chance: random.Random) -> Setup:
-    """A setup drawn at random. Few kinds of faults at a time: they find more than all at once."""
+def setup_of(chance: random.Random, focus: Sequence[str] = ()) -> Setup:
+    """A setup drawn at random. Few kinds of faults at a time: they find more than all at once.
+
+    `focus`: these faults and no others.
+    """
     lease = chance.choice((3.0, 6.0, 15.0))
-    seconds = chance.choice((20.0, 40.0, 90.0))
+    seconds = chance.choice((10.0, 20.0, 45.0))
     faults = chance.sample(sorted(FAULTS), chance.choice((1, 2, 3, 4, 6)))
+    if focus:
+        faults = list(focus)
     return Setup(
         lease=lease,
         heartbeat=lease / 5,
@@ -39,20 +45,21 @@ def setup_of(chance: random.Random) -> Setup:
         schedulers=chance.choice((1, 1, 2)),
         concurrency=chance.choice((1, 2, 5, 10)),
         reconcile=chance.choice((5.0, 20.0, 60.0)),
-        jobs=chance.choice((10, 30, 60)),
+        jobs=chance.choice((15, 40, 80, 160)),
         seconds=seconds,
-        pace=chance.choice((0.5, 2.0, 6.0)),
+        pace=chance.choice((0.5, 1.5, 4.0)),
+        short=chance.choice((0.3, 0.3, 0.9)),
         faults=faults,
     )
 
 
-def simulate(seed: int) -> Outcome:
+def simulate(seed: int, focus: Sequence[str] = ()) -> Outcome:
     """Run the simulation of a seed to its end."""
     began = time.perf_counter()
     gc.collect()
     gc.disable()  # what a killed process leaves behind would clean up after itself in the middle of a step
     chance = random.Random(f"world {seed}")
-    setup = setup_of(chance)
+    setup = setup_of(chance, focus)
     with deterministic(seed) as loop:
 
         async def main() -> World:

@@ -65,6 +65,8 @@ class Setup:
     """How long jobs and faults come."""
     pace: float
     """Seconds between two faults, on average."""
+    short: float
+    """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
 
 
@@ -285,7 +287,7 @@ class World:
 
     def _duration(self) -> float:
         roll = self.chance.random()
-        if roll < 0.35:
+        if roll < self.setup.short:
             return 0.0
         return self.chance.uniform(0.0, 0.3) if roll < 0.8 else self.chance.uniform(0.5, 9.0)
 
@@ -350,7 +352,7 @@ class World:
         faults.cancel()
         self.heal()
         until = self.loop.time() + PATIENCE
-        await self._wait(20.0)
+        await self._wait(10.0)
         while self.loop.time() < until and not self.over.is_set() and self.invariants.open_jobs():
             await self._wait(5.0)
         if not self.over.is_set():
