@@ -169,19 +169,23 @@ def lossy_redis(world: World) -> None:
 
 
 def lose_claim(world: World) -> None:
-    """A worker loses the answers under way and cannot reach PostgreSQL for about as long as its fence takes."""
-    if (process := _some(world, "worker")) is not None:
-        world.server.trouble.lost_answer = 0.5
+    """The next claim's answer is lost, and its worker cannot reach PostgreSQL for about as long as its fence takes."""
+    world.server.traps["CLAIM"] = lambda client: _cut_off(world, client)
 
-        def cut() -> None:
-            world.server.trouble.lost_answer = 0.0
-            seconds = world.setup.lease * world.chance.uniform(0.6, 1.0)
-            world.note(process.name, f"cannot reach postgres for {seconds:.1f} s")
-            world.server.unreachable.add(process.name)
-            world.server.cut(process.name)
-            world.after(seconds, lambda: world.server.unreachable.discard(process.name), process.name, "reaches it")
 
-        world.after(world.chance.uniform(0.01, 0.5), cut)
+def lose_answer(world: World) -> None:
+    """The answer of the next statement of some kind is lost; at times its process is cut off for a while."""
+    begin = world.chance.choice(("INSERT", "CLAIM", "COMPLETE", "END", "RESCUE", "BURY", "PARK", "COMMIT", "CANCEL"))
+    lasting = world.chance.random() < 0.4
+    world.server.traps[begin] = lambda client: _cut_off(world, client) if lasting else None
+
+
+def _cut_off(world: World, client: str) -> None:
+    seconds = world.setup.lease * world.chance.uniform(0.5, 1.2)
+    world.note(client, f"cannot reach postgres for {seconds:.1f} s")
+    world.server.unreachable.add(client)
+    world.server.cut(client)
+    world.after(seconds, lambda: world.server.unreachable.discard(client), client, "reaches postgres")
 
 
 def flaky_link(world: World) -> None:
@@ -221,6 +225,7 @@ FAULTS: Final[dict[str, Callable[[World], None]]] = {
         slow_statements,
         lossy_redis,
         lose_claim,
+        lose_answer,
         flaky_link,
     )
 }

@@ -370,6 +370,7 @@ class World:
         self.server.trouble.slow_commit = self.server.trouble.slow_statement = 0.0
         self.redis.lost_request = self.redis.lost_answer = 0.0
         self.server.unreachable.clear()
+        self.server.traps.clear()
         self.redis.unreachable.clear()
         self.redis.up = True
         if not self.server.up:

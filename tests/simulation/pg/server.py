@@ -65,6 +65,8 @@ class Server:
         """Processes that cannot connect."""
         self.names: dict[str, str] = {}
         """Text of a statement → its name, for the trace."""
+        self.traps: dict[str, Callable[[str], None]] = {}
+        """Begin of a statement's name → called with the client of the next one that changes rows; its answer is lost."""
         self._loop = loop
         self._chance = chance
         self._trace = trace
@@ -166,6 +168,12 @@ class Server:
             self._failed(error)
             outcome = error
         self._trace(session.client, f"{name} {_brief(parameters)}: {_told(outcome)}")
+        sprung = next((begin for begin in self.traps if name.startswith(begin) and _changed(outcome)), None)
+        if sprung is not None:
+            self._trace(session.client, f"{name}: its answer is lost")
+            self.traps.pop(sprung)(session.client)
+            session.break_off("connection reset by peer")
+            return
         if self._chance.random() < self.trouble.lost_answer:
             self._trace(session.client, f"{name}: its answer is lost")
             await self._lose(session)
@@ -239,6 +247,10 @@ class Server:
 
     def _latency(self) -> float:
         return self._chance.uniform(0.0001, 0.0005) if self._chance.random() < 0.95 else self._chance.uniform(0, 0.05)
+
+
+def _changed(outcome: "Result | BaseException") -> bool:
+    return isinstance(outcome, Result) and outcome.count != 0
 
 
 def _brief(parameters: Any) -> str:
