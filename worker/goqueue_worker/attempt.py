@@ -33,8 +33,8 @@ MAX_ERROR_LENGTH: Final = 4_000
 MAX_LOG_LENGTH: Final = 4_000
 """Characters of a log line that are kept."""
 
-KEY_PATIENCE: Final = (5.0, 300.0)
-"""First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
+KEY_WAIT: Final = 5.0
+"""First wait, in seconds, of a job whose encryption key this worker does not have."""
 
 ABANDON_AFTER: Final = 5.0
 """Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
@@ -193,11 +193,7 @@ def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy
 
 def waits_for_key(job: ClaimedJob, error: str) -> AttemptEnd:
     """The end of an attempt that could not read its payload: it costs the job nothing, who has the key can run it."""
-    first, longest = KEY_PATIENCE
-    refunds = job.lease - job.attempt  # how often it was given back before
-    return AttemptEnd(
-        job.id, job.lease, Outcome.SNOOZED, error=error, delay=min(first * 2 ** min(refunds, 10), longest)
-    )
+    return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=error, delay=KEY_WAIT, deferred=True)
 
 
 async def run(
