@@ -6,11 +6,13 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as NotConnected
 
-from goqueue.broker import Broker
+from goqueue.broker import Broker, overflow
+from goqueue.broker import redis as real
 from goqueue.settings import RedisSettings
 from tests.simulation.loop import SimulatedLoop
 
@@ -74,7 +76,7 @@ class RedisServer:
         members = self.sets[key]
         added = 0
         for member, score in scores.items():
-            name = member if isinstance(member, bytes) else str(member).encode()
+            name = _name(member)
             added += name not in members
             members[name] = score
         if members:
@@ -187,6 +189,14 @@ class RedisClient:
     def client(self) -> "RedisClient":
         return self
 
+    def register_script(self, text: str) -> Any:
+        work = _SCRIPTS[text]
+
+        async def run(keys: list[str]) -> Reply:
+            return await self._server.speak(self._name, "", lambda: work(_Commands(self._server), *keys))
+
+        return run
+
     def pipeline(self, transaction: bool = True) -> "Pipeline":
         return Pipeline(self._server, self._name)
 
@@ -220,7 +230,10 @@ class Pipeline:
 
         return add
 
-    async def execute(self) -> list[Reply]:
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    async def execute(self, raise_on_error: bool = True) -> list[Reply]:
         return await self._server.speak(self._client, "", lambda: [command() for command in self._commands])
 
 
@@ -243,19 +256,31 @@ class _Commands:
         self._server.strings[key] = value.encode()
         return True
 
-    def zadd(self, key: str, scores: dict[Any, float]) -> int:
+    def zadd(self, key: str, scores: dict[Any, float], lt: bool = False) -> int:
+        if lt:
+            there = self._server.sets.get(key, {})
+            scores = {name: score for name, score in scores.items() if score < there.get(_name(name), math.inf)}
         return self._server.zadd(key, scores)
 
+    def zcount(self, key: str, low: Any, high: Any) -> int:
+        return sum(float(low) <= score <= float(high) for score in self._server.sets.get(key, {}).values())
+
+    def hmget(self, key: str, names: Any) -> list[bytes | None]:
+        there = self._server.hashes[key]
+        return [str(there[name]).encode() if name in there else None for name in names]
+
+    def hdel(self, key: str, name: str) -> int:
+        return int(self._server.hashes[key].pop(name, None) is not None)
+
     def zrem(self, key: str, *members: Any) -> int:
-        found = [m if isinstance(m, bytes) else str(m).encode() for m in members]
-        return sum(self._server.sets[key].pop(member, None) is not None for member in found)
+        return sum(self._server.sets[key].pop(_name(member), None) is not None for member in members)
 
     def zcard(self, key: str) -> int:
         return len(self._server.sets.get(key, {}))
 
     def zrange(self, key: str, start: int, stop: int, withscores: bool = False) -> list[Any]:
         ordered = self._server.ordered(key)
-        chosen = ordered[start:] if stop == -1 else ordered[start : stop + 1]
+        chosen = ordered[start:] if stop == -1 else ordered[start : stop + 1 or None]
         return chosen if withscores else [member for member, _ in chosen]
 
     def zremrangebyscore(self, key: str, low: Any, high: Any) -> int:
@@ -336,10 +361,24 @@ class SimulatedFetcher:
 
 def broker(server: RedisServer, client: str) -> Broker:
     """A `Broker` of a process, which speaks to the simulated server."""
-    made = Broker(RedisSettings(url=SecretStr("redis://simulated")))
-    made._redis = RedisClient(server, client)
-    made._fetcher = SimulatedFetcher(server, client)  # type: ignore[assignment]
-    return made
+    with (
+        mock.patch.object(real, "connect", lambda *_: RedisClient(server, client)),
+        mock.patch.object(real, "Fetcher", lambda _: SimulatedFetcher(server, client)),
+    ):
+        return Broker(RedisSettings(url=SecretStr("redis://simulated")))
+
+
+def _name(member: Any) -> bytes:
+    return member if isinstance(member, bytes) else str(member).encode()
+
+
+def _take(commands: _Commands, own: str, new: str) -> list[Any]:
+    commands.zadd(own, commands._server.sets.pop(new, {}), lt=True)
+    return [part for name, at in commands._server.ordered(own) for part in (name, str(at).encode())]
+
+
+_SCRIPTS = {overflow._TAKE: _take}
+"""Lua scripts by their text, so that another text is noticed."""
 
 
 def _brief(reply: Reply) -> str:

@@ -105,6 +105,11 @@ class SimulatedConnection:
         self._server.hang_up(self.session)
 
     @contextlib.asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[None]:
+        """Statements that wait for no answer; here each does."""
+        yield
+
+    @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """A transaction; within one, nothing: what fails in the inner one ends the outer."""
         if self._depth:

@@ -7,6 +7,7 @@ https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -67,11 +68,25 @@ class Execution:
         for query in self._statement.locking:
             if query is not self._statement.body:
                 self._locked[id(query)] = await self._select_locking(query)
-        for name, columns, body in self._statement.ctes:
-            result = await self._carry_out(body)
-            names = columns or result.names or []
-            self._named[name] = [dict(zip(names, row, strict=True)) for row in result.rows]
+        for cte in self._statement.ctes:
+            if cte.recursive and cte.body.more:
+                self._repeat(cte)
+            else:
+                result = await self._carry_out(cte.body)
+                self._named[cte.name] = _named(cte.columns or result.names or [], result.rows)
         return await self._carry_out(self._statement.body)
+
+    def _repeat(self, cte: syntax.Cte) -> None:
+        """WITH RECURSIVE: the part behind UNION ALL again and again, on what it found last."""
+        [(_, step)] = cte.body.more
+        names = cte.columns or [name for _, name in cte.body.items]
+        start = Select(cte.body.items, cte.body.sources, cte.body.where, first=cte.body.first)
+        found = last = _named(names, self.subselect(start, None))
+        while last:
+            self._named[cte.name] = last
+            last = _named(names, self.subselect(step, None))
+            found = found + last
+        self._named[cte.name] = found
 
     async def _carry_out(self, body: Any) -> Result:
         match body:
@@ -102,8 +117,10 @@ class Execution:
             return self._locked[id(query)]
         if query.values is not None:
             return [tuple(one(Env({}, self, env)) for one in row) for row in query.values]
-        envs = self._filtered(query, env)
-        rows = self._projected(query, envs)
+        if query.first is not None:
+            rows: list[tuple[Tuple, dict[str, Row]]] = [(row, {}) for row in self.subselect(query.first, env)]
+        else:
+            rows = self._projected(query, self._filtered(query, env))
         for keep, other in query.more:
             rows += [(row, {}) for row in self.subselect(other, env)]
             if not keep:
@@ -242,6 +259,8 @@ class Execution:
             return self.now
         if name == "nextval":
             return self._storage.draw(arguments[0])
+        if name == "random":
+            return random.random()  # noqa: S311 - the seed's
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")
@@ -418,6 +437,10 @@ class Execution:
         _coerce(table, new)
         self._storage.write(table, cell, new, self._transaction)
         return self._returned(body, env, new)
+
+
+def _named(names: list[str], rows: list[Tuple]) -> list[Row]:
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _coerce(table: Table, row: Row | None) -> None:

@@ -104,15 +104,14 @@ class _Parser:
     def statement(self) -> syntax.Statement:
         ctes = []
         if self._take("with"):
-            if self._take("recursive"):
-                raise Unsupported("WITH RECURSIVE")
+            recursive = self._take("recursive")
             while True:
                 name = self._word()
                 columns = self._names() if self._is("(") else None
                 self._must("as")
                 self._take("materialized")
                 self._must("(")
-                ctes.append((name, columns, self._body()))
+                ctes.append(syntax.Cte(name, columns, self._body(), recursive))
                 self._must(")")
                 if not self._take(","):
                     break
@@ -185,9 +184,12 @@ class _Parser:
     def select(self) -> Select:
         """A query with its UNIONs, ORDER BY, LIMIT and locks."""
         nested = self._take("(")
-        query = self._core() if not nested else self.select()
         if nested:
+            inner_query = self.select()
             self._must(")")
+            query = Select(inner_query.items, first=inner_query)
+        else:
+            query = self._core()
         while self._take("union"):
             keep = self._take("all")
             inner = self._take("(")

@@ -106,7 +106,8 @@ class Select:
     distinct: bool = False
     more: list[tuple[bool, "Select"]] = field(default_factory=list)
     values: list[list[Expression]] | None = None
-    correlated: bool = False
+    first: "Select | None" = None
+    """A query in parentheses, whose rows are what this one begins with."""
 
 
 @dataclass(slots=True)
@@ -161,9 +162,19 @@ class LockTable:
 
 
 @dataclass(slots=True)
+class Cte:
+    """An item of WITH."""
+
+    name: str
+    columns: list[str] | None
+    body: Any
+    recursive: bool
+
+
+@dataclass(slots=True)
 class Statement:
     """A whole statement. `locking` are the nested queries with FOR UPDATE, in the order in which they are written."""
 
-    ctes: list[tuple[str, list[str] | None, Any]]
+    ctes: list[Cte]
     body: Any
     locking: list[Select]
