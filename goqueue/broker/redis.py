@@ -148,8 +148,8 @@ class Broker:
         self.installation = installation
         return found
 
-    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
-        """Add jobs to their ready sets and tell listeners which queues got some.
+    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> int:
+        """Add jobs to their ready sets and tell listeners which queues got some; how many were not there before.
 
         `arrived` counts them as new for the arrival rate; a repetition does not. The ids go first and alone, on a
         connection of their own: a worker waits for them, while the news may come a moment later.
@@ -159,13 +159,14 @@ class Broker:
         for job in jobs:
             by_queue[job.queue][member(job.id)] = job.score
             ids.append(job.id)
+        added = 0
         if not by_queue:
-            return
+            return added
         async with self._speaking("push"):
             if self._pusher is None:
                 self._pusher = self._own_connection()
             for queue, scores in by_queue.items():
-                await self._pusher.zadd(self._ready(queue), scores)
+                added += int(await self._pusher.zadd(self._ready(queue), scores))
         async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
             for queue, scores in by_queue.items():
                 if arrived:
@@ -174,6 +175,7 @@ class Broker:
             await pipe.execute()
         if arrived:
             await self._note(sorted(ids))
+        return added
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goqueue.broker.redis import runs_of
-from goqueue_scheduler.dispatcher import gaps
+from goqueue_scheduler.strays import gaps
 
 some_ids = st.sets(st.integers(0, 40))
 
