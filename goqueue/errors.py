@@ -56,6 +56,10 @@ class Conflict(GoQueueError):
     """The state of the job forbids the change (HTTP 409)."""
 
 
+class KeysHeld(Conflict):
+    """Another transaction has written a key of these orders and is not over yet; nothing was written."""
+
+
 class KeyReused(GoQueueError):
     """An idempotency key came with another request before; nothing was changed (HTTP 422)."""
 

@@ -1,4 +1,4 @@
-"""Many callers, one statement: while one batch is under way the next gathers. No timer delays a lone one."""
+"""Many callers, one statement: while batches are under way the next gathers. No timer delays a lone one."""
 
 import asyncio
 from collections import deque
@@ -13,29 +13,43 @@ class Gather(Generic[Asked, Answer]):
     """Puts concurrent questions together; `answer` is given up to `most` and answers each, or raises for all."""
 
     def __init__(
-        self, answer: Callable[[list[Asked]], Awaitable[Sequence[Answer | Exception]]], most: int, name: str
+        self,
+        answer: Callable[[list[Asked]], Awaitable[Sequence[Answer | Exception]]],
+        most: int,
+        name: str,
+        batches: int = 1,
     ) -> None:
+        """`batches` may be under way at the same time."""
         self._answer = answer
         self._most = most
         self._name = name
         self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._batches = batches
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, asked: Asked) -> Answer:
         """The answer to this one; raises what `answer` gave or raised for it."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
-        if self._task is None or self._task.done():
+        # One that was woken for the same batch has not taken it yet.
+        if len(self._tasks) < self._batches and (not self._tasks or len(self._waiting) == 1):
             # Not at once: those who ask in the same turn of the event loop go together.
-            self._task = asyncio.create_task(self._run(), name=self._name)
+            task = asyncio.create_task(self._run(), name=self._name)
+            self._tasks.add(task)
         return await future
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        if self._task is not None:
-            await self._task
+        await asyncio.gather(*self._tasks)
 
     async def _run(self) -> None:
+        try:
+            await self._answer_waiting()
+        finally:  # at once, not when the task is done: whoever asks next must begin a new one
+            if (task := asyncio.current_task()) is not None:
+                self._tasks.discard(task)
+
+    async def _answer_waiting(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             batch = [(asked, future) for asked, future in batch if not future.done()]  # a caller that gave up

@@ -25,6 +25,7 @@ from goqueue.job import (
     MAX_RETRIES,
     MAX_TIMEOUT_SECONDS,
     MIN_PRIORITY,
+    MIN_TIMEOUT_SECONDS,
     NewJob,
     Source,
 )
@@ -55,7 +56,7 @@ class Order(BaseModel):
     max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = DEFAULT_MAX_RETRIES
     priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = 0
     available_at: Annotated[AwareDatetime, Strict(False), Field(ge=EARLIEST, lt=LATEST)] | None = None
-    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
+    timeout: Annotated[float, Field(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
     unique_key: Key | None = None
 
 

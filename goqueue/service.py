@@ -1,7 +1,8 @@
 """The one door through which jobs enter and are steered: used by the API, the scheduler, the operator, the client.
 
-Concurrent enqueues share one INSERT, concurrent lookups one SELECT (`goqueue.gather`). The push to Redis follows the
-commit and is nobody's promise: if it fails or the process dies before it, the dispatcher makes up for it.
+Concurrent enqueues share one INSERT (`goqueue.inserts`), concurrent lookups one SELECT (`goqueue.gather`). The push to
+Redis follows the commit and is nobody's promise: if it fails or the process dies before it, the dispatcher makes up for
+it.
 """
 
 import asyncio
@@ -14,21 +15,21 @@ from typing import Any, Final, TypeVar
 from goqueue import metrics, tracing
 from goqueue.access import Actor, Reach
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable, Conflict, NotFound, StoreRefused
+from goqueue.errors import BrokerUnavailable, Conflict, NotFound
 from goqueue.gather import Gather
 from goqueue.idempotency import RequestKey
+from goqueue.inserts import Inserts, count_enqueued
 from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.logger import Logger
 from goqueue.store import audit, enqueue, idempotency, jobs, listing, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
-from goqueue.store.idempotency import KeysHeld
 from goqueue.store.settled import SettledEdge
 from goqueue.tasks import at_once
 
 SHARE: Final = 500
-"""Orders in one shared INSERT, jobs in one shared lookup."""
+"""Jobs in one shared lookup, and half of those in one push."""
 
 PATIENCE: Final = 1.0
 """Seconds that a request waits for Redis where it can do without."""
@@ -57,8 +58,7 @@ class JobService:
     def __init__(self, database: Database, broker: Broker) -> None:
         self.database = database
         self.broker = broker
-        self._inserts: Gather[NewJob, Enqueued] = Gather(self._insert, SHARE, "insert")
-        self._requests: Gather[tuple[RequestKey, NewJob], Enqueued] = Gather(self._insert_requests, SHARE, "requests")
+        self._inserts = Inserts(database, self._push_soon)
         self._lookups: Gather[int, Job] = Gather(self._look_up, SHARE, "look up")
         self._settled = SettledEdge(database)
         self._to_push: deque[ReadyJob] = deque()
@@ -70,7 +70,6 @@ class JobService:
     async def close(self) -> None:
         """Wait for inserts and pushes under way."""
         await self._inserts.close()
-        await self._requests.close()
         if self._pushing is not None:
             await self._pushing
 
@@ -83,43 +82,15 @@ class JobService:
 
         Raises:
             StoreUnavailable: PostgreSQL is away; the job may or may not have been made.
+            Conflict: another transaction holds one of its keys; nothing was written.
             KeyReused: the key came with another request before.
         """
         if (spans := tracing.sender(job.source)) is None:
-            return await self._enqueue(job, key)
+            return await self._inserts.ask(job, key)
         with spans.sending([job]) as span:
-            made = await self._enqueue(job, key)
+            made = await self._inserts.ask(job, key)
             spans.sent(span, made)
             return made
-
-    async def _enqueue(self, job: NewJob, key: RequestKey | None) -> Enqueued:
-        if key is None:
-            return await self._inserts.ask(job)
-        if not job.unique_key:
-            with contextlib.suppress(KeysHeld):
-                return await self._requests.ask((key, job))
-        # By itself: it may have to wait for another transaction with one of its keys.
-        async with self.database.connection() as connection:
-            answer, ready = await idempotency.insert_alone(connection, key, job, self.database.keyring)
-            self._push_soon(ready)
-        if isinstance(answer, Exception):
-            raise answer
-        count_enqueued([job], [answer])
-        return answer
-
-    async def _insert_requests(self, orders: list[tuple[RequestKey, NewJob]]) -> Sequence[Enqueued | Exception]:
-        try:
-            async with self.database.connection() as connection:
-                answers, ready = await idempotency.insert(connection, orders, self.database.keyring)
-                self._push_soon(ready)
-        except (StoreRefused, Conflict) as error:
-            if len(orders) == 1:
-                return [error]
-            return [answer for order in orders for answer in await self._insert_requests([order])]
-        for (_, job), answer in zip(orders, answers, strict=True):
-            if isinstance(answer, Enqueued):
-                count_enqueued([job], [answer])
-        return answers
 
     async def find_made(self, job: NewJob, key: RequestKey | None) -> Enqueued | None:
         """The job that `enqueue` would return without making one, or None.
@@ -137,18 +108,15 @@ class JobService:
             return (await enqueue.find_keyed(connection, [job])).get(0)
 
     async def enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
-        """Insert all orders or none."""
-        if not orders or (spans := tracing.sender(orders[0].source)) is None:
-            return await self._enqueue_many(orders)
-        with spans.sending(orders):
-            return await self._enqueue_many(orders)
+        """Insert all orders or none.
 
-    async def _enqueue_many(self, orders: Sequence[NewJob]) -> list[Enqueued]:
-        async with self.database.connection() as connection:
-            enqueued, ready = await enqueue.insert(connection, orders, self.database.keyring)
-        self._push_soon(ready)
-        count_enqueued(orders, enqueued)
-        return enqueued
+        Raises:
+            Conflict: another transaction holds one of their keys; nothing was written.
+        """
+        if not orders or (spans := tracing.sender(orders[0].source)) is None:
+            return await self._inserts.all_or_none(orders)
+        with spans.sending(orders):
+            return await self._inserts.all_or_none(orders)
 
     async def enqueue_as(self, actor: Actor, action: Action, about: str, order: NewJob) -> Enqueued:
         """Insert the order that an act asks for; the act is written down in the same transaction.
@@ -158,6 +126,9 @@ class JobService:
             action: What is done.
             about: The name of what it is done with.
             order: The job.
+
+        Raises:
+            Conflict: another transaction holds the order's unique key; nothing was written.
         """
         with tracing.sending(order):
             async with self.database.connection() as connection, connection.transaction():
@@ -167,18 +138,6 @@ class JobService:
         self._push_soon(ready)
         count_enqueued([order], [made])
         return made
-
-    async def _insert(self, orders: list[NewJob]) -> Sequence[Enqueued | Exception]:
-        try:
-            async with self.database.connection() as connection:
-                enqueued, ready = await enqueue.insert(connection, orders, self.database.keyring)
-                self._push_soon(ready)  # before the connection goes back: a worker waits for it
-        except (StoreRefused, Conflict) as error:
-            if len(orders) == 1:
-                return [error]
-            return [made for order in orders for made in await self._insert([order])]  # one spares its neighbours
-        count_enqueued(orders, enqueued)
-        return enqueued
 
     def _push_soon(self, ready: Sequence[ReadyJob]) -> None:
         if not ready:
@@ -360,23 +319,6 @@ class JobService:
             await promptly(sending)
         except BrokerUnavailable as error:
             log.warning("redis not told; workers will learn it from the database", reason=error.message)
-
-
-def count_enqueued(orders: Sequence[NewJob], enqueued: Sequence[Enqueued]) -> None:
-    """Jobs made, a few labels for many jobs."""
-    if not metrics.ENQUEUED.on:
-        return
-    if len(orders) == 1:
-        if enqueued[0].created:
-            metrics.ENQUEUED.inc(1, orders[0].queue, orders[0].type, orders[0].source.value)
-        return
-    kinds: dict[tuple[str, str, str], int] = {}
-    for order, made in zip(orders, enqueued, strict=True):
-        if made.created:
-            labels = (order.queue, order.type, order.source.value)
-            kinds[labels] = kinds.get(labels, 0) + 1
-    for labels, count in kinds.items():
-        metrics.ENQUEUED.inc(count, *labels)
 
 
 async def _place(connection: Connection, job_id: int, reach: Reach | None) -> str | None:

@@ -82,6 +82,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": _MEANING[status]} for status in sorted({*statuses, *always})}
 
 
+def status_of(error: GoQueueError) -> int:
+    """The status of the nearest class that has one."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 def error_response(status: int, error: GoQueueError) -> Response:
     """An error as a response."""
     return json_response(error.as_dict(), status, _HEADERS.get(status))
@@ -92,7 +97,7 @@ def install(app: FastAPI, methods: Methods) -> None:
 
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, GoQueueError)  # noqa: S101 - registered for it alone
-        response = error_response(STATUS.get(type(error), 500), error)
+        response = error_response(status_of(error), error)
         if isinstance(error, UnfitDatabase):
             log.error(error.message)
         if isinstance(error, TooManyRequests):

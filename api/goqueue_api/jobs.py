@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from goqueue.access import Scope
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, KeyReused, NotFound, StoreRefused, StoreTimeout
+from goqueue.errors import (
+    Conflict,
+    GoQueueError,
+    InvalidInput,
+    KeyReused,
+    NotFound,
+    StoreContended,
+    StoreRefused,
+    StoreTimeout,
+)
 from goqueue.idempotency import RequestKey, request_key
 from goqueue.job import MAX_KEY_LENGTH, Enqueued, NewJob
 from goqueue.lifecycle import JobStatus
@@ -107,7 +116,7 @@ async def create(request: Request) -> Response:
     try:
         made = await _make(parts, order, key)
         standing = None if made.created else await parts.service.get(made.id, who.reach)
-    except (StoreRefused, StoreTimeout, Conflict, KeyReused, TooManyRequests):
+    except (StoreRefused, StoreTimeout, StoreContended, Conflict, KeyReused, TooManyRequests):
         raise
     except NotFound:
         raise Conflict("the job with this key was deleted", {"id": made.id}) from None

@@ -141,7 +141,8 @@ class Database:
         self.hint = ""
         """Logged beside the first failed attempt to connect."""
         self._hosts = Hosts(conninfo, settings.connect_timeout)
-        self._statement_timeout = int(statement_timeout * 1000)
+        self.maximum = maximum
+        self.statement_timeout = statement_timeout
         self.pgbouncer = settings.pgbouncer
         self._checking: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -164,7 +165,7 @@ class Database:
         preamble = session.preamble(
             connection.info.server_version,
             pgbouncer=self.pgbouncer,
-            statement_timeout_ms=self._statement_timeout,
+            statement_timeout_ms=int(self.statement_timeout * 1000),
         )
         await connection.execute(preamble, prepare=False)
 

@@ -35,9 +35,9 @@ ORDER BY dispatch_at, id LIMIT %s
 """
 
 RECENT: Final[LiteralString] = """
-SELECT job.id, job.queue, job.priority, job.available_at
+SELECT job.id, job.queue, job.priority, job.available_at, job.listed
 FROM unnest(%s::bigint[], %s::bigint[]) AS span (start, stop) CROSS JOIN LATERAL (
-    SELECT id, queue, priority, available_at FROM jobs
+    SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL AS listed FROM jobs
     WHERE id >= start AND id < stop AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
 ) AS job
 """
@@ -62,14 +62,14 @@ WITH chunk AS MATERIALIZED (
     WHERE id > %(after)s AND id >= (SELECT id FROM dispatch_floor) AND id < %(before)s
     ORDER BY id LIMIT %(limit)s
 )
-SELECT id, queue, priority, available_at, CASE WHEN status = 'processing' THEN worker_id END,
+SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL, CASE WHEN status = 'processing' THEN worker_id END,
     coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::bigint AS open
 FROM chunk
 WHERE (status = 'pending' AND available_at <= now() AND (dispatch_at IS NULL OR dispatch_at <= now()))
     OR (status = 'processing' AND worker_id IS NOT NULL
         AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id))
 UNION ALL
-SELECT max(id), NULL, NULL, NULL, NULL, NULL, count(*), count(*) FILTER (WHERE finished_at IS NULL) FROM chunk
+SELECT max(id), NULL, NULL, NULL, NULL, NULL, NULL, count(*), count(*) FILTER (WHERE finished_at IS NULL) FROM chunk
 """
 """Ready jobs, and those of workers that are no more, among the next rows from the floor on. A last row says how many
 were read and how far. The limit is of rows read and not of rows found, so that no statement is long where most jobs are
@@ -83,13 +83,13 @@ WITH chunk AS MATERIALIZED (
 ), last AS (
     SELECT dispatch_at, id FROM chunk ORDER BY dispatch_at DESC, id DESC LIMIT 1
 )
-SELECT id, queue, priority, available_at, CASE WHEN status = 'processing' THEN worker_id END,
+SELECT id, queue, priority, available_at, true, CASE WHEN status = 'processing' THEN worker_id END,
     coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::timestamptz AS through
 FROM chunk
 WHERE id < (SELECT id FROM dispatch_floor) AND (status = 'pending' OR (status = 'processing' AND worker_id IS NOT NULL
     AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id)))
 UNION ALL
-SELECT max(last.id), NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chunk), max(last.dispatch_at) FROM last
+SELECT max(last.id), NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chunk), max(last.dispatch_at) FROM last
 """
 """The same among the jobs below the floor, in the order of `dispatch_at`."""
 
@@ -166,8 +166,8 @@ class WorkerRow:
     stats: dict[str, Any]
 
 
-def _ready(id: int, queue: str, priority: int, available_at: datetime) -> ReadyJob:
-    return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
+def _ready(id: int, queue: str, priority: int, available_at: datetime, listed: bool) -> ReadyJob:
+    return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed)
 
 
 async def due(
@@ -175,7 +175,7 @@ async def due(
 ) -> list[tuple[ReadyJob, datetime]]:
     """A chunk of the waiting jobs whose `dispatch_at` lies after the place and not after `until`, each with it."""
     rows = await fetch_all(connection, DUE, (*after, until, limit or CHUNK))
-    return [(_ready(*row[:4]), row[4]) for row in rows]
+    return [(_ready(id, queue, priority, available_at, True), at) for id, queue, priority, available_at, at in rows]
 
 
 async def boundary(connection: Connection) -> Boundary:
@@ -224,8 +224,8 @@ async def open_listed(connection: Connection, after: Place, until: datetime, lim
 
 
 def _sorted(rows: Sequence[Any]) -> tuple[list[ReadyJob], list[Orphan]]:
-    ready = [_ready(*row[:4]) for row in rows if row[4] is None]
-    return ready, [Orphan(row[0], row[4], row[5]) for row in rows if row[4] is not None]
+    ready = [_ready(*row[:5]) for row in rows if row[5] is None]
+    return ready, [Orphan(row[0], row[5], row[6]) for row in rows if row[5] is not None]
 
 
 async def floor(connection: Connection) -> int:

@@ -2,16 +2,27 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import orjson
 import psycopg
 
 from goqueue.encryption import Keyring, payload_of
-from goqueue.errors import Conflict
+from goqueue.errors import Conflict, KeysHeld
 from goqueue.job import Enqueued, NewJob, ReadyJob, ready_score
 from goqueue.store import copy, sql
 from goqueue.store.connect import Connection, fetch_all
+
+WAIT: Final = 1.0
+"""Seconds that an INSERT waits for another transaction with one of its keys, where nobody says."""
+
+BOUND: Final[LiteralString] = "SELECT set_config('lock_timeout', %s, true)"
+"""For the rest of the transaction."""
+
+HELD: Final = "unique key is contended, try again"
+
+HANDS: Final = 10
+"""How often a key may change hands between our two statements."""
 
 DEADLOCKS: Final = 5
 """How often an INSERT is repeated that PostgreSQL ended: two that insert the same keys in another order wait for each
@@ -63,12 +74,24 @@ def _sealed(ids: Sequence[int], jobs: Sequence[NewJob], keyring: Keyring) -> lis
     return [keyring.seal(payload_of(id), orjson.dumps(job.payload)).decode() for id, job in zip(ids, jobs, strict=True)]
 
 
+def milliseconds(wait: float) -> str:
+    """Seconds as the value of `lock_timeout`, for which 0 would mean no bound."""
+    return f"{max(1, round(wait * 1000))}ms"
+
+
 async def insert(
-    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None = None
+    connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None = None, *, wait: float = WAIT
 ) -> tuple[list[Enqueued], list[ReadyJob]]:
     """Insert all orders or none; the second list is what the caller now owes Redis. A keyring encrypts the payloads.
 
+    Args:
+        connection: Where to insert.
+        jobs: The orders.
+        keyring: Encrypts the payloads.
+        wait: Seconds that the statement waits for another transaction with one of the keys.
+
     Raises:
+        KeysHeld: it was not over by then; nothing was written.
         Conflict: a unique key changed hands again and again while we looked.
         StoreUnavailable: see `Database.connection`.
     """
@@ -76,18 +99,23 @@ async def insert(
     if not keyed:
         return await _insert_plain(connection, jobs, keyring)
     for _ in range(DEADLOCKS):
-        with contextlib.suppress(psycopg.errors.DeadlockDetected):
-            async with connection.transaction():
-                return await _insert_mixed(connection, jobs, keyed, keyring)
-    raise Conflict("unique key is contended, try again")
+        try:
+            with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                async with connection.transaction():
+                    return await _insert_mixed(connection, jobs, keyed, keyring, wait)
+        except psycopg.errors.LockNotAvailable:
+            raise KeysHeld(HELD) from None
+    raise KeysHeld(HELD)
 
 
 async def _insert_mixed(
-    connection: Connection, jobs: Sequence[NewJob], keyed: Sequence[int], keyring: Keyring | None
+    connection: Connection, jobs: Sequence[NewJob], keyed: Sequence[int], keyring: Keyring | None, wait: float
 ) -> tuple[list[Enqueued], list[ReadyJob]]:
     plain = [index for index, job in enumerate(jobs) if not (job.unique_key or job.source_key)]
     made: dict[int, Enqueued] = {}
-    enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed], keyring)
+    async with connection.pipeline():
+        await connection.execute(BOUND, (milliseconds(wait),))
+        enqueued, ready = await _insert_keyed(connection, [jobs[index] for index in keyed], keyring)
     made.update(zip(keyed, enqueued, strict=True))
     if plain:
         enqueued, more = await _insert_plain(connection, [jobs[index] for index in plain], keyring)
@@ -139,13 +167,9 @@ async def _insert_keyed(
     """Insert what no key forbids, find what stood there; a holder that ends in between frees the key for us."""
     result: dict[int, Enqueued] = {}
     ready: list[ReadyJob] = []
-    for _ in range(10):
+    for _ in range(HANDS):
         left = [index for index in range(len(jobs)) if index not in result]
-        wanted = [jobs[index] for index in left]
-        if keyring is None:
-            rows = await fetch_all(connection, sql.INSERT_KEYED, columns(wanted, owed=False))
-        else:
-            rows = await fetch_all(connection, sql.INSERT_KEYED_DRAWN, await _drawn(connection, wanted, keyring))
+        rows = await _insert_new(connection, [jobs[index] for index in left], keyring)
         made = {(active or source): row for *row, active, source in rows}
         for index in left:
             job = jobs[index]
@@ -160,7 +184,19 @@ async def _insert_keyed(
             result.update({index: found[at] for at, index in enumerate(left) if at in found})
         if len(result) == len(jobs):
             return [result[index] for index in range(len(jobs))], ready
-    raise Conflict("unique key is contended, try again")
+    raise Conflict(HELD)
+
+
+async def _insert_new(connection: Connection, jobs: Sequence[NewJob], keyring: Keyring | None) -> Sequence[Any]:
+    """Insert what no key forbids. The rows go in by their keys, so that no two that insert the same keys wait for each
+    other; the ids are in the order of the jobs."""
+    if len(jobs) == 1 and keyring is None:
+        return await fetch_all(connection, sql.INSERT_KEYED, columns(jobs, owed=False))
+    ids, _ = await copy.draw(connection, len(jobs))
+    by_key = sorted(zip(ids, jobs, strict=True), key=lambda drawn: drawn[1].active_key or drawn[1].source_key or "")
+    drawn, wanted = [id for id, _ in by_key], [job for _, job in by_key]
+    texts = None if keyring is None else _sealed(drawn, wanted, keyring)
+    return await fetch_all(connection, sql.INSERT_KEYED_DRAWN, [drawn, *columns(wanted, False, texts)])
 
 
 async def find_keyed(connection: Connection, jobs: Sequence[NewJob]) -> dict[int, Enqueued]:

@@ -8,7 +8,7 @@ import psycopg
 
 from goqueue import idempotency
 from goqueue.encryption import Keyring
-from goqueue.errors import Conflict, GoQueueError, KeyReused
+from goqueue.errors import Conflict, GoQueueError, KeyReused, KeysHeld
 from goqueue.idempotency import RequestKey
 from goqueue.job import Enqueued, NewJob, ReadyJob
 from goqueue.store import enqueue, sql
@@ -57,15 +57,10 @@ WHERE digest = (SELECT digest FROM idempotency_keys WHERE look_at <= now() ORDER
     FOR UPDATE SKIP LOCKED)
 """
 
-LOCK_WAIT: Final[LiteralString] = "SET LOCAL lock_timeout = '250ms'"
-"""How long many orders wait for another transaction with one of their keys."""
+HELD: Final = "idempotency key is contended, try again"
 
 TURNS: Final = 5
 """How often a transaction is repeated that PostgreSQL ended because of another one."""
-
-
-class KeysHeld(GoQueueError):
-    """Another transaction holds one of the keys for longer than many orders wait: each goes on by itself."""
 
 
 async def find(
@@ -84,15 +79,19 @@ async def find(
 
 
 async def insert(
-    connection: Connection, orders: Sequence[tuple[RequestKey, NewJob]], keyring: Keyring | None = None
+    connection: Connection,
+    orders: Sequence[tuple[RequestKey, NewJob]],
+    keyring: Keyring | None = None,
+    *,
+    wait: float = enqueue.WAIT,
 ) -> tuple[list[Enqueued | GoQueueError], list[ReadyJob]]:
     """Insert the orders whose keys are new, all or none, and find the jobs of the others. No order has a unique key.
 
-    Returns an answer for each order, and what the caller now owes Redis.
+    Returns an answer for each order, and what the caller now owes Redis. It waits for another transaction with one of
+    the keys for `wait` seconds.
 
     Raises:
-        Conflict: other transactions ended this one again and again.
-        KeysHeld: another transaction holds one of the keys; nothing was written.
+        KeysHeld: another transaction holds one of the keys, or ended this one again and again; nothing was written.
     """
     first: dict[bytes, tuple[RequestKey, NewJob]] = {}
     for key, job in orders:
@@ -101,19 +100,19 @@ async def insert(
         with contextlib.suppress(psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             try:
                 async with connection.transaction():
-                    made, ready = await _insert_new(connection, list(first.values()), keyring)
+                    made, ready = await _insert_new(connection, list(first.values()), keyring, wait)
             except psycopg.errors.LockNotAvailable:
-                raise KeysHeld("idempotency key is contended, try again") from None
+                raise KeysHeld(HELD) from None
             break
     else:
-        raise Conflict("idempotency key is contended, try again")
+        raise KeysHeld(HELD)
     answers: list[Enqueued | GoQueueError | None] = []
     for key, job in orders:
         mine = first[key.digest][1] is job
         answers.append(made.get(key.digest) if mine else None)
     rest = [key for (key, _), answer in zip(orders, answers, strict=True) if answer is None]
     found = await find(connection, rest, keyring) if rest else {}
-    gone = Conflict("idempotency key is contended, try again")
+    gone = Conflict(HELD)
     complete: list[Enqueued | GoQueueError] = []
     for (key, _), answer in zip(orders, answers, strict=True):
         complete.append(found.get(key, gone) if answer is None else answer)
@@ -121,13 +120,13 @@ async def insert(
 
 
 async def _insert_new(
-    connection: Connection, orders: Sequence[tuple[RequestKey, NewJob]], keyring: Keyring | None
+    connection: Connection, orders: Sequence[tuple[RequestKey, NewJob]], keyring: Keyring | None, wait: float
 ) -> tuple[dict[bytes, Enqueued], list[ReadyJob]]:
     """The jobs of those keys that are new, by the keys' digests."""
     texts = [idempotency.stored(key, keyring) for key, _ in orders]
     async with connection.pipeline():
         await connection.execute(sql.LOCK_JOBS)
-        await connection.execute(LOCK_WAIT)
+        await connection.execute(enqueue.BOUND, (enqueue.milliseconds(wait),))
         cursor = await connection.execute(TAKE, (idempotency.KEEP, [key.digest for key, _ in orders], texts))
     ids = {bytes(digest): id for digest, id in await cursor.fetchall()}
     new = sorted((ids[key.digest], at) for at, (key, _) in enumerate(orders) if key.digest in ids)
@@ -139,27 +138,37 @@ async def _insert_new(
     return {orders[at][0].digest: one for (_, at), one in zip(new, enqueued, strict=True)}, ready
 
 
-async def insert_alone(
-    connection: Connection, key: RequestKey, job: NewJob, keyring: Keyring | None = None
+async def insert_keyed(
+    connection: Connection,
+    key: RequestKey,
+    job: NewJob,
+    keyring: Keyring | None = None,
+    *,
+    wait: float = enqueue.WAIT,
 ) -> tuple[Enqueued | GoQueueError, list[ReadyJob]]:
-    """The same for one order, which waits for other transactions by itself. It may have a unique key, whose job is then
-    remembered for the idempotency key.
+    """The same for one order that has a unique key, too, whose job is then remembered for the idempotency key.
 
     The job comes first: while it waits for a transaction that holds the unique key nobody waits for its idempotency
     key.
+
+    Raises:
+        KeysHeld: another transaction holds one of the keys; nothing was written.
     """
     for _ in range(TURNS):
         if (found := await find(connection, [key], keyring)).get(key) is not None:
             return found[key], []
-        async with connection.transaction() as transaction:
-            (made,), ready = await enqueue.insert(connection, [job], keyring)
-            text = idempotency.stored(key, keyring)
-            cursor = await connection.execute(TAKE_FOR, (key.digest, text, made.id, idempotency.KEEP))
-            if not cursor.rowcount:
-                raise psycopg.Rollback(transaction)  # another request with the key was faster
+        try:
+            async with connection.transaction() as transaction:
+                (made,), ready = await enqueue.insert(connection, [job], keyring, wait=wait)
+                text = idempotency.stored(key, keyring)
+                cursor = await connection.execute(TAKE_FOR, (key.digest, text, made.id, idempotency.KEEP))
+                if not cursor.rowcount:
+                    raise psycopg.Rollback(transaction)  # another request with the key was faster
+        except psycopg.errors.LockNotAvailable:
+            raise KeysHeld(HELD) from None
         if cursor.rowcount:
             return made, ready
-    raise Conflict("idempotency key is contended, try again")
+    raise KeysHeld(HELD)
 
 
 async def postpone(connection: Connection, seconds: float) -> None:

@@ -70,11 +70,13 @@ async def set_status(connection: Connection, job_id: int, status: JobStatus) -> 
 
 @contextlib.contextmanager
 def _key_is_free() -> Iterator[None]:
-    """Around a statement that opens a job again: says in our words that its unique key is taken."""
+    """Around a statement that opens a job again: says in our words that its unique key is taken, or may soon be."""
     try:
         yield
     except psycopg.errors.UniqueViolation:
         raise Conflict("another open job has this job's unique key", {"unique_key": "taken"}) from None
+    except psycopg.errors.LockNotAvailable:
+        raise Conflict("another transaction holds this job or its unique key, try again") from None
 
 
 async def increment_attempts(connection: Connection, job_id: int) -> bool:
@@ -109,7 +111,7 @@ async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
     if not rows:
         return None
     queue, priority, available_at = rows[0]
-    return ReadyJob(job_id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
+    return ReadyJob(job_id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed=True)
 
 
 async def soft_delete(connection: Connection, job_id: int) -> bool:

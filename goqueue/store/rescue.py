@@ -8,6 +8,7 @@ from typing import Any, Final, LiteralString
 from goqueue.rescue import UNCHARGED, Orphan
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.dispatch import Place, WorkerRow
+from goqueue.store.sql import NEW_LEASE
 
 CHUNK = 20_000
 """Rows that one statement looks at."""
@@ -51,7 +52,7 @@ WHERE id = ANY(%s::bigint[]) AND status = 'processing' AND worker_id IS NOT NULL
 ORDER BY id
 """
 
-RESCUE: Final[LiteralString] = """
+RESCUE: Final[LiteralString] = f"""
 WITH orphan AS MATERIALIZED (
     SELECT jobs.id, lease, attempts, max_retries, worker_id, started_at, round, given.delay,
         cancel_requested_at IS NOT NULL AS cancelled, least(coalesce(deaths, 0::smallint) + 1, 32767) AS deaths
@@ -67,7 +68,7 @@ WITH orphan AS MATERIALIZED (
 ), rescued AS (
     UPDATE jobs
     SET status = fate, error = %(error)s, updated_at = now(), deaths = decided.deaths,
-        lease = (decided.lease::bigint + 1 + floor(random() * 1073741822)::bigint) & 1073741823,
+        lease = {NEW_LEASE},
         attempts = CASE WHEN fate = 'pending' AND spared THEN greatest(jobs.attempts - 1, 0) ELSE jobs.attempts END,
         available_at = CASE WHEN fate = 'pending' AND NOT (spared AND decided.deaths = 1) THEN due
             ELSE jobs.available_at END,
@@ -87,7 +88,7 @@ WITH orphan AS MATERIALIZED (
 SELECT id, fate, deaths FROM rescued
 """
 """After its first death a job keeps its `available_at`, and with it its place in the queue: only its return to Redis is
-delayed. Its new lease is a random number of 30 bits that differs from the one before. A row that is locked is left to
+delayed. A row that is locked is left to
 the next call."""
 
 

@@ -29,6 +29,9 @@ from goqueue_operator.jobstatus import difference
 from goqueue_operator.kube import SCHEDULES, Kube, KubeError, KubeUnavailable, Object
 from goqueue_operator.payloads import NoPayload
 
+TOGETHER: Final = 16
+"""Schedules that are looked after at the same time."""
+
 TICK: Final = 0.5
 """Seconds between two looks at the schedules."""
 
@@ -95,6 +98,7 @@ class Schedules:
         self._registry = registry
         self._queues = queues
         self.schedules: dict[str, Schedule] = {}
+        self._turns = asyncio.Semaphore(TOGETHER)
         self.fired = 0
         """Jobs that were made."""
 
@@ -116,14 +120,19 @@ class Schedules:
         """Fire until cancelled."""
         while True:
             now, began = datetime.now(UTC), time.monotonic()
-            for schedule in list(self.schedules.values()):
-                try:
-                    await self._look(schedule, now)
-                except (StoreUnavailable, KubeUnavailable, KubeError) as error:
-                    name = schedule.resource["metadata"]["name"]
-                    log.warning("schedule not looked after, trying again", schedule=name, error=str(error))
+            await asyncio.gather(*(self._look_or_tell(schedule, now) for schedule in self.schedules.values()))
             metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "schedules")
             await asyncio.sleep(TICK)
+
+    async def _look_or_tell(self, schedule: Schedule, now: datetime) -> None:
+        """Look after a schedule; where that fails its time stays due. One whose unique key another transaction holds
+        must not keep the others from firing: up to `TOGETHER` are looked after at a time."""
+        async with self._turns:
+            try:
+                await self._look(schedule, now)
+            except (StoreUnavailable, Conflict, KubeUnavailable, KubeError) as error:
+                name = schedule.resource["metadata"]["name"]
+                log.warning("schedule not looked after, trying again", schedule=name, error=str(error))
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
         if schedule.next is None or schedule.spec.get("suspend"):
@@ -181,7 +190,7 @@ class Schedules:
                 body = payloads.body(spec, payload)
                 order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
                 made = await self._service.enqueue(order)
-        except StoreUnavailable:
+        except (StoreUnavailable, Conflict):
             raise
         except NoPayload as error:
             schedule.wrong = str(error)

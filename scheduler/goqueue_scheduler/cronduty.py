@@ -20,7 +20,7 @@ import structlog
 
 from goqueue import cron, encryption, metrics, tracing
 from goqueue.encryption import KeyMissing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, StoreUnavailable, UnfitDatabase
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, StoreUnavailable
 from goqueue.job import Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
@@ -35,8 +35,8 @@ TICK: Final = 0.5
 LONGEST: Final = 3.0
 """Seconds that one schedule may take to fire."""
 
-TOGETHER: Final = 3
-"""Schedules that fire at the same time."""
+TOGETHER: Final = 4
+"""Schedules that fire at the same time: one whose unique key another transaction holds keeps no other from firing."""
 
 BACKOFF: Final = RetryPolicy(base=1.0, factor=2.0, maximum=60.0, jitter=0.25)
 """Seconds until a schedule that could not fire is tried again."""
@@ -63,10 +63,14 @@ class CronDuty:
     def begin(self) -> None:
         """Compute the next ticks anew, and try every schedule."""
         self._waiting: dict[int, tuple[int, float]] = {}  # could not fire: how often, and when it is tried again
+        self._firing: dict[int, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(TOGETHER)
         self._anew_after: int | None = 0
 
     def end(self) -> None:
-        """Nothing to put away."""
+        """Fire no more."""
+        for task in list(self._firing.values()):
+            task.cancel()
 
     async def tick(self) -> float:
         """Fire what is due, then compute some of the next ticks anew where that is not done yet."""
@@ -110,16 +114,16 @@ class CronDuty:
     async def _fire_due(self) -> None:
         async with self._service.database.connection() as connection:
             due = await schedules.due(connection)
-        left = iter(due)
+        for schedule, now in due:
+            if schedule.id not in self._firing and self._waiting.get(schedule.id, (0, 0.0))[1] <= time.monotonic():
+                self._firing[schedule.id] = asyncio.create_task(self._fire_in_turn(schedule, now), name="fire")
 
-        async def fire_in_turn() -> None:
-            for schedule, now in left:
-                if self._waiting.get(schedule.id, (0, 0.0))[1] <= time.monotonic():
-                    await self._fire_or_tell(schedule, now)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(TOGETHER, len(due))):
-                group.create_task(fire_in_turn())
+    async def _fire_in_turn(self, schedule: Schedule, now: datetime) -> None:
+        try:
+            async with self._turns:
+                await self._fire_or_tell(schedule, now)
+        finally:
+            self._firing.pop(schedule.id, None)
 
     async def _fire_or_tell(self, schedule: Schedule, now: datetime) -> None:
         """Fire; where that fails the tick stays due, for a scheduler that has the key or knows the time zone, or for
@@ -127,8 +131,6 @@ class CronDuty:
         try:
             async with asyncio.timeout(LONGEST):
                 await self._fire(schedule, now)
-        except UnfitDatabase:
-            raise
         except TimeoutError:
             self._put_off(schedule, f"not within {LONGEST:g} s")
         except GoQueueError as error:
@@ -169,7 +171,7 @@ class CronDuty:
             order = accept(
                 job, self._registry, self._queues, source=Source.SCHEDULE, source_key=key, tenant=schedule.tenant
             )
-            [made] = await self._service.enqueue_many([order])  # a statement of its own, not shared with others
+            made = await self._service.enqueue(order)
         except (StoreUnavailable, KeyMissing, Conflict):
             raise
         except GoQueueError as error:

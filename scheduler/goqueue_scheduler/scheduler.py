@@ -11,6 +11,7 @@ from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings
 from goqueue.store.connect import Database
+from goqueue_scheduler.beyond import BeyondCount
 from goqueue_scheduler.census import Census
 from goqueue_scheduler.counts import Counts
 from goqueue_scheduler.cronduty import CronDuty
@@ -18,6 +19,7 @@ from goqueue_scheduler.dispatcher import Dispatcher
 from goqueue_scheduler.leader import Leadership
 from goqueue_scheduler.pruner import Pruner
 from goqueue_scheduler.reconciler import Reconciler
+from goqueue_scheduler.refill import Refill
 from goqueue_scheduler.rescuer import Orphanage, Rescuer
 from goqueue_scheduler.supervisor import Duty, Supervisor
 from goqueue_scheduler.watch import Watcher
@@ -45,8 +47,11 @@ class Scheduler:
         self.watcher = Watcher(database, orphans, engine.lease_seconds)
         self.rescuer = Rescuer(database, orphans)
         self.pruner = Pruner(database, settings.keep_completed, settings.keep_failed, settings.keep_audit)
+        self.refill = Refill(database, broker, queues)
         counts = Counts(database, queues)
         self.duties: Sequence[Duty] = (
+            self.refill,
+            BeyondCount(database, broker, self.refill),
             self.dispatcher,
             self.reconciler,
             self.watcher,

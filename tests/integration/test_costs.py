@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from goqueue import JobContext, NeverRetry, instruments, metrics, tracing
 from goqueue.attemptspans import AttemptSpans, Examples, Provider
+from goqueue.inserts import count_enqueued
 from goqueue.job import AttemptEnd, ClaimedJob, Enqueued, NewJob, Outcome
-from goqueue.service import count_enqueued
 from goqueue.settings import TracingSettings
 from goqueue.spanqueue import SpanQueue
 from goqueue.spans import Spans

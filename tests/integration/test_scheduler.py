@@ -13,13 +13,13 @@ from goqueue.errors import BrokerUnavailable
 from goqueue.job import NewJob
 from goqueue.lifecycle import JobStatus
 from goqueue.settings import SchedulerSettings
-from goqueue.store import attempts, audit, dispatch, schedules, sql
+from goqueue.store import attempts, audit, dispatch, enqueue, schedules, sql
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
 from goqueue_scheduler import floor, reconciler, strays
 from goqueue_scheduler.scheduler import Scheduler
-from tests.integration.engine import Engine, eventually
+from tests.integration.engine import Engine, claim, eventually
 
 
 async def nothing(payload: Any, job: JobContext) -> None: ...
@@ -41,7 +41,7 @@ async def insert_without_push(engine: Engine, count: int = 1, owed: bool = False
 async def claim_by_dead_worker(engine: Engine, job_id: int, name: str = "dead") -> None:
     async with engine.database.connection() as connection:
         worker_id = await attempts.register(connection, name, ["default"], 1)
-        assert await attempts.claim(connection, worker_id, [job_id])
+        assert await claim(connection, worker_id, [job_id])
 
 
 async def ready_ids(engine: Engine, queue: str = "default") -> set[int]:
@@ -361,6 +361,28 @@ async def test_a_schedule_that_this_scheduler_cannot_evaluate_stops_no_other_and
         await eventually(good_fired)
         await engine.leads(scheduler)
     assert await engine.rows("SELECT name FROM schedules WHERE next_tick <= now()") == [("bad",)]
+
+
+async def test_a_schedule_whose_unique_key_is_held_keeps_no_other_from_firing_and_stays_due(engine: Engine) -> None:
+    tick = datetime.now(UTC) - timedelta(seconds=5)
+    template = {"queue": "default", "type": "nothing", "payload": {}}
+    async with engine.database.connection() as connection:
+        for n in range(3):
+            held = {**template, "unique_key": f"held {n}"}
+            await schedules.put(connection, f"a{n}", "0 0 1 1 *", "UTC", held, True, tick)
+        await schedules.put(connection, "b", "0 0 1 1 *", "UTC", template, True, tick)
+
+    async def fired(*names: str) -> bool:
+        rows = await engine.rows("SELECT name FROM schedules WHERE last_job_id IS NOT NULL")
+        return {name for (name,) in rows} >= set(names)
+
+    async with engine.scheduler():
+        async with engine.database.connection() as connection, connection.transaction(force_rollback=True):
+            await enqueue.insert(connection, [NewJob("default", "t", {}, unique_key=f"held {n}") for n in range(3)])
+            await eventually(lambda: fired("b"))
+            assert not await fired("a0")
+        await eventually(lambda: fired("a0", "a1", "a2", "b"))
+    assert await engine.rows("SELECT count(*) FROM jobs") == [(4,)]
 
 
 async def test_a_schedule_whose_template_went_bad_does_not_stop_the_others(engine: Engine) -> None:

@@ -106,6 +106,8 @@ def test_a_payload_must_be_an_object(payload: Any) -> None:
         ({"available_at": "2026-01-01T00:00:00"}, "available_at"),
         ({"available_at": "2300-01-01T00:00:00Z"}, "available_at"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": 1e-300}, "timeout"),
+        ({"timeout": 0.0009}, "timeout"),
         ({"timeout": 86401}, "timeout"),
         ({"unique_key": ""}, "unique_key"),
         ({"unique_key": "a\nb"}, "unique_key"),

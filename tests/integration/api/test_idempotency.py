@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from goqueue import encryption, key_management
+from goqueue import encryption, inserts, key_management
 from goqueue.access import Scope
 from goqueue.errors import KeyReused
 from goqueue.idempotency import request_key
@@ -22,7 +22,7 @@ from goqueue.settings import EncryptionSettings
 from goqueue.store import idempotency
 from goqueue_scheduler.pruner import Pruner
 from tests.integration.api.serving import OWNER, app_on, new_key, serving
-from tests.integration.engine import Engine, eventually, opened
+from tests.integration.engine import WITHIN, Engine, eventually, opened
 from tests.servers.stores import FreshDatabase, FreshRedis
 
 MAIL = {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}
@@ -44,6 +44,12 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
 async def post(client: httpx.AsyncClient, body: Any = ORDER, **headers: str) -> tuple[int, Any]:
     answer = await client.post("/jobs/create", json=body, headers={**KEY, **headers})
     return answer.status_code, answer.json()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request waits for a held key for as long as the test needs, however slow the machine is."""
+    monkeypatch.setattr(inserts, "PATIENCE", 2 * WITHIN)
 
 
 async def count(engine: Engine) -> int:
@@ -174,6 +180,7 @@ async def test_many_keys_in_opposite_orders_in_two_processes_end_without_a_deadl
     assert await count(engine) == 100
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_request_waits_for_one_with_the_same_key_and_gets_its_job_or_makes_one(engine: Engine) -> None:
     order = NewJob("email", "send_email", MAIL)
     key = request_key("order-1", "anybody", order)
@@ -190,6 +197,7 @@ async def test_a_request_waits_for_one_with_the_same_key_and_gets_its_job_or_mak
         assert await count(engine) == 1
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_key_held_by_a_process_that_hangs_holds_up_no_other_request(engine: Engine) -> None:
     order = NewJob("email", "send_email", MAIL)
     key = request_key("order-1", "anybody", order)
@@ -314,6 +322,7 @@ async def test_a_key_remembers_the_job_that_held_the_unique_key_also_when_that_h
     assert (status, fresh["id"] != holder) == (201, True)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_unique_key_held_by_an_open_transaction_holds_up_no_other_request(engine: Engine) -> None:
     async with engine.database.connection() as connection, serving(app_on(engine, auth="off")) as client:
         async with connection.transaction():
