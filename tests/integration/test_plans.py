@@ -10,12 +10,14 @@ import pytest
 from goqueue.access import Reach
 from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempt_sql, attempts, dispatch, listing, quota_counts, sql
+from goqueue.store import attempt_sql, attempts, dispatch, listing, quota_counts, rescue, retention, sql
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.enqueue import insert
 from tests.integration.engine import Engine, claim
 
 IDS = list(range(1, 501))
+LONG_AGO = "2026-01-01T00:00:00Z"
+LISTED = {"after_time": LONG_AGO, "after": 0, "until": "2026-01-02T00:00:00Z", "limit": 5000}
 HOT: dict[str, tuple[str, Any]] = {
     "claim": (attempt_sql.CLAIM, {"worker": 1, "ids": IDS, "queue": "default", "lease": 1}),
     "claim of what is not locked": (
@@ -50,13 +52,20 @@ HOT: dict[str, tuple[str, Any]] = {
     "progress": (sql.SAVE_PROGRESS, (IDS, IDS, [0.5] * 500)),
     "get": (sql.GET_JOBS, ([1],)),
     "cancel": (sql.CANCEL, (1,)),
-    "due": (sql.DUE, ("2026-01-01T00:00:00Z", 0, 5000)),
-    "recent": (sql.RECENT, (1, 500, 5000)),
-    "open above the floor": (sql.OPEN_FROM, {"after": 0, "before": 10**9, "limit": 5000}),
-    "open below the floor": (sql.OPEN_LISTED, {"after_time": "2026-01-01T00:00:00Z", "after": 0, "limit": 5000}),
+    "due": (dispatch.DUE, (LONG_AGO, 0, "2026-01-02T00:00:00Z", 5000)),
+    "recent": (dispatch.RECENT, ([1, 500], [500, 600])),
+    "unseen": (dispatch.UNSEEN, ([1, 500], [500, 600])),
+    "open above the floor": (dispatch.OPEN_ABOVE, {"after": 0, "before": 10**9, "limit": 5000}),
+    "open below the floor": (dispatch.OPEN_LISTED, LISTED),
+    "orphans above the floor": (rescue.ORPHANS_ABOVE, {"after": 0, "before": 10**9, "limit": 20_000}),
+    "orphans below the floor": (rescue.ORPHANS_LISTED, LISTED),
+    "orphans among": (rescue.ORPHANS_AMONG, (IDS,)),
+    "park": (dispatch.PARK, (1, 5000)),
+    "unparked": (dispatch.UNPARKED, (1, 5000)),
     "queues in use": (sql.QUEUES_IN_USE, {"known": ["default"]}),
-    "rescue": (sql.RESCUE, {"ids": IDS, "error": "died"}),
-    "prune": (sql.PRUNE, {"after": 0, "through": 5000, "completed": 1.0, "failed": 1.0}),
+    "rescue": (rescue.RESCUE, {"ids": IDS, "delays": [0.0] * 500, "error": "died", "uncharged": 2}),
+    "past their age": (retention.PAST, {"after": 0, "limit": 5000, "completed": 1.0, "failed": 1.0}),
+    "prune": (retention.DELETE, {"ids": IDS, "completed": 1.0, "failed": 1.0}),
 }
 
 
@@ -225,9 +234,9 @@ async def test_claims_do_not_slow_down_over_dead_tuples_that_an_old_snapshot_kee
 
 async def test_the_sweep_for_strays_reads_each_job_once(engine: Engine, connection: Connection) -> None:
     made, _ = await insert(connection, [NewJob("default", "noop", {})] * 10)
-    first = await dispatch.recent(connection, made[0].id, made[-1].id + 1)
+    first = await dispatch.recent(connection, [(made[0].id, made[-1].id + 1)])
     assert [job.id for job in first] == [job.id for job in made]
-    assert await dispatch.recent(connection, made[-1].id + 1, made[-1].id + 1) == []
+    assert await dispatch.recent(connection, [(made[-1].id + 1, made[-1].id + 1)]) == []
 
 
 async def test_the_statements_of_a_lone_job_are_planned_once(engine: Engine) -> None:

@@ -66,7 +66,9 @@ def explore(
             if not keep_going:
                 break
     took = time.monotonic() - began
-    print(f"{ran} seeds, {steps} steps, {simulated / 3600:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations")
+    print(
+        f"{ran} seeds, {steps} steps, {simulated / 3600:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations"
+    )
     return bad
 
 

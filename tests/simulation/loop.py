@@ -73,7 +73,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
-
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         handle = _Handle(callback, args, self, context or copy_context())
         self._put(handle)
