@@ -44,7 +44,8 @@ async def test_an_attempt_that_is_interrupted_as_it_starts_ends_and_frees_its_sl
             one.id for one in await engine.service.enqueue_many([NewJob("default", "works", {}, max_retries=0)] * 4)
         ]
         for job_id in ids:
-            await engine.until(job_id, status)
+            await eventually(lambda job_id=job_id: engine.outcomes(job_id))  # type: ignore[misc]
         await eventually(idle)
     for job_id in ids:
+        assert (await engine.service.get(job_id)).status == status
         assert len(await engine.outcomes(job_id)) == 1
