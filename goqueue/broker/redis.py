@@ -238,9 +238,10 @@ class Broker:
             if looked:
                 self.overflow.ask_beyond(pipe, looked)
             replies = await pipe.execute(raise_on_error=False)
-            for reply in replies[:marked]:
-                if isinstance(reply, Exception):
-                    raise reply
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception) and (number < marked or not refused(reply)):
+                    # A cluster's client returns the errors of its connections as replies, too, of whatever class.
+                    raise reply if isinstance(reply, FAILURES) else RedisError(self.describe(reply)) from reply
             if self._clustered:  # whose pipelines take no messages
                 for queue in counts:
                     await self._redis.publish(self.arrivals_channel, queue)
