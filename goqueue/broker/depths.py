@@ -52,7 +52,12 @@ async def measure(client: Any, overflow: Overflow, keys: dict[str, str]) -> dict
             pipe.zcard(key)
             pipe.zrange(key, 0, 0, withscores=True)
             pipe.zrange(key, -1, -1, withscores=True)
-        beyond, marks, new, *replies = await pipe.execute()
+        beyond, marks, new, *replies = await pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    # A user with the rights of an earlier version reads no hash: then the depth is that of the set.
+    beyond, marks, new = (() if isinstance(reply, Exception) else reply for reply in (beyond, marks, new))
     looks = []
     for key, depth, first, last in zip(keys.values(), replies[::3], replies[1::3], replies[2::3], strict=True):
         look = _Look(key, depth, None)
@@ -63,7 +68,7 @@ async def measure(client: Any, overflow: Overflow, keys: dict[str, str]) -> dict
     await _jump(client, [look for look in looks if look.next is not None])
     left_out = oldest_of([*marks, *new])
     found = {}
-    for queue, look, more in zip(keys, looks, beyond_of(beyond), strict=True):
+    for queue, look, more in zip(keys, looks, beyond_of(beyond or [None] * len(keys)), strict=True):
         oldest = min(look.oldest, left_out.get(queue, look.oldest) if more else look.oldest)
         found[queue] = QueueDepth(look.depth + more, 0 if oldest == float("inf") else int(oldest))
     return found

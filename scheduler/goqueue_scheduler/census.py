@@ -83,7 +83,7 @@ class Census:
                 metric.forget()
 
     async def _waiting(self) -> dict[str, tuple[int, float]]:
-        """Queue to (depth, age of the first in seconds), as Redis knows it; empty where it is away."""
+        """Queue to (depth, age of the longest-waiting job in seconds), as Redis knows it; empty where it is away."""
         try:
             depths = await promptly(self._broker.depths(self._names))
         except BrokerUnavailable:

@@ -56,7 +56,7 @@ async def test_scheduled_and_rescued_jobs_of_a_healthy_queue_run_while_a_backlog
             async with engine.database.connection() as connection:
                 await connection.execute("UPDATE jobs SET available_at = now() WHERE id = %s", (orphan,))
                 dead = await attempts.register(connection, "dead", ["default"], 1)
-                assert await attempts.claim(connection, dead, [orphan])
+                assert await attempts.claim(connection, dead, [orphan], queue="default", lease=1)
             for job_id in (scheduled, orphan):
                 await engine.until(job_id, "completed")
         depth = (await engine.broker.depths(["other"]))["other"].depth
