@@ -9,11 +9,14 @@ Keys, after the prefix:
 - `beyond`        hash: queue = about how many jobs; the leader corrects it by PostgreSQL's count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from goqueue.broker.reading import number, words
 from goqueue.job import ReadyJob
 from goqueue.window import Level, Mark
 
@@ -22,6 +25,9 @@ redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], KEYS[2], 'AGGREGATE', 'MIN')
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '+inf')
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 """
+
+
+_MEMBER: Final = re.compile(r"(\S+) (-?[0-9]{1,3})(?: (since|listed))?")
 
 
 def _members(level: Level, mark: Mark) -> dict[str, int]:
@@ -84,13 +90,8 @@ class Overflow:
         await self.lower(marks)
         async with self._speaking("refill"):
             flat = await self._take(keys=[self._own, self._new])
-        found = dict(zip((name.decode() for name in flat[::2]), (int(float(at)) for at in flat[1::2]), strict=True))
-        taken = {}
-        for name, at in found.items():
-            queue, priority, *what = name.split(" ")
-            if not what:
-                taken[Level(queue, int(priority))] = Mark(at, found.get(f"{name} since", 0))
-        return taken
+        found = dict(_read(zip(flat[::2], map(float, flat[1::2]), strict=True)))
+        return {level: Mark(at, found.get((level, "since"), 0)) for (level, what), at in found.items() if not what}
 
     async def lower(self, marks: Mapping[Level, Mark]) -> None:
         """Lower the marks."""
@@ -136,16 +137,18 @@ class Overflow:
             added = await self._redis.zadd(self._ready(queue), {member(job.id): job.score for job in jobs})
         await self.recount(queue, -added)
 
-    async def tail(self, queue: str, count: int) -> list[ReadyJob]:
-        """The last members of a ready set."""
+    async def tail(self, queue: str, count: int) -> list[tuple[bytes, float]]:
+        """The last members of a ready set, with their scores."""
         async with self._speaking("trim"):
-            members = await self._redis.zrange(self._ready(queue), -count, -1, withscores=True)
-        return [ReadyJob(int(name), queue, score) for name, score in members]
+            members: list[tuple[bytes, float]] = await self._redis.zrange(
+                self._ready(queue), -count, -1, withscores=True
+            )
+        return members
 
-    async def trim(self, queue: str, jobs: Sequence[ReadyJob], beyond: int) -> None:
-        """Take jobs out of a ready set, of which so many wait on beyond it. The caller has marked them."""
+    async def trim(self, queue: str, members: Sequence[bytes], beyond: int) -> None:
+        """Take members out of a ready set, of which so many jobs wait on beyond it. The caller has marked those."""
         async with self._speaking("trim"):
-            await self._redis.zrem(self._ready(queue), *(member(job.id) for job in jobs))
+            await self._redis.zrem(self._ready(queue), *members)
         await self.recount(queue, beyond)
 
     async def recount(self, queue: str, difference: int) -> None:
@@ -160,16 +163,23 @@ class Overflow:
             await self._redis.hdel(self._beyond, queue)
 
 
+def _read(members: Iterable[tuple[bytes, float]]) -> Iterator[tuple[tuple[Level, str], int]]:
+    """Marks from members and their scores; what is none is passed over."""
+    for text, score in members:
+        match = _MEMBER.fullmatch(words(text))
+        if match is not None and math.isfinite(score):
+            yield (Level(match[1], int(match[2])), match[3] or ""), int(score)
+
+
 def beyond_of(reply: Sequence[bytes | None]) -> list[int]:
     """Jobs beyond the windows, in the order of the queues that were asked for."""
-    return [max(0, int(count or 0)) for count in reply]
+    return [number(count or b"") or 0 for count in reply]
 
 
-def oldest_of(reply: Sequence[tuple[bytes, float]]) -> dict[str, int]:
+def oldest_of(reply: Iterable[tuple[bytes, float]]) -> dict[str, int]:
     """Queue to the earliest time (ms) at which a job that is left out could have run."""
     oldest: dict[str, int] = {}
-    for name, at in reply:
-        queue, _, *what = name.decode().split(" ")
+    for (level, what), at in _read(reply):
         if what:
-            oldest[queue] = min(int(at), oldest.get(queue, int(at)))
+            oldest[level.queue] = min(at, oldest.get(level.queue, at))
     return oldest

@@ -287,6 +287,14 @@ async def test_the_oldest_is_the_longest_waiting_job_of_any_priority(engine: Eng
     assert shown["default"][1] >= 60
 
 
+async def test_members_with_infinite_scores_hide_no_job(engine: Engine) -> None:
+    first = datetime.now(UTC) - timedelta(seconds=60)
+    await make(engine, 1, available_at=first)
+    await make(engine, 1, priority=7)
+    await engine.broker._redis.zadd(engine.broker._ready("default"), {"odd": "-inf", "odder": "+inf"})
+    assert (await engine.broker.depths(["default"]))["default"].oldest_ms == int(first.timestamp() * 1000)
+
+
 async def test_a_low_priority_that_is_all_beyond_the_window_counts_for_the_oldest(engine: Engine) -> None:
     async with refilling(engine) as refill:
         before = time.time() * 1000

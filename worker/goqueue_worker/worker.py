@@ -36,6 +36,7 @@ from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
 from goqueue_worker.tallies import Tallies
@@ -89,6 +90,7 @@ class Worker:
         self._joined = asyncio.Event()
         self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
+        self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._runner = Runner(
             self.name,
             settings.concurrency,
@@ -97,10 +99,10 @@ class Worker:
             database.keyring,
             self._completer,
             self._tallies,
+            self._reports,
             self._on_ended,
         )
         self._running = self._runner.running
-        self._reports = self._runner.reports
         self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
         self._stopping = self._drain.begun
         self._requests = Requests(
