@@ -11,12 +11,12 @@ Keys, after the prefix:
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from goqueue.broker.reading import number, words
+from goqueue.broker.reading import job_id, number, words
 from goqueue.job import ReadyJob
 from goqueue.window import Level, Mark
 
@@ -26,8 +26,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '+inf')
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 """
 
-
-_MEMBER: Final = re.compile(r"(\S+) (-?[0-9]{1,3})(?: (since|listed))?")
+_MARK: Final = re.compile(r"(?P<queue>\S+) (?P<priority>-?[0-9]{1,3})(?: (?P<what>since|listed))?")
 
 
 def _members(level: Level, mark: Mark) -> dict[str, int]:
@@ -90,8 +89,8 @@ class Overflow:
         await self.lower(marks)
         async with self._speaking("refill"):
             flat = await self._take(keys=[self._own, self._new])
-        found = dict(_read(zip(flat[::2], map(float, flat[1::2]), strict=True)))
-        return {level: Mark(at, found.get((level, "since"), 0)) for (level, what), at in found.items() if not what}
+        found = _understood(zip(flat[::2], map(float, flat[1::2]), strict=True))
+        return {level: Mark(at, found.get((level, "since"), 0)) for (level, what), at in found.items() if what == ""}
 
     async def lower(self, marks: Mapping[Level, Mark]) -> None:
         """Lower the marks."""
@@ -137,18 +136,19 @@ class Overflow:
             added = await self._redis.zadd(self._ready(queue), {member(job.id): job.score for job in jobs})
         await self.recount(queue, -added)
 
-    async def tail(self, queue: str, count: int) -> list[tuple[bytes, float]]:
-        """The last members of a ready set, with their scores."""
+    async def tail(self, queue: str, count: int) -> list[ReadyJob]:
+        """The last members of a ready set."""
         async with self._speaking("trim"):
-            members: list[tuple[bytes, float]] = await self._redis.zrange(
-                self._ready(queue), -count, -1, withscores=True
-            )
-        return members
+            members = await self._redis.zrange(self._ready(queue), -count, -1, withscores=True)
+        jobs = {name: job_id(name) for name, _ in members}
+        if odd := [name for name, found in jobs.items() if found is None]:
+            await self._redis.zrem(self._ready(queue), *odd)
+        return [ReadyJob(found, queue, score) for name, score in members if (found := jobs[name]) is not None]
 
-    async def trim(self, queue: str, members: Sequence[bytes], beyond: int) -> None:
-        """Take members out of a ready set, of which so many jobs wait on beyond it. The caller has marked those."""
+    async def trim(self, queue: str, jobs: Sequence[ReadyJob], beyond: int) -> None:
+        """Take jobs out of a ready set, of which so many wait on beyond it. The caller has marked them."""
         async with self._speaking("trim"):
-            await self._redis.zrem(self._ready(queue), *members)
+            await self._redis.zrem(self._ready(queue), *(member(job.id) for job in jobs))
         await self.recount(queue, beyond)
 
     async def recount(self, queue: str, difference: int) -> None:
@@ -163,23 +163,28 @@ class Overflow:
             await self._redis.hdel(self._beyond, queue)
 
 
-def _read(members: Iterable[tuple[bytes, float]]) -> Iterator[tuple[tuple[Level, str], int]]:
-    """Marks from members and their scores; what is none is passed over."""
-    for text, score in members:
-        match = _MEMBER.fullmatch(words(text))
-        if match is not None and math.isfinite(score):
-            yield (Level(match[1], int(match[2])), match[3] or ""), int(score)
-
-
 def beyond_of(reply: Sequence[bytes | None]) -> list[int]:
     """Jobs beyond the windows, in the order of the queues that were asked for."""
     return [number(count or b"") or 0 for count in reply]
 
 
-def oldest_of(reply: Iterable[tuple[bytes, float]]) -> dict[str, int]:
+def oldest_of(reply: Sequence[tuple[bytes, float]]) -> dict[str, int]:
     """Queue to the earliest time (ms) at which a job that is left out could have run."""
     oldest: dict[str, int] = {}
-    for (level, what), at in _read(reply):
+    for (level, what), at in _understood(reply).items():
         if what:
             oldest[level.queue] = min(at, oldest.get(level.queue, at))
     return oldest
+
+
+def _understood(members: Iterable[tuple[bytes, float]]) -> dict[tuple[Level, str], int]:
+    """The marks by their level and what each is of (empty: the smallest id). What another program wrote there is
+    passed over."""
+    found: dict[tuple[Level, str], int] = {}
+    for name, at in members:
+        parts = _MARK.fullmatch(words(name))
+        if parts is not None and math.isfinite(at):
+            level = Level(parts["queue"], int(parts["priority"]))
+            key = (level, parts["what"] or "")
+            found[key] = min(int(at), found.get(key, int(at)))
+    return found

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
@@ -186,19 +186,20 @@ class Broker:
                     self.left_out.full |= full(error)
         if left_out:
             await self._leave_out([job for jobs in left_out.values() for job in jobs])
-        try:
-            await self._tell_of_push(by_queue, left_out, arrived=arrived)
-            if arrived and refusal is None:
-                await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
-        except ForeignBroker:
-            raise
-        except BrokerUnavailable:
-            if not self.answered:
-                raise
-            # The ids are there. That Redis refuses to count them, since a counter holds no number, is logged.
+        await self._if_accepted(self._tell_of_push(by_queue, left_out, arrived=arrived))
+        if arrived and refusal is None:
+            await self._if_accepted(self._note(sorted(job.id for waiting in by_queue.values() for job in waiting)))
         if refusal is not None and self.left_out is None:
             raise refusal
         return added
+
+    async def _if_accepted(self, asking: Awaitable[None]) -> None:
+        """Ask what a push does not need: the ids are there. That Redis refuses it is logged."""
+        try:
+            await asking
+        except BrokerUnavailable as error:
+            if isinstance(error, ForeignBroker) or not self.answered:
+                raise
 
     def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
         """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""

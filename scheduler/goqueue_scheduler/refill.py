@@ -15,7 +15,6 @@ import structlog
 
 from goqueue.broker import Broker
 from goqueue.broker.outage import full
-from goqueue.broker.reading import job_id
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.job import ReadyJob, ready_score, ready_time_ms
 from goqueue.store import overflow, queues
@@ -144,9 +143,8 @@ class Refill:
     async def _cut(self, connection: Connection, queue: str, count: int, *, marked: bool = True) -> int:
         """Take the last members out of a set; what they were is marked in Redis before, or remembered here only."""
         tail = await self._broker.overflow.tail(queue, count)
-        scores = {found: score for text, score in tail if (found := job_id(text)) is not None}
-        listed = await overflow.still_ready(connection, queue, list(scores))
-        waiting = [ReadyJob(job, queue, scores[job], has_time) for job, has_time in listed.items()]
+        listed = await overflow.still_ready(connection, queue, [job.id for job in tail])
+        waiting = [ReadyJob(job.id, queue, job.score, listed[job.id]) for job in tail if job.id in listed]
         self._left_out.add(waiting)
         if marked:
             marks, self._left_out.marks = self._left_out.marks, {}
@@ -155,7 +153,8 @@ class Refill:
             except BaseException:
                 self._left_out.restore(marks)
                 raise
-        await self._broker.overflow.trim(queue, [text for text, _ in tail], len(waiting))
+        if tail:  # what was no id of a job is gone already
+            await self._broker.overflow.trim(queue, tail, len(waiting))
         return max(1, len(tail))
 
     def _size(self, queue: str) -> int:
