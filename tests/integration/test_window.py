@@ -17,6 +17,7 @@ from goqueue.settings import RedisSettings
 from goqueue.store import overflow
 from goqueue_operator.load import Looker
 from goqueue_scheduler.census import Census
+from goqueue_scheduler.counts import Counts
 from goqueue_scheduler.refill import Refill
 from tests.integration.engine import Engine, connected, empty, eventually
 from tests.servers.stores import FreshDatabase, FreshRedis
@@ -56,9 +57,9 @@ def ran(engine: Engine) -> list[int]:
 async def refilling(engine: Engine) -> AsyncIterator[Refill]:
     """A refill duty that looks when the test says so."""
     refill = Refill(engine.database, engine.broker, ["default", "other"])
-    engine.broker.left_out = refill._left_out
+    refill.begin()
     yield refill
-    engine.broker.left_out = None
+    refill.end()
 
 
 async def members(engine: Engine, queue: str = "default") -> list[int]:
@@ -282,7 +283,8 @@ async def test_the_oldest_is_the_longest_waiting_job_of_any_priority(engine: Eng
     assert facts.waiting is not None
     assert facts.waiting["default"][0] == 5
     assert facts.waiting["default"][1] >= 60
-    shown = await Census(engine.database, engine.broker, ["default"])._waiting()  # as the gauges show it
+    counts = Counts(engine.database, ["default"])
+    shown = await Census(engine.database, engine.broker, ["default"], counts)._waiting()  # as the gauges show it
     assert shown["default"][0] == 5
     assert shown["default"][1] >= 60
 

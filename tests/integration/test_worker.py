@@ -231,19 +231,6 @@ async def test_a_drained_job_is_run_by_the_next_worker_at_once(engine: Engine) -
             assert (await engine.until(job_id, "completed", seconds=3)).result == 1
 
 
-async def test_a_type_this_worker_does_not_know_is_left_to_another(engine: Engine) -> None:
-    async with engine.worker():
-        job_id = await engine.enqueue("mystery", max_retries=3)
-
-        async def tried() -> bool:
-            return await engine.outcomes(job_id) == ["retried"]
-
-        await eventually(tried)
-    job = await engine.service.get(job_id)
-    assert job.status is JobStatus.PENDING
-    assert "knows no job type 'mystery'" in (job.error or "")
-
-
 @pytest.mark.parametrize(
     ("result", "error"),
     [({1, 2}, "not JSON"), ("x" * 300_000, "larger than"), ("a\0b", "NUL"), ({"k": ["\0"]}, "NUL")],
