@@ -260,7 +260,7 @@ class Execution:
         if name == "nextval":
             return self._storage.draw(arguments[0])
         if name == "random":
-            return random.random()  # noqa: S311 - the seed's
+            return random.random()
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")

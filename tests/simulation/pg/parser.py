@@ -17,8 +17,41 @@ _TOKEN: Final = re.compile(
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
-    "from where order limit group having union for returning on left join cross inner set values as using with and or "
-    "not when then else end offset window conflict do is in between".split()
+    [
+        "from",
+        "where",
+        "order",
+        "limit",
+        "group",
+        "having",
+        "union",
+        "for",
+        "returning",
+        "on",
+        "left",
+        "join",
+        "cross",
+        "inner",
+        "set",
+        "values",
+        "as",
+        "using",
+        "with",
+        "and",
+        "or",
+        "not",
+        "when",
+        "then",
+        "else",
+        "end",
+        "offset",
+        "window",
+        "conflict",
+        "do",
+        "is",
+        "in",
+        "between",
+    ]
 )
 _LONG_TYPES: Final = {("double", "precision"): "double", ("timestamp", "with"): "timestamptz"}
 
