@@ -34,6 +34,12 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and not isinstance(error, NotConnected | ClusterDownError)
 
 
+def connection_lost(error: BaseException) -> bool:
+    """Whether this is the TypeError by which asyncio's streams say that a connection was closed before it was written
+    to: `writelines` calls a method that is None by then (CPython 3.12 and 3.13, gh-136234)."""
+    return isinstance(error, TypeError) and "'NoneType' object is not callable" in str(error)
+
+
 class Outage:
     """Logs the begin and the end of an outage of one process's Redis, however many commands fail in between."""
 

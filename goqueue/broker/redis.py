@@ -21,7 +21,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, refused
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
 from goqueue.job import ReadyJob, ready_time_ms
@@ -84,7 +84,9 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except FAILURES as error:
+        except (*FAILURES, TypeError) as error:
+            if isinstance(error, TypeError) and not connection_lost(error):
+                raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
             if self.answered:
