@@ -92,8 +92,8 @@ class RedisCounter:
         try:
             async with asyncio.timeout(PATIENCE):
                 count = await self._counters.incr(key, expiry, amount)
-        except (*FAILURES, TypeError) as error:
-            if isinstance(error, TypeError) and not connection_lost(error):
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
                 raise
             if self._away_until == -math.inf:
                 reason = describe(error) if str(error) else f"no answer within {PATIENCE:g} s"

@@ -35,9 +35,11 @@ def refused(error: BaseException) -> bool:
 
 
 def connection_lost(error: BaseException) -> bool:
-    """Whether this is the TypeError by which asyncio's streams say that a connection was closed before it was written
-    to: `writelines` calls a method that is None by then (CPython 3.12 and 3.13, gh-136234)."""
-    return isinstance(error, TypeError) and "'NoneType' object is not callable" in str(error)
+    """Whether this is the error by which asyncio's streams say that a connection was closed before it was written to:
+    `writelines` uses what is None by then (CPython 3.12 and 3.13, gh-136234)."""
+    if isinstance(error, TypeError):
+        return "'NoneType' object is not callable" in str(error)
+    return isinstance(error, AttributeError) and "'NoneType' object has no attribute '_add_writer'" in str(error)
 
 
 class Outage:

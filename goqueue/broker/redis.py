@@ -84,8 +84,8 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except (*FAILURES, TypeError) as error:
-            if isinstance(error, TypeError) and not connection_lost(error):
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
                 raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()

@@ -173,17 +173,3 @@ async def test_no_job_is_lost_where_a_replica_takes_the_place_of_the_queues_mast
                 began = time.monotonic()
                 jobs = [await engine.until(job_id, "completed", seconds=60) for job_id in ids]
             assert [job.attempts for job in jobs] == [1] * 70, time.monotonic() - began
-
-
-async def test_connections_that_a_node_closed_cost_one_answer_at_most(cluster: ValkeyCluster) -> None:
-    broker = Broker(settings_of(cluster, "{closed}"))
-    for number in range(3):
-        await broker.push([ReadyJob(number + 1, "default", 1.0)])
-        for node in range(len(cluster.nodes)):
-            cluster.ask(node, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await asyncio.sleep(0.1)  # until the event loop has seen that they are closed
-        with contextlib.suppress(BrokerUnavailable):
-            await broker.push([ReadyJob(number + 10, "default", 1.0)])
-    await broker.push([ReadyJob(100, "default", 1.0)])
-    assert (await broker.depths(["default"]))["default"].depth >= 4
-    await broker.close()
