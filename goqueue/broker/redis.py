@@ -21,7 +21,7 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, full, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
@@ -77,7 +77,9 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except FAILURES as error:
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
+                raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
             if self.answered:
