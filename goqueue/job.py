@@ -135,7 +135,7 @@ class Job:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """What a worker holds while it runs one attempt: `lease` fences every later write.
+    """What a worker holds while it runs one attempt: `lease`, drawn for the claim, fences every later write.
 
     `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
     its claim by PostgreSQL's clock, are in seconds. `created` is when the job was made, in seconds since the epoch, and
@@ -174,7 +174,8 @@ class AttemptEnd:
 
     `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
     `progress` is the last that the attempt reported; it is kept where the job is final.
-    `trace_context` takes the place of the job's, where it is not None and the job goes on.
+    `trace_context` takes the place of the job's, where it is not None and the job goes on. `deferred` says that `delay`
+    is the least: the longer attempts have been put off, the longer is the wait (`goqueue.retry.deferral`).
     """
 
     id: int
@@ -185,6 +186,7 @@ class AttemptEnd:
     delay: float = 0.0
     trace_context: str | None = None
     progress: float | None = None
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,8 @@ class ReadyJob:
     id: int
     queue: str
     score: float = field(default=0.0)
+    listed: bool = False
+    """Whether it has a `dispatch_at`, by which the dispatcher finds it."""
 
 
 def ready_score(priority: int, available_at_ms: int) -> float:
@@ -259,3 +263,8 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 def ready_time_ms(score: float) -> int:
     """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
     return int(score) % 10**13
+
+
+def ready_priority(score: float) -> int:
+    """The priority that `ready_score` put into a score."""
+    return -(int(score) // 10**13)

@@ -132,6 +132,16 @@ WAIT_SECONDS: Final = Histogram(
 )
 SLOTS: Final = Gauge("goqueue_worker_slots", "Jobs that the worker runs at the same time at most.", ("worker",))
 SLOTS_BUSY: Final = Gauge("goqueue_worker_slots_busy", "Jobs that it runs.", ("worker",))
+THREADS_AWAITED: Final = Gauge(
+    "goqueue_worker_jobs_awaiting_thread",
+    "Jobs that have a slot and wait for a thread, since their handlers are not async.",
+    ("worker",),
+)
+ABANDONED: Final = Gauge(
+    "goqueue_worker_abandoned_handlers",
+    "Handlers that go on although their attempts are over: they did not stop when they were told to.",
+    ("worker",),
+)
 HELD: Final = Gauge("goqueue_worker_held_jobs", "Jobs claimed for slots about to be free.", ("worker",))
 UNWRITTEN: Final = Gauge("goqueue_worker_unwritten_ends", "Ended attempts not yet in PostgreSQL.", ("worker",))
 STALE: Final = Counter(

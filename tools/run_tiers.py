@@ -1,12 +1,12 @@
 """Run the checks and the tiers of tests, some at a time, and close with one line that counts them all.
 
-    tools/run_tiers.py lint unit integration fuzz chaos chart e2e
+    tools/run_tiers.py lint unit integration oldest fuzz chaos chart e2e
 
 One tier alone prints as it goes. Of several, each prints its closing line when it ends, and the whole output
 of those that failed follows at the end. Logs and JUnit reports stay in .build/test/.
 
 The integration tier waits more than it computes. Beside others it therefore runs as several processes, each with
-stores of its own.
+stores of its own. The tier `oldest` is what drives the engine once more, on the oldest Python that this machine has.
 """
 
 import contextlib
@@ -28,10 +28,39 @@ AT_ONCE = 3
 SHARES = 4
 """Processes of the integration tier. The files of a folder stay together, as they share what is slow to start."""
 
-LIMITS = {"lint": 600, "unit": 600, "integration": 2700, "fuzz": 600, "chaos": 900, "chart": 900, "e2e": 3600}
+ENGINE = (
+    "tests/unit",
+    *(
+        f"tests/integration/test_{subject}.py"
+        for subject in (
+            "accidents",
+            "client",
+            "completer",
+            "forks",
+            "handler_forms",
+            "hearing",
+            "lookahead",
+            "redis_outages",
+            "scheduler",
+            "worker",
+        )
+    ),
+)
+"""What the tier `oldest` runs: whatever depends on how asyncio, threads and processes behave."""
+
+LIMITS = {
+    "lint": 600,
+    "unit": 600,
+    "integration": 2700,
+    "oldest": 1800,
+    "fuzz": 600,
+    "chaos": 900,
+    "chart": 900,
+    "e2e": 3600,
+}
 """Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below."""
 
-FIRST = ["e2e", "lint", "integration", "chaos", "chart", "fuzz", "unit"]
+FIRST = ["e2e", "lint", "integration", "oldest", "chaos", "chart", "fuzz", "unit"]
 """Order of the starts: what takes longest (the end-to-end tier builds a Kubernetes) goes first."""
 
 NO_TESTS = 5  # pytest's exit code for a run that found none
@@ -61,6 +90,8 @@ class Run:
 
 def runs_of(tier: str, *, alone: bool) -> list[Run]:
     """The processes that a tier runs as."""
+    if tier == "oldest":
+        return [Run(tier, tier, ENGINE)]
     if tier != "integration" or alone:
         return [Run(tier, tier)]
     folder = ROOT / "tests" / tier
@@ -82,14 +113,12 @@ def command_of(run: Run) -> list[str] | None:
     """The command of a run; None where it has no tests."""
     if run.tier == "lint":
         return ["make", "--no-print-directory", "lint"]
-    if not any((ROOT / "tests" / run.tier).rglob("test_*.py")):
+    if not run.paths and not any((ROOT / "tests" / run.tier).rglob("test_*.py")):
         return None
     report = OUTPUT / f"{run.name}.xml"
     report.unlink(missing_ok=True)
     return [
-        sys.executable,
-        "-m",
-        "pytest",
+        *(["tools/oldest.sh"] if run.tier == "oldest" else [sys.executable, "-m", "pytest"]),
         *(run.paths or (f"tests/{run.tier}",)),
         f"--junitxml={report}",
         "-o",

@@ -1,10 +1,14 @@
 """How each long-running process is put together, started and stopped."""
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -26,6 +30,9 @@ from goqueue.store.connect import Database, connect, dsn
 GARBAGE: Final = 20_000
 """New objects that make Python look for circles among them. Its own 700 or 2,000 are a single claim: a worker would
 look at all that it holds a hundred times a second, and find nothing (docs/decisions/0012-cheap-rows.md)."""
+
+LEAVE_SECONDS: Final = 1.0
+"""How long Python may take to end a worker when all is written, and what is registered with `atexit` after it."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +58,11 @@ def _begin_counting(process: Process) -> EngineSettings:
     return engine
 
 
-def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run `main` in an event loop; SIGTERM and SIGINT set its event."""
+def _run(main: Callable[[asyncio.Event], Awaitable[None]], *, leave: bool = False) -> None:
+    """Run `main` in an event loop; SIGTERM and SIGINT set its event.
+
+    `leave`: the process ends soon after `main`, whatever threads and tasks still run.
+    """
     import uvloop
 
     # What was imported lives as long as the process: no collection of garbage needs to walk through it again.
@@ -66,12 +76,41 @@ def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await main(stop)
+        code = 1
+        try:
+            await main(stop)
+            code = 0
+        finally:
+            if leave:
+                tracing.end()  # not below: the end of the loop may wait for a task that does not end
+                _leave_soon(code)
 
     try:
         uvloop.run(guarded())
     finally:
         tracing.end()
+
+
+def _leave_soon(code: int) -> None:
+    """End the process in `LEAVE_SECONDS`, unless it has ended by then.
+
+    Python waits at its end for all threads, and the event loop for all tasks and its own threads. A handler that does
+    not stop when it is told to would hold the process for as long as it likes, beside the next run of its job.
+    """
+
+    def leave() -> None:
+        time.sleep(LEAVE_SECONDS)
+        with contextlib.suppress(Exception):
+            log.warning("handlers still run, the process ends without them")
+        # What Python would do after its threads have ended: flush the logs, and whatever else has asked for it.
+        last = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+        last.start()
+        last.join(LEAVE_SECONDS)
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(code)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
 
 
 def _default_signals() -> None:
@@ -152,7 +191,7 @@ def worker() -> None:
             work.stop()
             await running
 
-    _run(main)
+    _run(main, leave=True)
 
 
 def scheduler() -> None:

@@ -54,7 +54,12 @@ class WorkerSettings(Group):
 
     queues: Names = Field([], description="Queues to serve, `name` or `name:weight`; empty: all, weight 1.")
     concurrency: int = Field(50, ge=1, le=10_000, description="Jobs that run at the same time.")
-    threads: int = Field(16, ge=1, le=1_000, description="Threads for handlers that are not async.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Threads for handlers that are not async; 0: as many as GOQUEUE_WORKER_CONCURRENCY.",
+    )
     grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")

@@ -68,6 +68,15 @@ def preamble(server_version: int, *, pgbouncer: bool, statement_timeout_ms: int 
     return "; ".join((*_TRACKED, *_RELIED_ON, *later, f"SET statement_timeout = {int(statement_timeout_ms)}")).encode()
 
 
+def preambles(*, pgbouncer: bool, statement_timeout_ms: int = 0) -> list[tuple[int, str]]:
+    """All preambles with the server versions since which they are right, ascending: for a process that connects on its
+    own and has only the text."""
+    return [
+        (since, preamble(since, pgbouncer=pgbouncer, statement_timeout_ms=statement_timeout_ms).decode())
+        for since in (0, *(since for since, _ in _LATER))
+    ]
+
+
 def encoding(connection: PGconn) -> str:
     """The encoding in which the connection's database stores text, e.g. `UTF8`, `LATIN1`, `SQL_ASCII`."""
     return (connection.parameter_status(b"server_encoding") or b"").decode()

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import pytest
 from pydantic import SecretStr
@@ -131,9 +131,13 @@ class Cluster:
             process.join(60)
             self.kills += 1
 
-    async def post(self, type: str = "work", seconds: float = 0.0, **more: object) -> int | None:
+    def order(self, type: str = "work", seconds: float = 0.0, queue: str = "default", **more: object) -> NewJob:
+        """A job of these tests."""
+        return NewJob(queue, type, {"seconds": seconds}, **{"max_retries": 20, **more})  # type: ignore[arg-type]
+
+    async def post(self, type: str = "work", seconds: float = 0.0, **more: Any) -> int | None:
         """Enqueue one job; its id once accepted, None where it was not."""
-        order = NewJob("default", type, {"seconds": seconds}, **{"max_retries": 20, **more})  # type: ignore[arg-type]
+        order = self.order(type, seconds, **more)
         try:
             made = await self.service.enqueue(order)
         except StoreUnavailable:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -20,10 +21,10 @@ class Work(BaseModel):
 
 
 def effect(job: JobContext) -> None:
-    """Append the job's line to the sink: one write of a few bytes with O_APPEND is atomic."""
+    """Append the job's line to the sink, `job attempt process`: one write of a few bytes with O_APPEND is atomic."""
     sink = os.open(Path(os.environ["CHAOS_SINK"]), os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(sink, f"{job.job_id} {job.attempt}\n".encode())
+        os.write(sink, f"{job.job_id} {job.attempt} {os.getpid()}\n".encode())
     finally:
         os.close(sink)
 
@@ -42,6 +43,16 @@ async def suicide(payload: Work, job: JobContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@job_type("hold_gil", payload=Work, retry=QUICK)
+def hold_gil(payload: Work, job: JobContext) -> None:
+    """Keeps the interpreter for about that long in one call that lets no other thread run."""
+    began = time.perf_counter()
+    sum(range(5_000_000))
+    each = (time.perf_counter() - began) / 5_000_000
+    sum(range(int(payload.seconds / each)))
+    effect(job)
+
+
 if os.environ.get("CHAOS_DIE_BEFORE_PUSH") and "goqueue_api" in sys.modules:
     from goqueue.broker import Broker
 
@@ -49,4 +60,4 @@ if os.environ.get("CHAOS_DIE_BEFORE_PUSH") and "goqueue_api" in sys.modules:
         """The process ends between commit and push."""
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Broker.push = die  # type: ignore[method-assign]
+    Broker.push = die  # type: ignore[method-assign, assignment]

@@ -1,4 +1,4 @@
-"""A TCP connection between a process and its server that loses answers, breaks, and leads elsewhere after a failover."""
+"""A TCP connection from a process to its server that loses answers, breaks, and leads elsewhere after a failover."""
 
 import asyncio
 import contextlib

@@ -5,11 +5,9 @@ import contextlib
 import contextvars
 import inspect
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import structlog
@@ -20,9 +18,12 @@ from goqueue.encryption import KeyMissing, Keyring, Unreadable
 from goqueue.errors import NeverRetry, RetryIn, Snooze
 from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul, storable
-from goqueue.registry import JobType, field_errors
-from goqueue.retry import RetryPolicy
+from goqueue.registry import Handler, JobType, field_errors
+from goqueue.retry import DEFAULT_RETRY, RetryPolicy
 from goqueue_worker.reports import Reports
+
+if TYPE_CHECKING:
+    from goqueue_worker.threads import Threads
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +33,11 @@ MAX_ERROR_LENGTH: Final = 4_000
 MAX_LOG_LENGTH: Final = 4_000
 """Characters of a log line that are kept."""
 
-KEY_PATIENCE: Final = (5.0, 300.0)
-"""First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
+KEY_WAIT: Final = 5.0
+"""First wait, in seconds, of a job whose encryption key this worker does not have."""
+
+ABANDON_AFTER: Final = 5.0
+"""Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
 
 
 class Stop(StrEnum):
@@ -47,27 +51,64 @@ class Stop(StrEnum):
 class RunningAttempt:
     """An attempt while it runs; also the `JobContext` that its handler sees.
 
-    `started` and `deadline` are `time.monotonic()` values in seconds; `failure` is what the handler raised, where that
-    ended it; `reported` the progress that it reported last.
+    `started` and `deadline` are `time.monotonic()` values in seconds. At the deadline the worker acts: it interrupts
+    the handler, or ends the attempt without a handler that it has interrupted before. `begun` is False while the
+    attempt waits for a thread or a process. `failure` is what the handler raised, where that ended it; `reported` the
+    progress that it reported last. Once `over`, its end is decided and the handler is not listened to any more.
     """
 
-    __slots__ = ("_reports", "deadline", "failure", "job", "reported", "started", "stop", "task", "timeout")
+    __slots__ = (
+        "_reports",
+        "begun",
+        "context",
+        "deadline",
+        "failure",
+        "job",
+        "over",
+        "policy",
+        "reported",
+        "span",
+        "started",
+        "stop",
+        "task",
+        "timeout",
+    )
 
-    def __init__(self, job: ClaimedJob, timeout: float, reports: Reports) -> None:
+    def __init__(self, job: ClaimedJob, timeout: float, reports: Reports, policy: RetryPolicy = DEFAULT_RETRY) -> None:
         self.job = job
         self.timeout = timeout
+        self.policy = policy
         self.started = time.monotonic()
         self.deadline = self.started + timeout
+        self.begun = True
+        self.over = False
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
+        self.context: contextvars.Context | None = None
+        self.span: Any = None
         self.failure: BaseException | None = None
         self.reported: float | None = None
         self._reports = reports
 
+    def begin(self) -> None:
+        """The handler begins now: so does the time that it has."""
+        self.started = time.monotonic()
+        self.deadline = self.started + self.timeout
+        self.begun = True
+
+    def wait(self, seconds: float) -> None:
+        """The handler cannot begin yet. It goes back to its queue after that many seconds."""
+        self.deadline = time.monotonic() + seconds
+        self.begun = False
+
     def interrupt(self, reason: Stop) -> None:
-        """Ask the handler to stop; the first reason stands. Call it in the event loop's thread."""
-        if self.stop is None:
+        """Ask the handler to stop; the first reason stands. Call it in the event loop's thread.
+
+        A task that has not begun looks for the reason first: to cancel it would end it before it could write an end.
+        """
+        if self.stop is None and not self.over:
             self.stop = reason
+            self.deadline = time.monotonic() + ABANDON_AFTER
             if self.task is not None:
                 self.task.cancel()
 
@@ -98,12 +139,16 @@ class RunningAttempt:
     def progress(self, fraction: float) -> None:
         if not 0 <= fraction <= 1:
             raise ValueError("progress must lie between 0 and 1")
+        if self.over:
+            return
         self.reported = round(float(fraction), 6)  # PostgreSQL refuses what is too small for its `real`
         self._reports.progress[self.job.id] = (self.job.lease, self.reported)
 
     def log(self, message: str, level: str = "info") -> None:
         if level not in ("debug", "info", "warning", "error"):
             raise ValueError("level must be debug, info, warning or error")
+        if self.over:
+            return
         line = storable(message, MAX_LOG_LENGTH)
         self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
 
@@ -148,18 +193,14 @@ def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy
 
 def waits_for_key(job: ClaimedJob, error: str) -> AttemptEnd:
     """The end of an attempt that could not read its payload: it costs the job nothing, who has the key can run it."""
-    first, longest = KEY_PATIENCE
-    refunds = job.lease - job.attempt  # how often it was given back before
-    return AttemptEnd(
-        job.id, job.lease, Outcome.SNOOZED, error=error, delay=min(first * 2 ** min(refunds, 10), longest)
-    )
+    return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=error, delay=KEY_WAIT, deferred=True)
 
 
 async def run(
     running: RunningAttempt,
     kind: JobType | None,
     policy: RetryPolicy,
-    threads: Executor,
+    threads: "Threads",
     keyring: Keyring | None = None,
 ) -> AttemptEnd:
     """Run the handler to its end, whatever that is.
@@ -179,7 +220,7 @@ async def run(
         if kind.is_async:
             result = await kind.handler(payload, running)
         else:
-            result = await _in_thread(threads, kind.handler, payload, running)
+            result = await _in_thread(threads, running, kind.handler, payload)
         return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, encode_result(result))
     except ValidationError as error:
         running.failure = error
@@ -249,25 +290,14 @@ def tell(running: RunningAttempt, end: AttemptEnd, worker: str) -> None:
     )
 
 
-async def _in_thread(threads: Executor, handler: Callable[..., Any], *arguments: Any) -> Any:
+async def _in_thread(threads: "Threads", running: RunningAttempt, handler: Handler, payload: BaseModel) -> Any:
     """What the handler returns; awaited here where it is awaitable, as that of a decorated async function is."""
-    context = contextvars.copy_context()
-    call = asyncio.get_running_loop().run_in_executor(threads, context.run, _outcome, handler, *arguments)
-    result, error = await call
+    result, error = await threads.call(running, handler, payload, running)
     try:
         if isinstance(error, StopIteration):
             raise RuntimeError("the handler raised StopIteration") from error
         if error is not None:
             raise error
     finally:
-        del call, error  # its traceback leads to this frame
+        del error  # its traceback leads to this frame
     return await result if inspect.isawaitable(result) else result
-
-
-def _outcome(handler: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
-    """What the handler returns or raises. As a value: a future of asyncio does not carry every exception, and some it
-    exchanges for others."""
-    try:
-        return handler(*arguments), None
-    except BaseException as error:
-        return None, error

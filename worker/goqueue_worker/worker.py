@@ -9,37 +9,35 @@ the claim is back (`Lookahead`); one UPDATE claims them all, and ends are writte
 """
 
 import asyncio
-import contextlib
-import contextvars
 import os
 import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import structlog
 
-from goqueue import instruments, logs, metrics, tracing
+from goqueue import instruments, metrics
 from goqueue.broker import Broker
 from goqueue.broker.redis import weighted_order
-from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob
+from goqueue.errors import BrokerUnavailable, GoQueueError
+from goqueue.job import AttemptEnd, ClaimedJob, ReadyJob
 from goqueue.queues import Queues
-from goqueue.registry import REGISTRY, JobType, Registry
-from goqueue.retry import DEFAULT_RETRY, RetryPolicy
+from goqueue.registry import REGISTRY, Registry
+from goqueue.retry import RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
-from goqueue.store import attempts
-from goqueue.store.connect import Connection, Database
+from goqueue.store.connect import Database
 from goqueue.tasks import at_once, wait_at_most
-from goqueue_worker.attempt import RunningAttempt, Stop, cancelled, describe, failed, handed_back, run, tell
+from goqueue_worker.attempt import Stop, cancelled, handed_back
+from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import BACKLOG, Completer
+from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
-from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
+from goqueue_worker.runner import Runner
 from goqueue_worker.tallies import Tallies
 
 TICK: Final = 0.1
@@ -80,23 +78,31 @@ class Worker:
         self._registry = registry
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._weights = settings.weights(Queues(registry, engine.queues))
-        self._policy = RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds)
-        self._running: dict[int, RunningAttempt] = {}
         self._turn = asyncio.Lock()  # to fetch
         self._order = asyncio.Lock()  # to start: what was fetched first starts first, although claims overlap
         self._reserved = 0  # fetched, not yet claimed
-        self._unsure: set[int] = set()  # ids of claims whose answer was lost: they may be ours
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
         self._ended = 0
         self._starting = False
         self._freed = asyncio.Event()
-        self._stopping = asyncio.Event()
         self._joined = asyncio.Event()
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
-        self._reports = Reports()
         self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
+        self._runner = Runner(
+            self.name,
+            settings.concurrency,
+            settings.threads,
+            RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds),
+            database.keyring,
+            self._completer,
+            self._tallies,
+            self._on_ended,
+        )
+        self._running = self._runner.running
+        self._reports = self._runner.reports
+        self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
+        self._stopping = self._drain.begun
         self._requests = Requests(
             database,
             broker,
@@ -106,9 +112,6 @@ class Worker:
             resumed=self._freed.set,
         )
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
-        if tracing.on is not None:
-            self._context.run(tracing.on.begin_worker)
         self._membership = Membership(
             dsn,
             engine,
@@ -119,6 +122,15 @@ class Worker:
             self._from_thread(self._on_joined),
             self._from_thread(self.hand_back_all),
             database.pgbouncer,
+        )
+        self._claims = Claims(
+            database,
+            broker,
+            self._membership,
+            self._stopping,
+            engine.heartbeat_seconds,
+            recovered=self._recovered,
+            paused=self._requests.pause,
         )
         self.hearing = Hearing(broker)
         self.ticked_at = time.monotonic()
@@ -136,7 +148,7 @@ class Worker:
                 self._reserved += len(ready)
                 fetched = time.monotonic()
                 # Within the turn: the claim is sent before the other loop prepares its fetch.
-                claiming = at_once(self._claim(ready))
+                claiming = at_once(self._claims.claim(ready))
             async with self._order:
                 claimed = await claiming
                 self._reserved -= len(ready)
@@ -144,9 +156,8 @@ class Worker:
                 now = time.monotonic()
                 self._lookahead.claimed(now - fetched, self._ended, now)
                 ours = {job.id: job for job in claimed}
-                # In the order of their queue, each once; those of an earlier claim stand in no order.
+                # In the order of their queue, each once.
                 self._held.extend((now, ours.pop(job.id)) for job in ready if job.id in ours)
-                self._held.extend((now, job) for job in ours.values())
                 self._start_held()
             self._freed.set()
 
@@ -164,43 +175,32 @@ class Worker:
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
+                    if ready and ready[0].queue in self._requests.paused:  # it was paused meanwhile
+                        await self._claims.put_back(ready)
+                        continue
                     return ready
             else:
                 self.hearing.heard()
                 await self._pause_until_freed(0.2)
         return []
 
-    async def _claim(self, ready: list[ReadyJob]) -> list[ClaimedJob]:
-        """Claim what was fetched; what cannot be claimed now goes back to Redis, since it is gone from there."""
-        ids = [job.id for job in ready]
-        while not self._membership.fenced and not self._stopping.is_set():
-            worker_id = self._membership.worker_id
-            if worker_id is None:
-                break
-            try:
-                async with self._database.connection() as connection:
-                    claimed = await attempts.claim(connection, worker_id, ids)
-                    return claimed if not self._unsure else claimed + await self._recover(connection, worker_id)
-            except StoreUnavailable:
-                self._unsure.update(ids)
-                log.warning("claim failed, trying again", jobs=len(ids))
-                await self._pause(0.2)
-        try:
-            await self._broker.push(ready, arrived=False)
-        except BrokerUnavailable as error:
-            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids), reason=error.reason)
-        return []
-
-    async def _recover(self, connection: Connection, worker_id: int) -> list[ClaimedJob]:
-        """What a claim took of which we heard no answer: ours, and not in our hands."""
-        found = await attempts.held(connection, worker_id, list(self._unsure))
-        self._unsure.clear()
-        known = {*self._running, *(job.id for _, job in self._held), *self._completer.ids}
-        return [job for job in found if job.id not in known]
+    def _recovered(self, jobs: list[ClaimedJob]) -> None:
+        """Take jobs that a claim of this worker took without our hearing of it."""
+        self._tallies.claimed(jobs)
+        now = time.monotonic()
+        self._held.extend((now, job) for job in jobs)
+        if self._stopping.is_set():
+            self._hand_back_held()
+        else:
+            self._start_held()
 
     def _start_held(self) -> None:
-        """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again."""
-        if not self._starting:
+        """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
+
+        A worker that stops starts nothing: what a claim brings it then goes back."""
+        if self._stopping.is_set():
+            self._hand_back_held()
+        elif not self._starting:
             self._start_slice()
 
     def _start_slice(self) -> None:
@@ -214,54 +214,21 @@ class Worker:
         finally:
             self._starting = bool(self._held) and len(self._running) < most
             if self._starting:
-                self._loop.call_soon(self._start_slice, context=self._context)
+                self._loop.call_soon(self._start_slice, context=self._runner.context)
 
     def _start(self, job: ClaimedJob) -> None:
-        kind = self._registry.get(job.type)
-        timeout = job.timeout or (kind.timeout if kind else 60.0)
-        running = RunningAttempt(job, timeout, self._reports)
         if (former := self._running.get(job.id)) is not None:
-            if former.job.lease >= job.lease:
-                return
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
-        self._running[job.id] = running
-        task = at_once(self._run(running, kind), context=self._context.copy())
-        if not task.done():  # as it is where the handler never waits
-            running.task = task
+        kind = self._registry.get(job.type)
+        running = self._runner.attempt(job, kind)
+        running.context = self._runner.context.copy()
+        _ = at_once(self._runner.run(running, kind), context=running.context)
 
-    async def _run(self, running: RunningAttempt, kind: JobType | None) -> None:
-        """The attempt from here to its end. At last it lets go of its task and its failure: the context of the one and
-        the traceback of the other lead back to it, and in a circle they would wait for a collection of garbage, which
-        stops all slots for milliseconds."""
-        job = running.job
-        logs.JOB.set(running)
-        spans = tracing.on
-        span = spans.begin_attempt(job, self.name) if spans is not None else None
-        policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
-        try:
-            end = await run(running, kind, policy, self._threads, self._database.keyring)
-        except Exception as error:
-            running.failure = error
-            end = failed(job, describe(error), None, policy)
-        running.task = None
-        if running.reported is not None:
-            end.progress = running.reported
-            self._reports.forget(job.id, job.lease)
-        if self._running.get(job.id) is running:
-            del self._running[job.id]
-        seconds = time.monotonic() - running.started
-        if spans is None or (span is None and end.outcome is Outcome.COMPLETED):
-            self._tallies.ended(job, end.outcome, seconds)
-        else:
-            spans.end_attempt(span, job, end, running.failure)
-            self._tallies.ended(job, end.outcome, seconds, spans.trace_id_of(span))
+    def _on_ended(self) -> None:
+        """A slot is free."""
         self._ended += 1
-        self._completer.put(end)
         self._freed.set()
         self._start_held()  # here and now: with jobs of milliseconds, a turn of the event loop is a slot in ten
-        if end.outcome is not Outcome.COMPLETED:
-            tell(running, end, self.name)
-            running.failure = None
 
     # --- around it ---------------------------------------------------------------------------------------------------
 
@@ -274,6 +241,7 @@ class Worker:
         completing = asyncio.create_task(self._completer.run(), name="completer")
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
+            asyncio.create_task(self._claims.recover(), name="recover"),
             asyncio.create_task(self._reports.run(self._database), name="reports"),
             asyncio.create_task(self._requests.hear(), name="hear"),
             asyncio.create_task(self._requests.look(), name="look"),
@@ -285,24 +253,24 @@ class Worker:
         fetching = [asyncio.create_task(self._fetch_loop(), name=f"fetch-{number}") for number in range(FETCH_LOOPS)]
         try:
             await self._until_stopped([*fetching, completing, *duties])
-            await self._end_fetch(fetching)
-            await self._drain()
+            await self._drain.drain(fetching, self._claims, self._hand_back_held)
         finally:
             if not completing.done():  # nothing to wait for after a drain; else some other part broke
-                await self._write_ends()
+                await self._drain.write_ends()
+            ended = all(task.done() for task in fetching)  # else a claim may still take jobs
             for task in (*fetching, completing, *duties):
                 task.cancel()
             await asyncio.gather(*fetching, completing, *duties, return_exceptions=True)
-            empty = not (self._running or self._held or self._unsure or self._completer.backlog)
+            settled = ended and await self._drain.settled(self._claims)
+            empty = settled and not (self._running or self._held or self._reserved or self._completer.backlog)
             await asyncio.to_thread(self._membership.leave, empty=empty)
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._runner.threads.shutdown()
             log.info("worker stopped", worker=self.name)
 
     def _show(self) -> None:
         """Let the metrics read what stands here already."""
         instruments.collect(self._tallies)
-        metrics.SLOTS.set(self._settings.concurrency)
-        metrics.SLOTS_BUSY.read(lambda: len(self._running))
+        self._runner.show()
         metrics.HELD.read(lambda: len(self._held))
         metrics.UNWRITTEN.read(lambda: self._completer.backlog)
         metrics.DEAF.read(lambda: self.hearing.deaf)
@@ -314,51 +282,19 @@ class Worker:
         done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         if stopping not in done:
             stopping.cancel()
-            self._stopping.set()
+            self.stop()
             for task in done:
                 task.result()
             raise GoQueueError("a part of the worker ended by itself")
 
     def stop(self) -> None:
-        """Stop fetching and begin to drain. Call it in the event loop's thread."""
-        self._stopping.set()
-        self._freed.set()
-
-    async def _end_fetch(self, fetching: list[asyncio.Task[None]]) -> None:
-        """Wake the fetch that may be blocked; never cancel it, since what it has just popped would be lost to Redis."""
-        while not all(task.done() for task in fetching):
-            with contextlib.suppress(BrokerUnavailable):
-                await self._broker.wake_fetch()
-            await asyncio.wait(fetching, timeout=0.1)
-        for task in fetching:
-            task.result()
-
-    async def _drain(self) -> None:
-        """Let running jobs finish within the grace period, hand back the rest uncharged, write every end."""
-        deadline = time.monotonic() + self._settings.grace_seconds
-        self._hand_back_held()
-        log.info("draining", running=len(self._running), grace_seconds=self._settings.grace_seconds)
-        while self._running and time.monotonic() < deadline:
-            await self._pause_until_freed(deadline - time.monotonic())
-        if self._running:
-            log.warning("grace period over, handing back", jobs=list(self._running)[:20])
-            self.hand_back_all()
-            if tasks := [running.task for running in self._running.values() if running.task]:
-                await asyncio.wait(tasks, timeout=2)
-        await self._write_ends()
-        await self._reports.flush(self._database)
-
-    async def _write_ends(self) -> None:
-        try:
-            await asyncio.wait_for(self._completer.drained(), timeout=10)
-        except TimeoutError:
-            log.error("ends not written before exit; their jobs will be rescued", ends=self._completer.backlog)
+        """Stop fetching and begin to drain: the grace period begins now. Call it in the event loop's thread."""
+        self._drain.begin()
 
     def hand_back_all(self) -> None:
         """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
         self._hand_back_held()
-        for running in list(self._running.values()):
-            running.interrupt(Stop.HAND_BACK)
+        self._runner.hand_back_all()
 
     def _hand_back_held(self) -> None:
         for _, job in self._held:
@@ -411,9 +347,7 @@ class Worker:
             if self._membership.fenced and (self._running or self._held):
                 # The heartbeat's thread says so only when its present try is over, and a claim may come back later.
                 self.hand_back_all()
-            for running in list(self._running.values()):
-                if running.deadline < now:
-                    running.interrupt(Stop.TIMEOUT)
+            self._runner.look(now)
             if self._held and not self._starting and now - self._held[0][0] > TICK:
                 self._lookahead.missed()
                 self._hand_back_held()
@@ -425,7 +359,7 @@ class Worker:
             wrong["fetch"] = f"no fetch came back for {time.monotonic() - self.hearing.fetched_at:.0f} s"
         if time.monotonic() - self.ticked_at > BLOCKED_AFTER:
             wrong["loop"] = f"a handler blocks the event loop since {time.monotonic() - self.ticked_at:.0f} s"
-        return wrong
+        return wrong | self._runner.unwell()
 
     def unready(self) -> dict[str, str]:
         """Why the worker takes no jobs at the moment; empty where it does."""
