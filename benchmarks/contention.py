@@ -67,11 +67,14 @@ async def through_api(port: int, until: float) -> list[float]:
         began = time.perf_counter()
         writer.write(plain_request())
         head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-        if head[9:12] in (b"201", b"408"):
-            spent.append(time.perf_counter() - began)
+        if head[9:12] == b"408":  # it took five seconds, and the connection ends
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        elif head[9:12] == b"201":
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
         else:
             raise SystemExit(f"not a job: {head.decode()}")
+        spent.append(time.perf_counter() - began)
     writer.close()
     return spent
 
