@@ -117,7 +117,8 @@ class Dispatcher:
         """Redis lost its contents. If it loses them again meanwhile, the next tick finds the mark gone."""
         await self._broker.begin_epoch()
         await self.reconcile(connection, sweeps)
-        if await self._broker.complete_epoch(secrets.token_hex(8)):
+        empty = sweeps.swept <= 1  # a new installation: no job was ever made, so Redis held none
+        if await self._broker.complete_epoch(secrets.token_hex(8)) and not empty:
             log.warning("redis had lost its contents, all waiting jobs pushed anew")
             metrics.REDIS_LOSSES.inc()
 
