@@ -135,7 +135,7 @@ class Job:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """What a worker holds while it runs one attempt: `lease` fences every later write.
+    """What a worker holds while it runs one attempt: `lease`, drawn for the claim, fences every later write.
 
     `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
     its claim by PostgreSQL's clock, are in seconds. `created` is when the job was made, in seconds since the epoch, and
@@ -243,6 +243,8 @@ class ReadyJob:
     id: int
     queue: str
     score: float = field(default=0.0)
+    listed: bool = False
+    """Whether it has a `dispatch_at`, by which the dispatcher finds it."""
 
 
 def ready_score(priority: int, available_at_ms: int) -> float:
@@ -256,3 +258,8 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 def ready_time_ms(score: float) -> int:
     """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
     return int(score) % 10**13
+
+
+def ready_priority(score: float) -> int:
+    """The priority that `ready_score` put into a score."""
+    return -(int(score) // 10**13)

@@ -90,6 +90,6 @@ async def _waiting(service: JobService, names: Sequence[str]) -> tuple[dict[str,
         return {count.queue: (count.ready, count.oldest_seconds) for count in counts}, True
     now = time.time() * 1000
     return {
-        name: (found.depth, max(0.0, round((now - found.head_ms) / 1000, 3)) if found.depth else None)
+        name: (found.depth, max(0.0, round((now - found.oldest_ms) / 1000, 3)) if found.depth else None)
         for name, found in depths.items()
     }, False

@@ -12,7 +12,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
@@ -20,11 +19,14 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
+from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
 from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.errors import BrokerUnavailable, ForeignBroker
-from goqueue.job import ReadyJob, ready_time_ms
+from goqueue.job import ReadyJob
 from goqueue.settings import RedisSettings
+from goqueue.window import LeftOut, Window, marks_of
 
 FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
@@ -32,19 +34,6 @@ FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 NOTED: Final = 100
 """A run of ids longer than this is worth a note."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """How much waits in a queue, and since when its first job could have run (ms since the epoch, 0 if empty)."""
-
-    depth: int
-    head_ms: int
-
-
-def member(job_id: int) -> str:
-    """A job's id as it stands in a ready set: Redis orders those of equal score as text, and 9 shall run before 10."""
-    return f"{job_id:012d}"
 
 
 class Broker:
@@ -61,6 +50,10 @@ class Broker:
         self._noted = f"{settings.prefix}:pushed"
         self._outage = Outage()
         self._secrets = secrets_of(settings)
+        self.window = Window(settings.window)
+        self.overflow = Overflow(self._redis, settings.prefix, self._speaking)
+        self.left_out: LeftOut | None = None
+        """Where the leader remembers which jobs are beyond the windows; None in any other process."""
         self.installation: str | None = None
         """The id of the installation whose ready sets these must be; None: nobody asks."""
         self.control_channel = f"{settings.prefix}:control"
@@ -148,32 +141,96 @@ class Broker:
         self.installation = installation
         return found
 
-    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
-        """Add jobs to their ready sets and tell listeners which queues got some.
+    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> int:
+        """Add jobs to their ready sets and tell listeners which queues got some; how many were not there before.
 
         `arrived` counts them as new for the arrival rate; a repetition does not. The ids go first and alone, on a
         connection of their own: a worker waits for them, while the news may come a moment later.
+
+        Jobs that a full ready set has no room for are marked instead (`goqueue.window`). Each queue's jobs are
+        pushed for themselves: what Redis refuses of one holds up no other.
+
+        Raises:
+            BrokerUnavailable: not all were pushed. For the leader those that Redis refused are `left_out` instead.
         """
-        by_queue: dict[str, dict[str, float]] = defaultdict(dict)
-        ids = []
+        by_queue: dict[str, list[ReadyJob]] = defaultdict(list)
         for job in jobs:
-            by_queue[job.queue][member(job.id)] = job.score
-            ids.append(job.id)
+            by_queue[job.queue].append(job)
         if not by_queue:
-            return
-        async with self._speaking("push"):
-            if self._pusher is None:
+            return 0
+        if self._pusher is None:
+            async with self._speaking("push"):
                 self._pusher = self._own_connection()
-            for queue, scores in by_queue.items():
-                await self._pusher.zadd(self._ready(queue), scores)
-        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
-            for queue, scores in by_queue.items():
-                if arrived:
-                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(scores))
-                pipe.publish(self.arrivals_channel, queue)
-            await pipe.execute()
+        added = 0
+        refusal: BrokerUnavailable | None = None
+        left_out: dict[str, list[ReadyJob]] = {}
+        for queue, waiting in by_queue.items():
+            fitting = waiting
+            if (limit := self.window.limit(queue)) is not None:
+                fitting, left_out[queue] = self._split(waiting, limit)
+            try:
+                added += await self._add(queue, fitting)
+            except BrokerUnavailable as error:
+                if isinstance(error, ForeignBroker) or not self.answered:
+                    raise
+                refusal = error
+                if self.left_out is not None:
+                    self.left_out.add(fitting)
+        await self._spread({queue: len(waiting) for queue, waiting in by_queue.items()}, left_out, arrived)
+        if refusal is not None and self.left_out is None:
+            raise refusal
         if arrived:
-            await self._note(sorted(ids))
+            await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
+        return added
+
+    def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
+        """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""
+        pushed: list[ReadyJob] = []
+        out: list[ReadyJob] = []
+        for job in jobs:
+            leaves = job.score >= limit and (self.left_out is not None or not job.listed)
+            (out if leaves else pushed).append(job)
+        return pushed, out
+
+    async def _add(self, queue: str, jobs: Sequence[ReadyJob]) -> int:
+        if not jobs:
+            return 0
+        async with self._speaking("push"):
+            return int(await self._pusher.zadd(self._ready(queue), {member(job.id): job.score for job in jobs}))
+
+    async def _spread(self, counts: dict[str, int], left_out: dict[str, list[ReadyJob]], arrived: bool) -> None:
+        """Tell listeners, count what arrived, mark what was left out, and ask how full the ready sets are.
+
+        Raises:
+            BrokerUnavailable: no answer; or Redis refused the marks.
+        """
+        out = [job for jobs in left_out.values() for job in jobs]
+        looked = [queue for queue, count in counts.items() if self.window.must_look(queue, count)]
+        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
+            if out and self.left_out is not None:
+                self.left_out.add(out)
+            elif out:
+                self.overflow.mark(pipe, marks_of(out))
+            for queue, count in counts.items():
+                if arrived:
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, count)
+                    if left_out.get(queue):
+                        self.overflow.count(pipe, queue, len(left_out[queue]))
+                pipe.publish(self.arrivals_channel, queue)
+            told = len(pipe)
+            for queue in looked:
+                pipe.zcard(self._ready(queue))
+                pipe.zrange(self._ready(queue), -1, -1, withscores=True)
+            if looked:
+                self.overflow.ask_beyond(pipe, looked)
+            replies = await pipe.execute(raise_on_error=False)
+            for reply in replies[:told]:
+                if isinstance(reply, Exception):
+                    raise reply
+        *sets, beyond = replies[told:] or ((),)
+        if not any(isinstance(reply, Exception) for reply in (*sets, beyond)):  # an older user lacks the rights to look
+            for queue, depth, last, more in zip(looked, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
+                self.window.saw(queue, depth, last[0][1] if last else None, more)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -224,16 +281,9 @@ class Broker:
             await self._redis.zrem(self._ready(queue), member(job_id))
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
-        """Depth and head of each queue: O(1) and O(log n)."""
-        async with self._speaking("depths"), self._redis.pipeline(transaction=False) as pipe:
-            for queue in queues:
-                pipe.zcard(self._ready(queue))
-                pipe.zrange(self._ready(queue), 0, 0, withscores=True)
-            replies = await pipe.execute()
-        return {
-            queue: QueueDepth(depth, ready_time_ms(head[0][1]) if head else 0)
-            for queue, depth, head in zip(queues, replies[::2], replies[1::2], strict=True)
-        }
+        """How much waits in each queue, beyond its window included, and since when."""
+        async with self._speaking("depths"):
+            return await measure(self._redis, self.overflow, {queue: self._ready(queue) for queue in queues})
 
     async def arrived(self) -> dict[str, int]:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
@@ -270,6 +320,7 @@ class Broker:
         await self.check_owner()  # with the contents went the mark of whose they are
         async with self._speaking("begin_epoch"):
             await self._redis.set(f"{self._prefix}:epoch", "")
+        self.window.forget()
 
     async def complete_epoch(self, mark: str) -> bool:
         """Fill in the mark, after they were pushed. False where it is gone: Redis has lost its contents once more."""

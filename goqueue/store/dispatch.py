@@ -58,14 +58,14 @@ class WorkerRow:
     stats: dict[str, Any]
 
 
-def _ready(id: int, queue: str, priority: int, available_at: datetime) -> ReadyJob:
-    return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
+def _ready(id: int, queue: str, priority: int, available_at: datetime, *, listed: bool = False) -> ReadyJob:
+    return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed)
 
 
 async def due(connection: Connection, after: tuple[datetime, int]) -> list[tuple[ReadyJob, datetime]]:
     """A chunk of the waiting jobs whose `dispatch_at` came, each with it; those after the place (`dispatch_at`, id)."""
     rows = await fetch_all(connection, sql.DUE, (*after, CHUNK))
-    return [(_ready(*row[:4]), row[4]) for row in rows]
+    return [(_ready(*row[:4], listed=True), row[4]) for row in rows]
 
 
 async def boundary(connection: Connection) -> Boundary:
@@ -86,7 +86,7 @@ async def _writers(connection: Connection) -> frozenset[str]:
 async def recent(connection: Connection, start: int, stop: int, limit: int = CHUNK) -> list[ReadyJob]:
     """Jobs with start <= id < stop that wait and are due; most were pushed by their enqueuer or the due sweep."""
     rows = await fetch_all(connection, sql.RECENT, (start, stop, limit))
-    return [_ready(*row) for row in rows]
+    return [_ready(*row[:4], listed=row[4]) for row in rows]
 
 
 async def open_above_floor(connection: Connection, after: int, before: int, now: datetime) -> OpenJobs:
@@ -104,7 +104,9 @@ async def open_listed(connection: Connection, after: tuple[datetime, int], now: 
 
 
 def _open(rows: Sequence[Any], now: datetime, last: Any) -> OpenJobs:
-    ready = [_ready(*row[:4]) for row in rows if row[4] == "pending" and row[3] <= now]
+    """Sort out rows; the seventh column is True where a job has no `dispatch_at`."""
+    waiting = [row for row in rows if row[4] == "pending" and row[3] <= now]
+    ready = [_ready(*row[:4], listed=row[6] is not True) for row in waiting]
     running = [(row[0], row[5]) for row in rows if row[4] == "processing" and row[5] is not None]
     return OpenJobs(ready, running, len(rows), last)
 
@@ -144,7 +146,7 @@ async def rescue(connection: Connection, ids: Sequence[int], error: str) -> tupl
     Returns what is to be pushed, and how many were rescued in all, those that ended included. Safe to repeat.
     """
     rows = await fetch_all(connection, sql.RESCUE, {"ids": list(ids), "error": error})
-    return [_ready(*row[:4]) for row in rows if row[4] == "pending"], len(rows)
+    return [_ready(*row[:4], listed=True) for row in rows if row[4] == "pending"], len(rows)
 
 
 async def prune(

@@ -111,7 +111,7 @@ async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
     if not rows:
         return None
     queue, priority, available_at = rows[0]
-    return ReadyJob(job_id, queue, ready_score(priority, int(available_at.timestamp() * 1000)))
+    return ReadyJob(job_id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed=True)
 
 
 async def soft_delete(connection: Connection, job_id: int) -> bool:

@@ -1,4 +1,5 @@
-"""Every statement of the engine, named. The hot ones first; EXPLAIN guards in the tests hold their plans.
+"""The statements of the engine, named; those of claims and ends are in `attempt_sql`. EXPLAIN guards in the tests hold
+the plans of the hot ones.
 
 "Open" means not final. Two statements' worth of index entries would be paid by every job if open jobs were found by
 an index on status, so they are found like this: each open job has `id >= floor` (a range of the primary key) or a
@@ -13,6 +14,9 @@ COLUMNS: Final[LiteralString] = """id, queue, type, payload, status, attempts, m
     cancel_requested_at, progress, trace_context, tenant"""
 
 FLOOR: Final[LiteralString] = "(SELECT id FROM dispatch_floor)"
+
+NEW_LEASE: Final[LiteralString] = "(1 + random() * 1073741823)::integer"
+"""A lease for a write that takes a job from whoever holds it; see `goqueue.store.attempts.new_lease`."""
 
 # --- enqueue ---------------------------------------------------------------------------------------------------------
 
@@ -74,107 +78,7 @@ SELECT id, active_key, source_key FROM jobs WHERE active_key = ANY(%s)
 UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
 """
 
-# --- claim and finish: the worker ------------------------------------------------------------------------------------
-# `status || ''` hides the column from the planner's statistics. They are mostly gathered while nothing is processing,
-# so the planner would expect to find next to no such row and scan the table for it.
-
-_CLAIMED: Final[LiteralString] = """
-id, lease, attempts, queue, type, payload::text, max_retries, timeout,
-    date_part('epoch', started_at - available_at), trace_context, date_part('epoch', created_at),
-    coalesce(deaths, 0::smallint)
-"""
-"""Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
-all else in a row (docs/decisions/0012-cheap-rows.md)."""
-
-CLAIM: Final[LiteralString] = f"""
-UPDATE jobs
-SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id = %(worker)s, started_at = now(),
-    updated_at = now()
-WHERE id = ANY(%(ids)s::bigint[]) AND status = 'pending' AND available_at <= now()
-    AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
-RETURNING {_CLAIMED}
-"""
-
-HELD: Final[LiteralString] = f"""
-SELECT {_CLAIMED} FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND worker_id = %(worker)s AND status = 'processing'
-"""
-
-
-def _completion(progress: LiteralString = "") -> LiteralString:
-    return f"""
-UPDATE jobs
-SET status = 'completed', result = %(results)s::jsonb -> id::text, error = NULL, finished_at = now(),
-    updated_at = now(), dispatch_at = NULL, active_key = NULL{progress}
-WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
-    AND status || '' = 'processing'
-"""
-
-
-COMPLETE: Final[LiteralString] = _completion()
-"""No ids come back: the count of rows says that all were ours, and `COMPLETED` which, where it does not.
-
-The ids ascend and differ. So one walk through the index finds all jobs; a binary search (`width_bucket`) finds the
-lease that each must have, and an object its result. What a join with unnested arrays costs instead:
-docs/decisions/0011-full-cores.md."""
-
-COMPLETE_WITH_PROGRESS: Final[LiteralString] = _completion(
-    ", progress = coalesce((%(progress)s::jsonb ->> id::text)::real, progress)"
-)
-"""Where one of them has reported progress; the others keep what they have."""
-
-COMPLETED: Final[LiteralString] = """
-SELECT id FROM jobs
-WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
-    AND status || '' = 'completed'
-"""
-
-DEFERRED_FOR: Final[LiteralString] = """
-SELECT date_part('epoch', now() - min(finished_at)) FROM job_attempts AS kept
-WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
-    SELECT FROM job_attempts AS later WHERE later.job_id = %(job)s AND later.finished_at > kept.finished_at
-        AND (later.outcome NOT IN ('deferred', 'handed_back', 'rescued')
-            OR coalesce(later.round, 1) <> coalesce(kept.round, 1)))
-    AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
-"""
-
-LOCKED: Final[LiteralString] = """
-WITH free AS (SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
-SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND id NOT IN (SELECT id FROM free)
-"""
-"""Locks the rows that nobody has locked, as an UPDATE would, and tells the others."""
-
-END_OTHERWISE: Final[LiteralString] = """
-WITH ended AS (
-    UPDATE jobs
-    SET status = decided.status, result = coalesce(ended.result, jobs.result),
-        error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END,
-        attempts = jobs.attempts - ended.refund, updated_at = now(),
-        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE decided.due END,
-        dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,
-        finished_at = CASE WHEN decided.final THEN now() END,
-        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
-        trace_context = coalesce(ended.trace_context, jobs.trace_context),
-        progress = CASE WHEN decided.final THEN coalesce(ended.progress, jobs.progress) END
-    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[],
-            %s::text[], %s::real[])
-            AS ended (id, lease, status, error, refund, delay, result, outcome, trace_context, progress)
-        CROSS JOIN LATERAL (SELECT cancel_requested_at IS NOT NULL AS cancel FROM jobs AS asked
-            WHERE asked.id = ended.id) AS asked
-        CROSS JOIN LATERAL (SELECT CASE WHEN asked.cancel AND ended.status = 'pending' THEN 'cancelled'
-            ELSE ended.status END AS status) AS chosen
-        CROSS JOIN LATERAL (SELECT chosen.status, chosen.status <> 'pending' AS final,
-            now() + make_interval(secs => ended.delay) AS due) AS decided
-    WHERE jobs.id = ended.id AND jobs.lease = ended.lease AND jobs.status || '' = 'processing'
-    RETURNING jobs.id, jobs.lease, jobs.attempts + ended.refund AS attempt, ended.outcome, ended.error,
-        jobs.worker_id, jobs.started_at, jobs.round
-), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
-    SELECT ended.id, ended.lease, attempt, outcome, error, workers.name, ended.started_at, ended.round
-    FROM ended LEFT JOIN workers ON workers.id = ended.worker_id
-)
-SELECT id FROM ended
-"""
+# --- running jobs: the worker (claims and ends: `goqueue.store.attempt_sql`) ------------------------------------------
 
 SAVE_PROGRESS: Final[LiteralString] = """
 UPDATE jobs SET progress = reported.fraction, updated_at = now()
@@ -216,9 +120,9 @@ PLACE_OF: Final[LiteralString] = "SELECT tenant, queue, type FROM jobs WHERE id 
 
 STATUS_OF: Final[LiteralString] = "SELECT status FROM jobs WHERE id = %s AND deleted_at IS NULL"
 
-SET_STATUS: Final[LiteralString] = """
+SET_STATUS: Final[LiteralString] = f"""
 UPDATE jobs
-SET status = %(status)s, updated_at = now(), lease = lease + 1, worker_id = NULL,
+SET status = %(status)s, updated_at = now(), lease = {NEW_LEASE}, worker_id = NULL,
     started_at = CASE WHEN %(status)s = 'processing' THEN now() ELSE started_at END,
     finished_at = CASE WHEN %(final)s THEN now() END,
     failed_at = CASE WHEN %(status)s = 'failed' THEN now() END,
@@ -256,9 +160,9 @@ RETURNING status, queue
 """
 """A job that a worker holds is asked to stop and ends in `cancelled` when it has; any other ends at once."""
 
-RETRY: Final[LiteralString] = """
+RETRY: Final[LiteralString] = f"""
 UPDATE jobs
-SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = lease + 1, available_at = now(),
+SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = {NEW_LEASE}, available_at = now(),
     dispatch_at = now(), finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL,
     updated_at = now(), active_key = coalesce(tenant || chr(31), '') || unique_key
 WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
@@ -305,7 +209,7 @@ ORDER BY dispatch_at, id LIMIT %(limit)s
 """
 
 RECENT: Final[LiteralString] = """
-SELECT id, queue, priority, available_at FROM jobs
+SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL FROM jobs
 WHERE id >= %s AND id < %s AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
 ORDER BY id LIMIT %s
 """
@@ -335,28 +239,29 @@ SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbea
 
 BURY_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s AND beat = %s RETURNING name"
 
-RESCUE: Final[LiteralString] = """
+RESCUE: Final[LiteralString] = f"""
 WITH rescued AS (
     UPDATE jobs
-    SET status = decided.status, error = %(error)s, updated_at = now(), lease = jobs.lease + 1,
+    SET status = decided.status, error = %(error)s, updated_at = now(), lease = {NEW_LEASE},
         available_at = CASE WHEN decided.final THEN jobs.available_at ELSE now() END,
         dispatch_at = CASE WHEN decided.final THEN NULL ELSE now() END,
         finished_at = CASE WHEN decided.final THEN now() END,
         failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
         active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
         progress = CASE WHEN decided.final THEN jobs.progress END
-    FROM (SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+    FROM (SELECT id, lease AS lost, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                 WHEN attempts > max_retries THEN 'failed' ELSE 'pending' END AS verdict
             FROM jobs WHERE id = ANY(%(ids)s) AND status = 'processing' AND worker_id IS NOT NULL
                 AND NOT EXISTS (SELECT FROM workers WHERE workers.id = jobs.worker_id)
             ORDER BY id FOR UPDATE) AS orphan
         CROSS JOIN LATERAL (SELECT verdict AS status, verdict <> 'pending' AS final) AS decided
     WHERE jobs.id = orphan.id
-    RETURNING jobs.id, jobs.lease, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
+    RETURNING jobs.id, orphan.lost, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
         jobs.started_at, jobs.worker_id, jobs.round
 ), kept AS (
     INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
-    SELECT id, lease - 1, attempts, 'rescued', %(error)s, worker_id::text, started_at, round FROM rescued
+    SELECT id, lost, attempts, 'rescued', %(error)s, worker_id::text, started_at, round FROM rescued
+    ON CONFLICT DO NOTHING
 )
 SELECT id, queue, priority, available_at, status FROM rescued
 """

@@ -90,7 +90,7 @@ class Census:
             return {}
         now = time.time()
         return {
-            name: (found.depth, max(0.0, now - found.head_ms / 1000) if found.depth else 0.0)
+            name: (found.depth, max(0.0, now - found.oldest_ms / 1000) if found.depth else 0.0)
             for name, found in depths.items()
         }
 

@@ -1,4 +1,4 @@
-"""The scheduler process: stands for leadership and, while leading, runs the five duties."""
+"""The scheduler process: stands for leadership and, while leading, runs the seven duties."""
 
 import asyncio
 import time
@@ -10,11 +10,13 @@ from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings
 from goqueue.store.connect import Database
+from goqueue_scheduler.beyond import BeyondCount
 from goqueue_scheduler.census import Census
 from goqueue_scheduler.cronduty import CronDuty
 from goqueue_scheduler.dispatcher import Dispatcher
 from goqueue_scheduler.leader import Leadership
 from goqueue_scheduler.pruner import Pruner
+from goqueue_scheduler.refill import Refill
 from goqueue_scheduler.rescuer import Rescuer
 
 
@@ -37,6 +39,8 @@ class Scheduler:
         self._cron = CronDuty(self._service, registry, queues, settings.cron_catch_up)
         self._pruner = Pruner(database, settings.keep_completed, settings.keep_failed, settings.keep_audit)
         self._census = Census(database, broker, queues)
+        self.refill = Refill(database, broker, queues)
+        self._beyond = BeyondCount(database, broker, self.refill)
         self._patience = 10 * settings.leader_seconds
 
     async def run(self) -> None:
@@ -49,7 +53,15 @@ class Scheduler:
 
     async def _duties(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for duty in (self.dispatcher, self.rescuer, self._cron, self._pruner, self._census):
+            for duty in (
+                self.refill,
+                self._beyond,
+                self.dispatcher,
+                self.rescuer,
+                self._cron,
+                self._pruner,
+                self._census,
+            ):
                 group.create_task(duty.run(), name=type(duty).__name__)
 
     def unwell(self) -> dict[str, str]:

@@ -60,4 +60,4 @@ if os.environ.get("CHAOS_DIE_BEFORE_PUSH") and "goqueue_api" in sys.modules:
         """The process ends between commit and push."""
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Broker.push = die  # type: ignore[method-assign]
+    Broker.push = die  # type: ignore[method-assign, assignment]

@@ -14,7 +14,7 @@ from goqueue.store import attempts
 from goqueue.store.connect import Connection
 from goqueue_worker import drain
 from goqueue_worker.completer import Completer
-from tests.integration.engine import Engine, eventually
+from tests.integration.engine import Engine, claim, eventually
 
 OUTCOMES = [Outcome.COMPLETED, Outcome.FAILED]
 JOBS = 9
@@ -25,7 +25,7 @@ async def claimed(engine: Engine) -> list[ClaimedJob]:
     ids = [await engine.enqueue("noop") for _ in range(JOBS)]
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "completer", ["default"], JOBS)
-        return sorted(await attempts.claim(connection, worker, ids), key=lambda job: job.id)
+        return sorted(await claim(connection, worker, ids), key=lambda job: job.id)
 
 
 @contextlib.asynccontextmanager
@@ -200,14 +200,14 @@ async def test_a_worker_that_ends_while_a_row_is_locked_leaves_that_job_to_the_r
 async def test_a_claim_that_does_not_end_keeps_no_drain_from_its_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, claiming = attempts.claim, asyncio.Event()
+    first_claim, claiming = attempts.claim, asyncio.Event()
     stuck: list[int] = []
 
     async def hang(payload: Any, job: JobContext) -> None:
         await asyncio.Event().wait()
 
     async def never_answers(connection: Connection, *arguments: Any, **more: Any) -> list[ClaimedJob]:
-        found = await claim(connection, *arguments, **more)
+        found = await first_claim(connection, *arguments, **more)
         if stuck and found:
             claiming.set()
             await asyncio.Event().wait()

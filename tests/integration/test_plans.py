@@ -10,21 +10,30 @@ import pytest
 from goqueue.access import Reach
 from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempts, dispatch, listing, sql
+from goqueue.store import attempt_sql, attempts, dispatch, listing, sql
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.enqueue import insert
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, claim
 
 IDS = list(range(1, 501))
 HOT: dict[str, tuple[str, Any]] = {
-    "claim": (sql.CLAIM, {"worker": 1, "ids": IDS}),
-    "complete": (sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
+    "claim": (attempt_sql.CLAIM, {"worker": 1, "ids": IDS, "queue": "default", "lease": 1}),
+    "claim of what is not locked": (
+        attempt_sql.CLAIM_UNLOCKED,
+        {"worker": 1, "ids": IDS, "queue": "default", "lease": 1},
+    ),
+    "held": (attempt_sql.HELD, {"worker": 1, "ids": IDS, "leases": [1, 2]}),
+    "waiting": (attempt_sql.WAITING, {"ids": IDS}),
+    "end cancelled": (attempt_sql.END_CANCELLED, {"ids": IDS}),
+    "deferred for": (attempt_sql.DEFERRED_FOR, {"job": 1}),
+    "locked": (attempt_sql.LOCKED, {"ids": IDS}),
+    "complete": (attempt_sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
     "complete with progress": (
-        sql.COMPLETE_WITH_PROGRESS,
+        attempt_sql.COMPLETE_WITH_PROGRESS,
         {"ids": IDS, "leases": IDS, "results": None, "progress": '{"1": 0.5}'},
     ),
     "end otherwise": (
-        sql.END_OTHERWISE,
+        attempt_sql.END_OTHERWISE,
         (
             IDS,
             IDS,
@@ -150,7 +159,7 @@ async def _hot_share(engine: Engine, connection: Connection) -> float:
     done = 0
     for _ in range(20):
         made, _ready = await insert(connection, [NewJob("default", "noop", {"pad": "x" * 200})] * 250)
-        claimed = await attempts.claim(connection, worker, [job.id for job in made])
+        claimed = await claim(connection, worker, [job.id for job in made])
         ends = [AttemptEnd(job.id, job.lease, Outcome.COMPLETED) for job in claimed]
         done += len(await attempts.complete(connection, ends))
     assert done == 5000
@@ -180,8 +189,8 @@ async def test_claim_costs_the_same_number_of_buffers_with_a_hundred_thousand_jo
         made, _ = await insert(connection, [NewJob("default", "noop", {})] * 100)
         rows = await fetch_all(
             connection,
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,
-            {"worker": worker, "ids": [job.id for job in made]},
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + attempt_sql.CLAIM,
+            {"worker": worker, "ids": [job.id for job in made], "queue": "default", "lease": 1},
         )
         found = rows[0][0][0]["Plan"]
         return int(found["Shared Hit Blocks"] + found["Shared Read Blocks"])
@@ -205,8 +214,8 @@ async def test_claims_do_not_slow_down_over_dead_tuples_that_an_old_snapshot_kee
             made, _ready = await insert(connection, [NewJob("default", "noop", {})] * 500)
             rows = await fetch_all(
                 connection,
-                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.CLAIM,
-                {"worker": worker, "ids": [job.id for job in made]},
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + attempt_sql.CLAIM,
+                {"worker": worker, "ids": [job.id for job in made], "queue": "default", "lease": 1},
             )
             buffers.append(rows[0][0][0]["Plan"]["Shared Hit Blocks"])
             ends = [AttemptEnd(job.id, 1, Outcome.COMPLETED) for job in made]
@@ -226,7 +235,7 @@ async def test_the_statements_of_a_lone_job_are_planned_once(engine: Engine) -> 
         worker = await attempts.register(connection, "lone", ["default"], 1)
         for _ in range(10):  # PostgreSQL decides after five executions
             [made], _ready = await insert(connection, [NewJob("default", "noop", {})])
-            [job] = await attempts.claim(connection, worker, [made.id])
+            [job] = await claim(connection, worker, [made.id])
             assert await attempts.complete(connection, [AttemptEnd(job.id, job.lease, Outcome.COMPLETED)]) == {job.id}
         planned = await fetch_all(
             connection,

@@ -18,7 +18,7 @@ from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
 from goqueue_scheduler import dispatcher as module
 from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
-from tests.integration.engine import Engine, eventually
+from tests.integration.engine import Engine, claim, eventually
 
 
 async def nothing(payload: Any, job: JobContext) -> None: ...
@@ -40,7 +40,7 @@ async def insert_without_push(engine: Engine, count: int = 1, owed: bool = False
 async def claim_by_dead_worker(engine: Engine, job_id: int, name: str = "dead") -> None:
     async with engine.database.connection() as connection:
         worker_id = await attempts.register(connection, name, ["default"], 1)
-        assert await attempts.claim(connection, worker_id, [job_id])
+        assert await claim(connection, worker_id, [job_id])
 
 
 async def ready_ids(engine: Engine, queue: str = "default") -> set[int]:

@@ -13,7 +13,7 @@ from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings
 from goqueue.store import attempts, dispatch, schedules
 from goqueue.store.connect import Database
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, claim
 from tests.servers.stores import FreshDatabase
 
 HOSTILE = [
@@ -103,7 +103,7 @@ async def _live(service: JobService, pool: Database) -> None:
 
     async with pool.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 5)
-        claimed = await attempts.claim(connection, worker, [one.id, *(made.id for made in many)])
+        claimed = await claim(connection, worker, [one.id, *(made.id for made in many)])
         assert len(claimed) == 4
         first, second, *_ = claimed
         done = AttemptEnd(first.id, first.lease, Outcome.COMPLETED, result='{"n": 0.1}')

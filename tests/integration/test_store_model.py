@@ -14,9 +14,9 @@ from goqueue.job import AttemptEnd, NewJob, Outcome
 from goqueue.lifecycle import OPEN, JobStatus, allowed
 from goqueue.settings import DatabaseSettings
 from goqueue.store import attempts, dispatch, jobs
-from goqueue.store.connect import Database
+from goqueue.store.connect import Database, fetch_all
 from goqueue.store.enqueue import insert
-from tests.integration.engine import empty
+from tests.integration.engine import claim, empty
 from tests.servers.stores import FreshDatabase
 
 
@@ -43,6 +43,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[int, Model] = {}
+        self.former: dict[int, int] = {}
         self.workers: set[int] = set()
 
     def run(self, work: Any) -> Any:
@@ -76,23 +77,32 @@ class StoreMachine(RuleBasedStateMachine):
             self.model[made.id] = Model(JobStatus.PENDING, 0, retries, 0, key)
         return int(made.id)
 
+    def take_new_lease(self, job: int, drawn: int | None = None) -> None:
+        """The job has another lease than before: the one that its claim drew, or one that PostgreSQL drew."""
+        model = self.model[job]
+        [[stored]] = self.run(self._in(fetch_all, "SELECT lease FROM jobs WHERE id = %s", (job,)))
+        assert stored != model.lease
+        assert drawn in (None, stored)
+        self.former[job], model.lease = model.lease, stored
+
     @rule(job=jobs)
     def claim(self, job: int) -> None:
-        claimed = self.run(self._in(attempts.claim, self.worker, [job]))
+        claimed = self.run(self._in(claim, self.worker, [job]))
         model = self.model[job]
         assert bool(claimed) == (model.status is JobStatus.PENDING)
         if claimed:
             model.status, model.worker = JobStatus.PROCESSING, self.worker
             model.attempts += 1
-            model.lease += 1
-            assert (claimed[0].lease, claimed[0].attempt) == (model.lease, model.attempts)
+            assert claimed[0].attempt == model.attempts
+            self.take_new_lease(job, claimed[0].lease)
 
     @rule(job=jobs, stale=st.booleans(), outcome=st.sampled_from(list(Outcome)))
     def end(self, job: int, stale: bool, outcome: Outcome) -> None:
         if outcome is Outcome.RESCUED:
             return
         model = self.model[job]
-        end = AttemptEnd(job, model.lease - stale, outcome, error=None if outcome is Outcome.COMPLETED else "e")
+        lease = self.former.get(job, 0) if stale else model.lease
+        end = AttemptEnd(job, lease, outcome, error=None if outcome is Outcome.COMPLETED else "e")
         write = attempts.complete if outcome is Outcome.COMPLETED else attempts.end_otherwise
         ours = self.run(self._in(write, [end]))
         # A completion whose answer was lost is written again, and is ours then, too.
@@ -129,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (done is not None) == may
         if done:
             model.status, model.attempts, model.cancel, model.worker = JobStatus.PENDING, 0, False, None
-            model.lease += 1
+            self.take_new_lease(job)
 
     @rule(job=jobs, status=st.sampled_from(list(JobStatus)))
     def set_status(self, job: int, status: JobStatus) -> None:
@@ -140,7 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (done is not None) == allowed(model.status, status)
         if done:
             model.status, model.worker = status, None
-            model.lease += 1
+            self.take_new_lease(job)
             if status is JobStatus.PENDING:
                 model.cancel = False
 
@@ -155,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert count == len(rescued)
         for id in rescued:
             model = self.model[id]
-            model.lease += 1
+            self.take_new_lease(id)
             if model.cancel:
                 model.status = JobStatus.CANCELLED
             elif model.attempts > model.max_retries:

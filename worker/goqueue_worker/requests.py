@@ -1,6 +1,7 @@
 """What others ask of a worker: to cancel a job that it has, to take nothing from a queue for a while."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 from goqueue.broker import Broker
@@ -58,7 +59,15 @@ class Requests:
                 pass
             await asyncio.sleep(self._every)
 
+    def pause(self, names: set[str]) -> None:
+        """Fetch no more from these queues: PostgreSQL has just said that they are paused."""
+        self.paused = self.paused | names
+
     async def _look_at_pauses(self) -> None:
         async with self._database.connection() as connection:
-            self.paused = await queues.paused(connection)
+            paused = await queues.paused(connection)
+        before, self.paused = self.paused, paused
         self._resumed()
+        if not paused <= before:
+            with contextlib.suppress(BrokerUnavailable):
+                await self._broker.wake_fetch()  # it may wait for jobs of a queue that is paused now

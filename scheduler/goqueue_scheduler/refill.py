@@ -1,0 +1,210 @@
+"""Refill: each ready set holds a window of its queue; what is beyond it follows as the set drains.
+
+The leader trims sets that grew over the window and refills those that fell below it, from PostgreSQL and from the marks
+on (`goqueue.window`). The highest priority that is left out comes first. Within one, ids ascend, and jobs that are
+found by their `dispatch_at` are merged in by time. docs/decisions/0017-bounded-ready-sets.md says what that guarantees.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from goqueue.broker import Broker
+from goqueue.errors import BrokerUnavailable, StoreUnavailable
+from goqueue.job import ReadyJob, ready_score, ready_time_ms
+from goqueue.store import overflow, queues
+from goqueue.store.connect import Connection, Database
+from goqueue.window import LeftOut, Level, Mark, lower
+
+TICK: Final = 0.2
+"""Seconds between two looks while nothing is beyond a window."""
+
+BUSY: Final = 0.02
+"""Seconds between two looks while a set drains."""
+
+BUDGET: Final = 0.2
+"""Seconds that one queue is refilled for before the next one has its turn."""
+
+SLACK: Final = 20
+"""A set is trimmed when it is longer than the window by this part of it."""
+
+SEARCHED: Final = 30.0
+"""Seconds between two searches for queues that this process does not know."""
+
+log = structlog.get_logger(__name__)
+
+
+class Refill:
+    """The leader's refill duty for these queues and any other that has open jobs."""
+
+    name = "refill"
+
+    def __init__(self, database: Database, broker: Broker, names: Iterable[str]) -> None:
+        self._database = database
+        self._broker = broker
+        self._known = list(names)
+        self._names = self._known
+        self._searched_at = -SEARCHED
+        self._left_out = LeftOut()
+        self.overflowing: set[str] = set()
+        """Queues that have jobs beyond their windows."""
+
+    def begin(self) -> None:
+        """A term of leadership begins."""
+        self._broker.left_out = self._left_out
+
+    async def tick(self) -> float:
+        """Trim and refill; seconds until the next tick."""
+        return BUSY if await self.look() else TICK
+
+    def end(self) -> None:
+        """The term is over; another leader finds out for itself what is left out."""
+        self._broker.left_out = None
+
+    async def run(self) -> None:
+        """Trim and refill until cancelled."""
+        self.begin()
+        away = False
+        try:
+            while True:
+                try:
+                    pause = await self.tick()
+                    if away:
+                        log.info("refilling again")
+                    away = False
+                except (BrokerUnavailable, StoreUnavailable) as error:
+                    if not away:
+                        log.warning("refill interrupted", error=error.message)
+                    away, pause = True, TICK
+                await asyncio.sleep(pause)
+        finally:
+            self.end()
+
+    async def look(self) -> bool:
+        """One look at all queues; whether any was refilled."""
+        async with self._database.connection() as connection:
+            if time.monotonic() - self._searched_at >= SEARCHED:
+                self._names = self._known + await queues.in_use(connection, self._known)
+                self._searched_at = time.monotonic()
+            marks = await self._take()
+            levels = {*marks, *self._left_out.listed}
+            names = list(dict.fromkeys((*self._names, *(level.queue for level in levels))))
+            busy = False
+            for queue, size in (await self._broker.overflow.sizes(names)).items():
+                mine = sorted((level for level in levels if level.queue == queue), key=lambda level: -level.priority)
+                if not mine and size.beyond:
+                    await self._broker.overflow.forget(queue)
+                busy |= await self._trim(connection, queue, size.depth)
+                busy |= bool(mine) and await self._fill(connection, mine, marks)
+            self.overflowing = {level.queue for level in {*marks, *self._left_out.listed}}
+        return busy
+
+    async def _take(self) -> dict[Level, Mark]:
+        """All marks, those of this process included."""
+        mine, self._left_out.marks = self._left_out.marks, {}
+        try:
+            return await self._broker.overflow.take(mine)
+        except BaseException:
+            for level, mark in mine.items():
+                lower(self._left_out.marks, level, mark)
+            raise
+
+    # --- trim --------------------------------------------------------------------------------------------------------
+
+    async def _trim(self, connection: Connection, queue: str, depth: int) -> bool:
+        """Take the tail out of a set that is too long, a chunk at a time; what it holds is marked before.
+
+        Returns whether there is more to take out.
+        """
+        size = self._broker.window.size
+        until = time.monotonic() + BUDGET
+        while depth > size + size // SLACK:
+            if time.monotonic() > until:
+                return True
+            tail = await self._broker.overflow.tail(queue, min(depth - size, overflow.CHUNK))
+            listed = await overflow.still_ready(connection, queue, [job.id for job in tail])
+            waiting = [ReadyJob(job.id, queue, job.score, listed[job.id]) for job in tail if job.id in listed]
+            self._left_out.add(waiting)
+            marks, self._left_out.marks = self._left_out.marks, {}
+            await self._mark(marks)
+            await self._broker.overflow.trim(queue, tail, len(waiting))
+            depth -= max(1, len(tail))
+        return False
+
+    async def _mark(self, marks: dict[Level, Mark]) -> None:
+        try:
+            await self._broker.overflow.lower(marks)
+        except BaseException:
+            for level, mark in marks.items():
+                lower(self._left_out.marks, level, mark)
+            raise
+
+    # --- fill --------------------------------------------------------------------------------------------------------
+
+    async def _fill(self, connection: Connection, levels: list[Level], marks: dict[Level, Mark]) -> bool:
+        """Fill one queue's set, the highest level first; whether anything was read.
+
+        Members that are behind the first job left out do not count: they came in past it.
+        """
+        size = self._broker.window.size
+        until = time.monotonic() + BUDGET
+        worked = False
+        for level in levels:
+            ahead = await self._ahead(level, marks)
+            if ahead > size - size // 4:
+                break
+            while ahead < size and (level in marks or level in self._left_out.listed):
+                if time.monotonic() > until:
+                    break
+                ahead += await self._step(connection, level, marks)
+                worked = True
+            if ahead >= size or (time.monotonic() > until and ahead * 4 > size):
+                break
+        return worked
+
+    async def _ahead(self, level: Level, marks: dict[Level, Mark]) -> int:
+        """Members that run before the first job of the level that is left out."""
+        since = min(marks[level].since_ms if level in marks else 2**62, self._listed_ms(level))
+        return await self._broker.overflow.ahead(level.queue, ready_score(level.priority, since))
+
+    def _listed_ms(self, level: Level) -> int:
+        place = self._left_out.listed.get(level)
+        return 2**62 if place is None else int(place[0].timestamp() * 1000)
+
+    async def _step(self, connection: Connection, level: Level, marks: dict[Level, Mark]) -> int:
+        """Push one chunk of what waits longest; how many jobs."""
+        mark = marks.get(level)
+        if mark is None or self._listed_ms(level) < mark.since_ms:
+            return await self._step_listed(connection, level)
+        walked = await overflow.walk(connection, level, mark.id)
+        await self._push(walked.jobs)
+        if walked.next is None:
+            del marks[level]
+        else:
+            since = ready_time_ms(walked.jobs[-1].score) if walked.jobs else mark.since_ms
+            marks[level] = Mark(walked.next, max(since, mark.since_ms))
+        await self._broker.overflow.move(level, marks.get(level))
+        return len(walked.jobs)
+
+    async def _step_listed(self, connection: Connection, level: Level) -> int:
+        place = self._left_out.listed.pop(level)
+        try:
+            walked = await overflow.walk_listed(connection, level, place)
+            await self._push(walked.jobs)
+        except BaseException:
+            self._left_out.lower_listed(level, place)
+            raise
+        if walked.next is not None:
+            self._left_out.lower_listed(level, walked.next)
+        await self._broker.overflow.show_listed(
+            level, self._listed_ms(level) if level in self._left_out.listed else None
+        )
+        return len(walked.jobs)
+
+    async def _push(self, jobs: list[ReadyJob]) -> None:
+        """Straight into the set: the window has room."""
+        if jobs:
+            await self._broker.overflow.refill(jobs[0].queue, jobs)
