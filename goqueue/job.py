@@ -3,6 +3,7 @@
 What is made once a job is not frozen: that would make its making four times as slow.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -256,10 +257,10 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 
 
 def ready_time_ms(score: float) -> int:
-    """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
-    return int(score) % 10**13
+    """The `available_at` (ms since the epoch) that `ready_score` put into a score; 0 for an infinite one."""
+    return int(score) % 10**13 if math.isfinite(score) else 0
 
 
 def ready_priority(score: float) -> int:
-    """The priority that `ready_score` put into a score."""
-    return -(int(score) // 10**13)
+    """The priority that `ready_score` put into a score; 0 for an infinite one."""
+    return -(int(score) // 10**13) if math.isfinite(score) else 0

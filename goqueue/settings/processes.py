@@ -75,6 +75,10 @@ class WorkerSettings(Group):
         description="How long a job whose type or payload this worker does not know waits for one that does; then it "
         "fails.",
     )
+    log_lines: int = Field(1_000, ge=0, le=1_000_000, description="Log lines of one attempt that are kept.")
+    log_bytes: int = Field(
+        1_048_576, ge=0, le=1_073_741_824, description="Bytes of one attempt's log lines that are kept."
+    )
     retry_base_seconds: Seconds = Field(2.0, description="First retry delay of types that set none.")
     retry_max_seconds: Seconds = Field(3600.0, description="Longest retry delay of types that set none.")
 

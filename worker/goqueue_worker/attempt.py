@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import inspect
 import time
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul, storable
 from goqueue.registry import Handler, JobType, field_errors
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue_worker.reports import Reports
+from goqueue_worker.reports import AttemptLog, Reports
 
 if TYPE_CHECKING:
     from goqueue_worker.threads import Threads
@@ -29,9 +28,6 @@ log = structlog.get_logger(__name__)
 
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
-
-MAX_LOG_LENGTH: Final = 4_000
-"""Characters of a log line that are kept."""
 
 ABANDON_AFTER: Final = 5.0
 """Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
@@ -51,7 +47,8 @@ class RunningAttempt:
     `started` and `deadline` are `time.monotonic()` values in seconds. At the deadline the worker acts: it interrupts
     the handler, or ends the attempt without a handler that it has interrupted before. `begun` is False while the
     attempt waits for a thread or a process. `failure` is what the handler raised, where that ended it; `reported` the
-    progress that it reported last. Once `over`, its end is decided and the handler is not listened to any more.
+    progress that it reported last; `logged` how much it logged, None: nothing. Once `over`, its end is decided and the
+    handler is not listened to any more.
     """
 
     __slots__ = (
@@ -61,6 +58,7 @@ class RunningAttempt:
         "deadline",
         "failure",
         "job",
+        "logged",
         "over",
         "policy",
         "reported",
@@ -85,6 +83,7 @@ class RunningAttempt:
         self.span: Any = None
         self.failure: BaseException | None = None
         self.reported: float | None = None
+        self.logged: AttemptLog | None = None
         self._reports = reports
 
     def begin(self) -> None:
@@ -150,8 +149,9 @@ class RunningAttempt:
             raise ValueError("level must be debug, info, warning or error")
         if self.over:
             return
-        line = storable(message, MAX_LOG_LENGTH)
-        self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
+        if self.logged is None:
+            self.logged = AttemptLog()
+        self._reports.add_line(self.logged, self.job, level, message)
 
 
 def encode_result(result: Any) -> str | None:

@@ -20,8 +20,8 @@ from goqueue.retry import RetryPolicy
 from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSettings, PostgresSettings
 from goqueue.store.connect import Database, dsn
 from goqueue_worker import handlers
-from goqueue_worker.attempt import MAX_LOG_LENGTH, Deferred, RunningAttempt, Stop, run
-from goqueue_worker.reports import Reports
+from goqueue_worker.attempt import Deferred, RunningAttempt, Stop, run
+from goqueue_worker.reports import MAX_LOG_LENGTH, Reports
 from goqueue_worker.threads import Threads
 
 _PR_SET_PDEATHSIG: Final = 1

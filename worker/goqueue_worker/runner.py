@@ -44,6 +44,7 @@ class Runner:
         defer_seconds: float,
         completer: Completer,
         tallies: Tallies,
+        reports: Reports,
         ended: Callable[[], None],
         isolation: Isolation | None = None,
     ) -> None:
@@ -63,7 +64,7 @@ class Runner:
         self.running: dict[int, RunningAttempt] = {}
         """The attempts under way, by the ids of their jobs: one for each slot that is taken."""
         self.threads = Threads(threads or slots)
-        self.reports = Reports()
+        self.reports = reports
         self._deaf: set[asyncio.Task[None]] = set()  # tasks of async handlers whose attempts ended without them
         self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
         if tracing.on is not None:
@@ -131,6 +132,8 @@ class Runner:
         if running.reported is not None:
             end.progress = running.reported
             self.reports.forget(job.id, job.lease)
+        if running.logged is not None:
+            self.reports.end_log(running.logged, job)
         if self.running.get(job.id) is running:
             del self.running[job.id]
         self._count(running, end)

@@ -37,6 +37,7 @@ from goqueue_worker.hearing import Hearing
 from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
 from goqueue_worker.tallies import Tallies
@@ -92,6 +93,7 @@ class Worker:
         self._joined = asyncio.Event()
         self._completer = Completer(database, self._freed.set)
         self._tallies = Tallies()
+        self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._runner = Runner(
             self.name,
             settings.concurrency,
@@ -101,11 +103,11 @@ class Worker:
             settings.defer_seconds,
             self._completer,
             self._tallies,
+            self._reports,
             self._on_ended,
             isolation,
         )
         self._running = self._runner.running
-        self._reports = self._runner.reports
         self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
         self._stopping = self._drain.begun
         self._requests = Requests(
