@@ -220,7 +220,7 @@ async def run(
         if kind is None or kind.handler is None:
             raise Deferred(f"this worker knows no job type {job.type!r}")
         content = orjson.loads(job.payload)
-        if encryption.MARK in content:
+        if isinstance(content, dict) and encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
         try:
             payload = kind.parse(content)
