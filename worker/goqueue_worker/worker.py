@@ -269,6 +269,8 @@ class Worker:
             await self._drain.drain(fetching, self._claims, self._hand_back_held)
         finally:
             if not completing.done():  # nothing to wait for after a drain; else some other part broke
+                self._hand_back_held()
+                await self._runner.give_up()
                 await self._drain.write_ends()
             ended = all(task.done() for task in fetching)  # else a claim may still take jobs
             for task in (*fetching, completing, *duties):
