@@ -158,7 +158,6 @@ class Invariants:
         for claims in self.claims.values():
             for claim in claims:
                 claim.lost = claim.lost or claim.commit > last
-                claim.commit = -1  # numbers of commits begin anew there
         for number in list(self.claims):
             self.claims[number].sort(key=lambda claim: not claim.lost)
         for number in list(self.cancelled):

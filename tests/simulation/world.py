@@ -23,7 +23,7 @@ from goqueue.registry import JobType, Registry
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings, WorkerSettings
-from goqueue.store import enqueue, sql
+from goqueue.store import copy, enqueue, sql
 from goqueue_scheduler.scheduler import Scheduler
 from goqueue_worker import worker as worker_module
 from goqueue_worker.attempt import Stop
@@ -65,6 +65,8 @@ class Setup:
     """How long jobs and faults come."""
     pace: float
     """Seconds between two faults, on average."""
+    rush: float
+    """Part of that time in which the jobs come."""
     short: float
     """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
@@ -304,7 +306,7 @@ class World:
                     self.spawn("library", self._enqueue_late(owner))
                 else:
                     self.spawn("api", self._enqueue(service))
-            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / 3))
+            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / self.setup.rush / 6))
 
     async def _enqueue(self, service: JobService) -> None:
         order = self.order()
@@ -386,6 +388,7 @@ class World:
     def installed(self) -> Any:
         """The parts that take the place of real ones."""
         former = worker_module.Membership
+        copy.WORTH = 10**9  # type: ignore[misc] # COPY is not simulated
         worker_module.Membership = lambda *args, **more: SimulatedMembership(  # type: ignore[misc, assignment]
             self.server, self.loop, *args, **more
         )
