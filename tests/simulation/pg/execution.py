@@ -261,6 +261,10 @@ class Execution:
             return self._storage.draw(arguments[0])
         if name == "random":
             return random.random()  # noqa: S311 - the seed's
+        if name == "set_config" and arguments[0] == "lock_timeout":
+            number = int(str(arguments[1]).removesuffix("ms"))
+            self._transaction.lock_timeout = number / 1000  # the engine gives milliseconds
+            return arguments[1]
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")
@@ -308,7 +312,8 @@ class Execution:
         return again if where is None or where(again) is True else None
 
     async def _wait(self, table: Table, cell: Cell) -> None:
-        async with asyncio.timeout(self._lock_timeout or None) as limit:
+        bound = self._lock_timeout if self._transaction.lock_timeout is None else self._transaction.lock_timeout
+        async with asyncio.timeout(bound or None) as limit:
             try:
                 while not self._storage.lock(table, cell, self._transaction):
                     await self._wait_for(cell.holder)

@@ -71,6 +71,8 @@ class Transaction:
         self.waits_for: Transaction | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.aborted = False
+        self.lock_timeout: float | None = None
+        """Its own, in seconds; None: the session's."""
         self.statements: list[str] = []
 
 
