@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -143,9 +143,8 @@ async def carry_out(connection: Connection, operation: Operation) -> Any:
 
 async def rows(connection: Connection) -> Any:
     """All that is stored."""
-    found = []
-    for query in (JOBS_NOW, ATTEMPTS_NOW, WORKERS_NOW, "SELECT id FROM dispatch_floor"):
-        found.append([plain(row) for row in await fetch_all(connection, query)])  # type: ignore[arg-type]
+    queries: tuple[LiteralString, ...] = (JOBS_NOW, ATTEMPTS_NOW, WORKERS_NOW, "SELECT id FROM dispatch_floor")
+    found = [[plain(row) for row in await fetch_all(connection, query)] for query in queries]
     found[1] = in_any_order(found[1])
     return found
 
@@ -273,7 +272,7 @@ async def a_moment(task: "asyncio.Task[Any]") -> None:
 
 
 @pytest.fixture
-async def real(engine: Engine) -> AsyncIterator[Connect]:
+async def real(engine: Engine) -> Connect:
     """Connections to PostgreSQL, where the first job's id is 1."""
 
     @asynccontextmanager
@@ -281,7 +280,7 @@ async def real(engine: Engine) -> AsyncIterator[Connect]:
         async with engine.database.connection() as connection:
             yield connection
 
-    yield connect
+    return connect
 
 
 async def anew(engine: Engine) -> None:
@@ -297,13 +296,13 @@ async def test_histories_have_the_same_answers_on_both(engine: Engine, real: Con
         operations = [*author.beginning(), *author.history(25)]
         await anew(engine)
         expected = await told(real, operations)
-        found = await asyncio.to_thread(simulated, lambda connect: told(connect, operations))
+        found = await asyncio.to_thread(simulated, lambda connect: told(connect, operations))  # noqa: B023
         for mine, theirs in zip(found, expected, strict=True):
             assert mine == theirs, f"history {seed}"
 
 
 async def _waits(engine: Engine, task: "asyncio.Task[Any]") -> None:
-    while not task.done() and not await engine.lock_awaited():
+    while not task.done() and not await engine.lock_awaited():  # noqa: ASYNC110 - PostgreSQL gives no signal
         await asyncio.sleep(0.001)
 
 
@@ -321,7 +320,7 @@ async def test_operations_at_the_same_time_have_the_same_outcome_on_both(engine:
             return await told_of_a_pair(connect, before, pair, commits, wait)  # noqa: B023 - called in this round
 
         expected = await both(real, lambda task: _waits(engine, task))
-        found = await asyncio.to_thread(simulated, lambda connect: both(connect, a_moment))  # noqa: B023
+        found = await asyncio.to_thread(simulated, lambda connect: both(connect, a_moment))
         assert found[-1] == expected[-1], f"pair {seed}"
 
 
@@ -353,7 +352,9 @@ async def _as_list(connect: Connect) -> list[Any]:
 
 
 async def test_the_simulated_tables_have_the_columns_of_the_real_ones(engine: Engine) -> None:
-    query = "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND table_schema = current_schema()"
+    query = (
+        "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND table_schema = current_schema()"
+    )
     for table in catalog.tables():
         columns = {row[0] for row in await engine.rows(query, table.name)}
         assert set(table.defaults) == columns, table.name
@@ -367,7 +368,8 @@ async def test_a_new_row_has_the_same_defaults_on_both(engine: Engine, real: Con
             found = []
             for table in ("jobs", "workers"):
                 names = sorted(next(one for one in catalog.tables() if one.name == table).defaults)
-                found.append(plain(await fetch_all(connection, f"SELECT {', '.join(names)} FROM {table}")))  # type: ignore[arg-type] # noqa: S608 - names of columns
+                query = f"SELECT {', '.join(names)} FROM {table}"  # noqa: S608 - our own names
+                found.append(plain(await fetch_all(connection, query)))
             return found
 
     await anew(engine)

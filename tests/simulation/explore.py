@@ -67,7 +67,8 @@ def explore(
             if enough(outcome):
                 break
     took = time.monotonic() - began
-    print(f"{ran} seeds, {steps} steps, {simulated / 3600:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations")
+    hours = simulated / 3600
+    print(f"{ran} seeds, {steps} steps, {hours:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations")
     return bad
 
 

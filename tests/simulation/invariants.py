@@ -80,7 +80,8 @@ class Invariants:
         for other in self.runs[number]:
             if other.outcome is None and not self._excused(other):
                 self._fail(
-                    f"job {number} begins in {process} while it runs in {other.process}, which is neither fenced nor dead"
+                    f"job {number} begins in {process} while it runs in {other.process}, "
+                    "which is neither fenced nor dead"
                 )
         self.runs[number].append(run)
         return run

@@ -48,9 +48,7 @@ def _count_leases() -> None:
 def _find_again() -> None:
     """What a lost claim took is taken over by each look that sees it, whatever another look took over before."""
 
-    def found(
-        self: ClaimLedger, asked: Collection[Claim], jobs: Iterable[ClaimedJob], now: float
-    ) -> list[ClaimedJob]:
+    def found(self: ClaimLedger, asked: Collection[Claim], jobs: Iterable[ClaimedJob], now: float) -> list[ClaimedJob]:
         found = list(jobs)
         if found:
             for claim in asked:
@@ -62,7 +60,7 @@ def _find_again() -> None:
 
 def _read_the_request_from_the_snapshot() -> None:
     """The end of an attempt reads the request to cancel from the statement's snapshot, and a claim does not ask."""
-    asked = "(SELECT cancel_requested_at FROM jobs AS asked WHERE asked.id = ended.id) AS requested"
+    asked = "(SELECT cancel_requested_at FROM jobs AS old WHERE old.id = ended.id) AS requested"
     text = attempt_sql.END_OTHERWISE.replace("jobs.cancel_requested_at", "requested")
     text = text.replace("CROSS JOIN LATERAL (SELECT ended.status", f"CROSS JOIN LATERAL (SELECT {asked}, ended.status")
     _replace(attempt_sql, "END_OTHERWISE", text)
@@ -79,7 +77,9 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 MUTATIONS: Final = {
     "recovery": Mutation(_recover_with_the_next_claim, ("lose_claim",), "is processing for ever"),
     "random-lease": Mutation(
-        _count_leases, ("failover", "freeze_worker", "kill_worker"), "which .* holds|did not end well|second time by one"
+        _count_leases,
+        ("failover", "freeze_worker", "kill_worker"),
+        "which .* holds|did not end well|second time by one",
     ),
     "found-once": Mutation(_find_again, ("lose_claim", "flaky_link"), "a second time by one claim"),
     "newest-request": Mutation(

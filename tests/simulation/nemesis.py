@@ -165,7 +165,9 @@ def slow_statements(world: World) -> None:
 
 def lossy_redis(world: World) -> None:
     """Commands to Redis or their replies are lost."""
-    _phase(world, world.redis, **{world.chance.choice(("lost_request", "lost_answer")): world.chance.choice((0.1, 0.5))})
+    _phase(
+        world, world.redis, **{world.chance.choice(("lost_request", "lost_answer")): world.chance.choice((0.1, 0.5))}
+    )
 
 
 def lose_claim(world: World) -> None:

@@ -82,9 +82,7 @@ def simulate(seed: int, focus: Sequence[str] = ()) -> Outcome:
     lines.insert(0, f"{setup}")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     jobs = len(world.server.storage.tables["jobs"].cells)
-    return Outcome(
-        seed, world.violations, lines, digest, time.perf_counter() - began, simulated, jobs, loop.steps
-    )
+    return Outcome(seed, world.violations, lines, digest, time.perf_counter() - began, simulated, jobs, loop.steps)
 
 
 _keep: list[World] = []
