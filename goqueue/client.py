@@ -277,7 +277,7 @@ class AsyncClient:
             NotFound: there is no such job.
             StoreUnavailable: PostgreSQL is unavailable.
         """
-        return (await self.service.history(job_id))[0]
+        return await self.service.attempts(job_id)
 
     async def logs(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """The lines that the job's handler logged, oldest first: `id`, `round`, `attempt`, `level`, `message`, `at`.

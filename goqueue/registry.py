@@ -46,6 +46,10 @@ class JobContext(Protocol):
         """How many retries the job has in all."""
 
     @property
+    def deaths(self) -> int:
+        """How many workers died while they held the job; 0 in all but odd cases."""
+
+    @property
     def queue(self) -> str:
         """The queue it came from."""
 

@@ -23,8 +23,8 @@ STALE_SECONDS: Final = 1.0
 PARTS: Final = 10
 """A push asks again, too, after this part of the window was pushed."""
 
-LOW: Final = 4
-"""Below a fourth of the window everything is pushed, whatever waits in PostgreSQL: no worker shall idle."""
+LOW: Final = 20
+"""Below this part of the window everything is pushed, whatever waits in PostgreSQL: no worker shall idle."""
 
 
 class Level(NamedTuple):
@@ -115,6 +115,8 @@ class LeftOut:
     listed: dict[Level, Place] = field(default_factory=dict)
     """No job of the level that has a `dispatch_at` and was left out comes before the place. A `dispatch_at` is never
     earlier than the time at which the job could run, so that time is such a place."""
+    full: bool = False
+    """Whether Redis refused a push for want of memory since the leader last made room."""
 
     def add(self, jobs: Iterable[ReadyJob]) -> None:
         """Remember jobs that were not pushed."""
@@ -126,6 +128,11 @@ class LeftOut:
             else:
                 plain.append(job)
         for level, mark in marks_of(plain).items():
+            lower(self.marks, level, mark)
+
+    def restore(self, marks: dict[Level, Mark]) -> None:
+        """Take back marks that could not be written."""
+        for level, mark in marks.items():
             lower(self.marks, level, mark)
 
     def lower_listed(self, level: Level, place: Place) -> None:

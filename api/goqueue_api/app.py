@@ -36,6 +36,7 @@ from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, list
 from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
+from goqueue_api.memory import Memory
 from goqueue_api.middleware import Boundary
 from goqueue_api.openness import Openness, is_open
 from goqueue_api.quotas import Quotas
@@ -76,6 +77,8 @@ def create_app(
         Undecided: a route does not say what it asks of its callers (at once).
     """
 
+    memory = Memory(max(api.max_body_bytes, api.max_bulk_body_bytes), 0.4 * api.request_timeout)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await database.open(connect)
@@ -110,7 +113,7 @@ def create_app(
         gate = Gate(ways, openness=openness, limits=limits)
         known = Queues(types, engine.queues)
         app.state.context = Context(
-            service, types, known, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
+            service, types, known, rates, gate, memory, quotas, search_seconds=0.3 * api.request_timeout
         )
         try:
             yield
@@ -145,6 +148,7 @@ def create_app(
         seconds=api.request_timeout,
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
+        memory=memory,
     )
     if tracing.on is not None:
         from goqueue_api.tracing import Traced

@@ -21,8 +21,9 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.outage import Outage, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
+from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
 from goqueue.job import ReadyJob
 from goqueue.settings import RedisSettings
@@ -45,10 +46,12 @@ class Broker:
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = connect(settings, self._greet)
         self._prefix = settings.prefix
+        self._clustered = isinstance(self._redis, RedisCluster)
         self._pusher: Any = None
         self._fetcher = Fetcher(self._redis)
         self._noted = f"{settings.prefix}:pushed"
         self._outage = Outage()
+        self._reader = Reader()
         self._secrets = secrets_of(settings)
         self.window = Window(settings.window)
         self.overflow = Overflow(self._redis, settings.prefix, self._speaking)
@@ -119,7 +122,11 @@ class Broker:
     async def ping(self) -> None:
         """Ask for a sign of life."""
         async with self._speaking("ping"):
-            await self._redis.ping()
+            if self._clustered:
+                # Any node would answer a ping. The queues are unavailable where their own node is.
+                await self._redis.get(f"{self._prefix}:{owner.KEY}")
+            else:
+                await self._redis.ping()
 
     async def check_owner(self) -> None:
         """Ask for a sign of life, and whether the ready sets are still this installation's; mark them where nobody has.
@@ -176,11 +183,16 @@ class Broker:
                 refusal = error
                 if self.left_out is not None:
                     self.left_out.add(fitting)
+                    self.left_out.full |= full(error)
         await self._spread({queue: len(waiting) for queue, waiting in by_queue.items()}, left_out, arrived)
         if refusal is not None and self.left_out is None:
             raise refusal
         if arrived:
-            await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
+            try:
+                await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
+            except BrokerUnavailable as error:  # without its note a push is as good
+                if isinstance(error, ForeignBroker) or not self.answered:
+                    raise
         return added
 
     def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
@@ -206,17 +218,19 @@ class Broker:
         """
         out = [job for jobs in left_out.values() for job in jobs]
         looked = [queue for queue, count in counts.items() if self.window.must_look(queue, count)]
-        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
+        async with self._speaking("announce"), self._redis.pipeline(transaction=False) as pipe:
             if out and self.left_out is not None:
                 self.left_out.add(out)
             elif out:
                 self.overflow.mark(pipe, marks_of(out))
+            marked = len(pipe)
             for queue, count in counts.items():
                 if arrived:
                     pipe.hincrby(f"{self._prefix}:arrived", queue, count)
                     if left_out.get(queue):
                         self.overflow.count(pipe, queue, len(left_out[queue]))
-                pipe.publish(self.arrivals_channel, queue)
+                if not self._clustered:
+                    pipe.publish(self.arrivals_channel, queue)
             told = len(pipe)
             for queue in looked:
                 pipe.zcard(self._ready(queue))
@@ -224,9 +238,16 @@ class Broker:
             if looked:
                 self.overflow.ask_beyond(pipe, looked)
             replies = await pipe.execute(raise_on_error=False)
-            for reply in replies[:told]:
+            for reply in replies[:marked]:
                 if isinstance(reply, Exception):
                     raise reply
+            if self._clustered:  # whose pipelines take no messages
+                for queue in counts:
+                    await self._redis.publish(self.arrivals_channel, queue)
+        # The ids are there. That Redis refuses to count them, since a counter holds no number, is logged.
+        for reply in replies[marked:told]:
+            if isinstance(reply, Exception):
+                self._outage.refused("count", self.describe(reply))
         *sets, beyond = replies[told:] or ((),)
         if not any(isinstance(reply, Exception) for reply in (*sets, beyond)):  # an older user lacks the rights to look
             for queue, depth, last, more in zip(looked, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
@@ -248,13 +269,12 @@ class Broker:
             pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
             pipe.zrange(self._noted, 0, -1)
             _, runs = await pipe.execute()
-        pairs = (run.decode().partition("-") for run in runs)
-        return [(int(first), int(last)) for first, _, last in pairs]
+        return self._reader.runs(self._noted, runs)
 
     async def fetch(self, queues: Sequence[str], count: int, block: float = BLOCK_SECONDS) -> list[ReadyJob]:
         """Wait up to `block` seconds for ready jobs of the first of `queues` that has some; at most `count`.
 
-        What is returned is gone from Redis: claim it, or push it back.
+        What is returned is gone from Redis: claim it, or push it back. A member that is no id of a job is dropped.
         """
         keys = [self._ready(queue) for queue in queues]
         async with self._speaking("fetch"):
@@ -263,11 +283,17 @@ class Broker:
             return []
         key, members = reply
         queue = queues[keys.index(key.decode())]
-        return [ReadyJob(int(member), queue, float(score)) for member, score in members]
+        jobs = []
+        for text, score in members:
+            if (found := job_id(text)) is None:
+                self._reader.dropped(self._ready(queue), text)
+            else:
+                jobs.append(ReadyJob(found, queue, float(score)))
+        return jobs
 
     def _own_connection(self) -> Any:
         """A client with a connection to itself; a cluster has none."""
-        return self._redis if isinstance(self._redis, RedisCluster) else self._redis.client()
+        return self._redis if self._clustered else self._redis.client()
 
     async def wake_fetch(self) -> None:
         """Let a blocked `fetch` return at once with nothing; without this it returns when its time is up."""
@@ -289,7 +315,7 @@ class Broker:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
         async with self._speaking("arrived"):
             counts = await self._redis.hgetall(f"{self._prefix}:arrived")
-        return {queue.decode(): int(count) for queue, count in counts.items()}
+        return self._reader.counts(f"{self._prefix}:arrived", counts)
 
     async def tell(self, message: str) -> None:
         """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
@@ -298,6 +324,9 @@ class Broker:
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
+        async with self._speaking("listen"):
+            if self._clustered:
+                await self._redis.initialize()  # a subscription does not do so by itself
         async with self._speaking("listen"), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)
             while True:
@@ -307,13 +336,13 @@ class Broker:
                 elif message["type"] == "subscribe":
                     yield ""
                 elif message["type"] == "message":
-                    yield message["data"].decode()
+                    yield words(message["data"])
 
     async def epoch(self) -> str | None:
         """The mark that the dispatcher left here; None means that Redis lost its contents, or has not all back yet."""
         async with self._speaking("epoch"):
             mark = await self._redis.get(f"{self._prefix}:epoch")
-        return mark.decode() if mark else None
+        return words(mark) if mark else None
 
     async def begin_epoch(self) -> None:
         """Leave an empty mark, before all waiting jobs are pushed."""

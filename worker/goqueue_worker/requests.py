@@ -4,10 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from goqueue.broker import Broker
+from goqueue.broker.reading import job_id
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.store import attempts, queues
 from goqueue.store.connect import Database
+
+log = structlog.get_logger(__name__)
 
 
 class Requests:
@@ -30,6 +35,7 @@ class Requests:
         self._jobs = jobs
         self._cancel = cancel
         self._resumed = resumed
+        self._told = False
         self.paused: set[str] = set()
         """Queues from which nothing is to be fetched."""
 
@@ -38,13 +44,21 @@ class Requests:
         while True:
             try:
                 async for message in self._broker.listen(self._broker.control_channel):
-                    verb, _, argument = message.partition(" ")
+                    verb, *words = message.split(" ")
                     if verb == "cancel":
-                        self._cancel(int(argument))
+                        self._cancel_if_known(words)
                     elif verb in ("pause", "resume", ""):
                         await self._look_at_pauses()
+                    # Anything else is of a later version, which does not rely on this one to understand it.
             except (BrokerUnavailable, StoreUnavailable):
                 await asyncio.sleep(1.0)  # neither gives a sign when it is back
+
+    def _cancel_if_known(self, words: Sequence[str]) -> None:
+        if words and (found := job_id(words[0].encode())) is not None:
+            self._cancel(found)
+        elif not self._told:
+            self._told = True
+            log.warning("request to cancel not understood", request=" ".join(words)[:60])
 
     async def look(self) -> None:
         """PostgreSQL's word on them, again and again."""

@@ -34,8 +34,10 @@ from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
+from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
 from goqueue_worker.tallies import Tallies
@@ -71,7 +73,9 @@ class Worker:
         engine: EngineSettings,
         registry: Registry = REGISTRY,
         name: str | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        """`isolation` None: jobs that workers have died of run like others."""
         self._database = database
         self._broker = broker
         self._settings = settings
@@ -91,18 +95,21 @@ class Worker:
         self._completer = Completer(database, self._freed.set)
         self._rewriter = Rewriter(database, self._completer, engine.heartbeat_seconds)
         self._tallies = Tallies()
+        self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._runner = Runner(
             self.name,
             settings.concurrency,
             settings.threads,
             RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds),
-            database.keyring,
+            database,
+            settings.defer_seconds,
             self._completer,
             self._tallies,
+            self._reports,
             self._on_ended,
+            isolation,
         )
         self._running = self._runner.running
-        self._reports = self._runner.reports
         self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
         self._stopping = self._drain.begun
         self._requests = Requests(

@@ -10,6 +10,7 @@ class Context:
     job_id: int = 42
     attempt: int = 1
     max_retries: int = 5
+    deaths: int = 0
     queue: str = "default"
     cancelled: bool = False
     reported: list[float] = field(default_factory=list)
