@@ -86,6 +86,11 @@ WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(i
     AND status || '' = 'completed'
 """
 
+STILL_PROCESSING: Final[LiteralString] = """
+SELECT id, lease FROM jobs
+WHERE id = ANY(%(ids)s::bigint[]) AND lease = ANY(%(leases)s::int[]) AND status || '' = 'processing'
+"""
+
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
