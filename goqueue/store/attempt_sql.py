@@ -30,8 +30,8 @@ RETURNING {_CLAIMED}
 
 
 CLAIM: Final[LiteralString] = _claim("%(ids)s::bigint[]")
-"""The claim asks for the pause, too: nobody gets a job of a queue once its pause is committed, whatever a worker has heard
-of it."""
+"""The claim asks for the pause, too: nobody gets a job of a queue once its pause is committed, whatever a worker has
+heard of it."""
 
 CLAIM_UNLOCKED: Final[LiteralString] = _claim(
     f"ARRAY(SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND {_MAY_RUN} FOR NO KEY UPDATE SKIP LOCKED)"
