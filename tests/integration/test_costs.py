@@ -26,6 +26,7 @@ from goqueue.settings import TracingSettings
 from goqueue.spanqueue import SpanQueue
 from goqueue.spans import Spans
 from goqueue_cli import processes
+from goqueue_worker.recent import RecentEnds
 from goqueue_worker.tallies import Tallies
 from tests.integration.engine import Engine, eventually
 
@@ -240,9 +241,10 @@ async def test_an_attempt_leaves_nothing_for_a_collection_of_garbage(engine: Eng
 
     async def garbage(jobs: int) -> int:
         gc.collect()
-        async with engine.worker(concurrency=10):
+        async with engine.worker(concurrency=10) as worker:
             for job_id in [await engine.enqueue("leaves") for _ in range(jobs)]:
                 await engine.until(job_id, "completed", "failed")
+        worker._completer.recent = RecentEnds()  # bounded, and kept for a purpose
         return gc.collect()
 
     gc.disable()
