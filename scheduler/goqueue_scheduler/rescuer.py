@@ -106,19 +106,21 @@ class Rescuer:
         self._listed_asked = True
 
     async def _begin_walk(self, connection: Connection) -> None:
-        if self._listed_asked:
-            self._walk = Walk.below_floor(await dispatch.boundary(connection))
-            self._listed_asked = False
+        if not (self._listed_asked or self._again_after or self._orphans.scan_asked):
             return
-        if self._again_after and not (self._again_after & await dispatch.writers(connection)):
-            # A claim of a worker that was buried meanwhile may have come into sight behind the last walk.
-            self._again_after = frozenset()
-            self._walk = Walk(await dispatch.boundary(connection))
+        edge = await dispatch.boundary(connection)
+        if self._listed_asked:
+            self._listed_asked = False
+            self._walk = Walk.below_floor(edge)
         elif self._orphans.scan_asked:
             self._orphans.scan_asked = False
             self._held.clear()
-            self._walk = Walk(await dispatch.boundary(connection))
-            self._again_after = self._walk.edge.writers
+            self._walk = Walk(edge)
+            self._again_after = edge.writers
+        elif not (self._again_after & edge.writers):
+            # A claim of a worker that was buried meanwhile may have come into sight behind the last walk.
+            self._again_after = frozenset()
+            self._walk = Walk(edge)
 
     async def _scan(self, connection: Connection, walk: Walk) -> None:
         match walk.position:
