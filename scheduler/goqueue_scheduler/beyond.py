@@ -23,6 +23,10 @@ SHARE: Final = 50
 """Times that a count takes until the next one."""
 
 
+MOST: Final = 20_000_000
+"""Jobs of a queue that are counted at most; of a longer one it is known only that there are so many."""
+
+
 class BeyondCount:
     """Counts the queues that have jobs beyond their windows, as the refill duty says."""
 
@@ -55,5 +59,7 @@ class BeyondCount:
     async def _count(self, queue: str) -> None:
         async with self._database.connection() as connection:
             size = (await self._broker.overflow.sizes([queue]))[queue]
-            ready = await overflow.ready_count(connection, queue)
-        await self._broker.overflow.recount(queue, max(0, ready - size.depth) - size.beyond)
+            ready = await overflow.ready_count(connection, queue, MOST)
+        missed = max(0, ready - size.depth) - size.beyond
+        if ready < MOST or missed > 0:
+            await self._broker.overflow.recount(queue, missed)
