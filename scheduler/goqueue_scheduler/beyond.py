@@ -19,7 +19,7 @@ TICK: Final = 0.5
 COUNTED: Final = 10.0
 """Seconds between two counts of a queue, at least."""
 
-SHARE: Final = 50
+SHARE: Final = 10
 """Times that a count takes until the next one."""
 
 
