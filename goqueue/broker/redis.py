@@ -21,7 +21,7 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, full, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
@@ -77,7 +77,9 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except FAILURES as error:
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
+                raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
             if self.answered:
@@ -242,11 +244,12 @@ class Broker:
                 if not self._clustered:
                     pipe.publish(self.arrivals_channel, queue)
             replies = await pipe.execute(raise_on_error=False)
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception) and (number >= asked or not refused(reply)):
+                    # A cluster's client returns the errors of its connections as replies, too, of whatever class.
+                    raise reply if isinstance(reply, FAILURES) else RedisError(self.describe(reply)) from reply
             if asked:
                 self._see(looked, *replies[:asked])
-            for reply in replies[asked:]:
-                if isinstance(reply, Exception):
-                    raise reply
             if self._clustered:  # whose pipelines take no messages
                 for queue in pushed:
                     await self._redis.publish(self.arrivals_channel, queue)

@@ -86,6 +86,11 @@ WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(i
     AND status || '' = 'completed'
 """
 
+STILL_PROCESSING: Final[LiteralString] = """
+SELECT id, lease FROM jobs
+WHERE id = ANY(%(ids)s::bigint[]) AND lease = ANY(%(leases)s::int[]) AND status || '' = 'processing'
+"""
+
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
@@ -129,6 +134,10 @@ WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
         AND (later.outcome NOT IN ('deferred', 'handed_back', 'rescued')
             OR coalesce(later.round, 1) <> coalesce(kept.round, 1)))
     AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
+"""
+
+OTHERS: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM workers WHERE name <> %(name)s AND NOT draining AND queues && %(queues)s::text[])
 """
 
 LOCKED: Final[LiteralString] = """

@@ -1,7 +1,7 @@
 """Attempts begin and end: claim, finish, heartbeat. The worker's half of the hot path; every write is fenced."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
@@ -69,6 +69,12 @@ async def held(connection: Connection, worker_id: int, ids: Iterable[int], lease
     cursor = connection.cursor(binary=True)
     await cursor.execute(attempt_sql.HELD, {"worker": worker_id, "ids": array_text(ids), "leases": array_text(leases)})
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
+
+
+async def still_processing(connection: Connection, attempts: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of the attempts, given as job and lease, that have not ended."""
+    wanted = {"ids": array_text(id for id, _ in attempts), "leases": array_text(lease for _, lease in attempts)}
+    return [(row[0], row[1]) for row in await fetch_all(connection, attempt_sql.STILL_PROCESSING, wanted)]
 
 
 async def passed_over(connection: Connection, ids: Sequence[int]) -> tuple[list[ReadyJob], set[str]]:
@@ -172,6 +178,12 @@ async def heartbeat(connection: Connection, worker_id: int, busy: int, draining:
         "stats": orjson.dumps(stats).decode(),
     }
     return bool(await fetch_all(connection, sql.HEARTBEAT, parameters))
+
+
+async def others(connection: Connection, name: str, queues: Sequence[str]) -> bool:
+    """Whether a worker with another name takes jobs from one of the queues."""
+    rows = await fetch_all(connection, attempt_sql.OTHERS, {"name": name, "queues": list(queues)})
+    return bool(rows[0][0])
 
 
 async def cancel_requests(connection: Connection, ids: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+from unittest import mock
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +24,7 @@ from goqueue.registry import JobType, Registry
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings, WorkerSettings
-from goqueue.store import enqueue, sql
+from goqueue.store import copy, enqueue, sql
 from goqueue_scheduler.scheduler import Scheduler
 from goqueue_worker import worker as worker_module
 from goqueue_worker.attempt import Stop
@@ -35,8 +36,23 @@ from tests.simulation.membership import SimulatedMembership
 from tests.simulation.pg import client
 from tests.simulation.pg.server import Server
 
+
+@functools.cache
+def statement_names() -> dict[str, str]:
+    """Text of each statement of the engine → its name."""
+    return {
+        value: name
+        for module in pkgutil.iter_modules(store.__path__)
+        for name, value in vars(importlib.import_module(f"goqueue.store.{module.name}")).items()
+        if isinstance(value, str) and name.isupper()
+    }
+
+
 PATIENCE: Final = 400.0
 """Seconds after the last fault within which every job must have ended."""
+
+FORGIVEN: Final = 2 if any("RESCUE" in name and "deaths" in text for text, name in statement_names().items()) else 0
+"""Deaths of workers that a job is not charged for."""
 
 TRACED: Final = 20_000
 
@@ -65,6 +81,8 @@ class Setup:
     """How long jobs and faults come."""
     pace: float
     """Seconds between two faults, on average."""
+    rush: float
+    """Part of that time in which the jobs come."""
     short: float
     """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
@@ -94,9 +112,7 @@ class World:
         self.server = Server(loop, random.Random(chance.getrandbits(64)), self.note, self._committed, self.crashed)
         self.server.names = statement_names()
         self.redis = redis.RedisServer(loop, random.Random(chance.getrandbits(64)), self.note)
-        self.invariants = Invariants(
-            lambda: self.server.storage, self._excused, self.fail, forgiven=2 if "deaths" in RESCUE_TEXT() else 0
-        )
+        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=FORGIVEN)
         self.engine = EngineSettings(
             queues=["default", "other"], lease_seconds=setup.lease, heartbeat_seconds=setup.heartbeat
         )
@@ -142,7 +158,8 @@ class World:
         worker = self.processes[run.process].worker
         assert worker is not None
         membership = worker._membership
-        alive = {cell.versions[-1][1]["id"] for cell in self.server.storage.tables["workers"].cells if _there(cell)}
+        rows = (cell.versions[-1][1] for cell in self.server.storage.tables["workers"].cells if cell.versions)
+        alive = {row["id"] for row in rows if row is not None}
         return (
             run.claim.lost
             or run.process in self.loop.dead
@@ -175,8 +192,12 @@ class World:
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def spawn(self, process: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, process: str, work: Coroutine[Any, Any, Any]) -> None:
         """Run a part of a process, whose errors end the simulation."""
+        self.loop.kept.append(self.task(process, work))
+
+    def task(self, process: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """The same; its task."""
 
         async def watched() -> None:
             try:
@@ -186,7 +207,7 @@ class World:
             except BaseException as error:
                 self.crashed(error)
 
-        return self.loop.spawn(process, watched())
+        return self.loop.task(process, watched())
 
     def start_worker(self) -> Process:
         """A new worker process."""
@@ -209,7 +230,7 @@ class World:
             if not process.leaving:
                 self.fail(f"{process.name} ended by itself")
 
-        process.task = self.spawn(process.name, main())
+        process.task = self.task(process.name, main())
         self.note(process.name, "starts")
         return process
 
@@ -232,7 +253,7 @@ class World:
             process.scheduler = scheduler
             await scheduler.run()
 
-        process.task = self.spawn(process.name, main())
+        process.task = self.task(process.name, main())
         self.note(process.name, "starts")
         return process
 
@@ -258,7 +279,12 @@ class World:
         self.note(process.name, f"{'is frozen' if whole else 'blocks'} for {seconds:.1f} s")
         for name in names:
             self.loop.freeze(name)
-        self.after(seconds, lambda: [self.loop.thaw(name) for name in names], process.name, "goes on")
+
+        def thaw() -> None:
+            for name in names:
+                self.loop.thaw(name)
+
+        self.after(seconds, thaw, process.name, "goes on")
 
     def after(self, seconds: float, act: Callable[[], Any], who: str = "world", what: str = "") -> None:
         """Do something later."""
@@ -304,7 +330,7 @@ class World:
                     self.spawn("library", self._enqueue_late(owner))
                 else:
                     self.spawn("api", self._enqueue(service))
-            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / 3))
+            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / self.setup.rush / 6))
 
     async def _enqueue(self, service: JobService) -> None:
         order = self.order()
@@ -347,7 +373,7 @@ class World:
         for _ in range(self.setup.schedulers):
             self.start_scheduler()
         self.spawn("world", self.customers())
-        faults = self.spawn("world", nemesis(self))
+        faults = self.task("world", nemesis(self))
         await self._wait(self.setup.seconds)
         faults.cancel()
         self.heal()
@@ -385,15 +411,16 @@ class World:
     @contextlib.contextmanager
     def installed(self) -> Any:
         """The parts that take the place of real ones."""
-        former = worker_module.Membership
-        worker_module.Membership = lambda *args, **more: SimulatedMembership(  # type: ignore[misc, assignment]
-            self.server, self.loop, *args, **more
-        )
+
+        def membership(*arguments: Any, **more: Any) -> SimulatedMembership:
+            return SimulatedMembership(self.server, self.loop, *arguments, **more)
+
         structlog.configure(processors=[_dropped], logger_factory=structlog.ReturnLoggerFactory())
-        try:
+        with (
+            mock.patch.object(worker_module, "Membership", membership),
+            mock.patch.object(copy, "WORTH", 10**9),  # COPY is not simulated
+        ):
             yield
-        finally:
-            worker_module.Membership = former  # type: ignore[misc]
 
 
 class _Idle:
@@ -405,22 +432,3 @@ class _Idle:
 
 def _dropped(_logger: Any, _method: str, _event: Any) -> Any:
     raise structlog.DropEvent
-
-
-def _there(cell: Any) -> bool:
-    return bool(cell.versions) and cell.versions[-1][1] is not None
-
-
-def RESCUE_TEXT() -> str:
-    return getattr(sql, "RESCUE", "")
-
-
-@functools.cache
-def statement_names() -> dict[str, str]:
-    """Text of each statement of the engine → its name."""
-    found = {}
-    for module in pkgutil.iter_modules(store.__path__):
-        for name, value in vars(importlib.import_module(f"goqueue.store.{module.name}")).items():
-            if isinstance(value, str) and name.isupper():
-                found[value] = name
-    return found

@@ -7,8 +7,9 @@ https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from psycopg import errors
@@ -261,6 +262,10 @@ class Execution:
             return self._storage.draw(arguments[0])
         if name == "random":
             return random.random()
+        if name == "set_config" and arguments[0] == "lock_timeout":
+            number = int(str(arguments[1]).removesuffix("ms"))
+            self._transaction.lock_timeout = number / 1000  # the engine gives milliseconds
+            return arguments[1]
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")
@@ -308,14 +313,23 @@ class Execution:
         return again if where is None or where(again) is True else None
 
     async def _wait(self, table: Table, cell: Cell) -> None:
-        async with asyncio.timeout(self._lock_timeout or None) as limit:
-            try:
-                while not self._storage.lock(table, cell, self._transaction):
-                    await self._wait_for(cell.holder)
-            except asyncio.CancelledError:
-                if limit.expired():
-                    raise errors.LockNotAvailable("canceling statement due to lock timeout") from None
-                raise
+        async with self._bounded():
+            while not self._storage.lock(table, cell, self._transaction):
+                await self._wait_for(cell.holder)
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        """A wait for another transaction.
+
+        Raises:
+            LockNotAvailable: it took longer than `lock_timeout`.
+        """
+        bound = self._lock_timeout if self._transaction.lock_timeout is None else self._transaction.lock_timeout
+        try:
+            async with asyncio.timeout(bound or None):
+                yield
+        except TimeoutError:
+            raise errors.LockNotAvailable("canceling statement due to lock timeout") from None
 
     async def _wait_for(self, holder: Transaction | None) -> None:
         assert holder is not None
@@ -389,7 +403,8 @@ class Execution:
                         return other
                     keys = {unique.key(one) for one in (latest, committed) if one is not None}
                     if other.pending and not mine and key in keys:
-                        await self._wait_for(other.holder)
+                        async with self._bounded():
+                            await self._wait_for(other.holder)
                         again = True
                         break
         return None

@@ -17,41 +17,10 @@ _TOKEN: Final = re.compile(
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
-    [
-        "from",
-        "where",
-        "order",
-        "limit",
-        "group",
-        "having",
-        "union",
-        "for",
-        "returning",
-        "on",
-        "left",
-        "join",
-        "cross",
-        "inner",
-        "set",
-        "values",
-        "as",
-        "using",
-        "with",
-        "and",
-        "or",
-        "not",
-        "when",
-        "then",
-        "else",
-        "end",
-        "offset",
-        "window",
-        "conflict",
-        "do",
-        "is",
-        "in",
-        "between",
-    ]
+    (  # noqa: SIM905 - a line for each would be half a page
+        "and as between conflict cross do else end for from group having in inner is join left limit not offset on or "
+        "order returning set then union using values when where window with"
+    ).split()
 )
 _LONG_TYPES: Final = {("double", "precision"): "double", ("timestamp", "with"): "timestamptz"}
 
@@ -250,8 +219,8 @@ class _Parser:
 
     def _lock(self) -> syntax.Lock:
         row = self._take("update") or self._take("no", "key", "update")
-        if not row:
-            _ = self._take("share") or self._must("key", "share")
+        if not row and not self._take("share"):
+            self._must("key", "share")
         of = self._word() if self._take("of") else None
         lock = syntax.Lock(row, of=of)
         if self._take("skip", "locked"):
