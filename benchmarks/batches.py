@@ -19,7 +19,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from benchmarks.children import cpu_seconds
-from goqueue.store import migrate, session, sql
+from goqueue.store import attempt_sql, migrate, session, sql
 from goqueue.store.attempts import array_text
 from goqueue_cli.embedded import EmbeddedPostgres
 
@@ -30,11 +30,11 @@ BEFORE: Final = "0003"
 """Revision of the schema with foreign keys that point at jobs."""
 RESULT: Final = '{"sum": 42, "text": "the result of a job"}'
 
-CLAIM_TYPED: Final[LiteralString] = sql.CLAIM.replace("payload::text", "payload").replace(
+CLAIM_TYPED: Final[LiteralString] = attempt_sql.CLAIM.replace("payload::text", "payload").replace(
     "date_part('epoch', started_at - available_at)", "available_at, started_at"
 )
 
-COMPLETE_RETURNING: Final[LiteralString] = sql.COMPLETE + "RETURNING id"
+COMPLETE_RETURNING: Final[LiteralString] = attempt_sql.COMPLETE + "RETURNING id"
 
 JOIN: Final[LiteralString] = """
 UPDATE jobs
@@ -61,16 +61,16 @@ def _text(row: Any) -> Any:
 
 
 CLAIMS: Final[dict[str, tuple[LiteralString, Callable[[Any], Any]]]] = {
-    "claim": (sql.CLAIM, _text),
+    "claim": (attempt_sql.CLAIM, _text),
     "claim, jsonb and timestamps": (CLAIM_TYPED, lambda row: row[5]),
 }
 """Each way to claim: the statement, and what makes a payload of a row."""
 
 COMPLETIONS: Final[dict[str, tuple[LiteralString, Any]]] = {
-    "complete": (sql.COMPLETE, lambda ids: None),
+    "complete": (attempt_sql.COMPLETE, lambda ids: None),
     "complete, ids returned": (COMPLETE_RETURNING, lambda ids: None),
     "complete, by a join": (JOIN, lambda ids: array_text(["NULL"] * len(ids))),
-    "complete with results": (sql.COMPLETE, _object),
+    "complete with results": (attempt_sql.COMPLETE, _object),
     "complete with results, by a join": (JOIN, lambda ids: [RESULT] * len(ids)),
 }
 """Each way to complete: the statement, and the results for it."""
@@ -101,7 +101,9 @@ class Table:
     def claim(self, way: str, ids: list[int]) -> None:
         """Claim these jobs."""
         statement, decode = CLAIMS[way]
-        self._timed(way, statement, {"worker": self._worker, "ids": array_text(ids)}, decode)
+        self._timed(
+            way, statement, {"worker": self._worker, "ids": array_text(ids), "queue": "default", "lease": 1}, decode
+        )
 
     def complete(self, way: str, ids: list[int]) -> None:
         """Complete them."""

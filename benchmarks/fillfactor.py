@@ -11,7 +11,7 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql as compose
 
-from goqueue.store import migrate, session, sql
+from goqueue.store import attempt_sql, migrate, session, sql
 from goqueue_cli.embedded import EmbeddedPostgres
 
 JOBS: Final = 40_000
@@ -57,10 +57,10 @@ def measure(dsn: str, fill_factor: int, *, snapshot: bool) -> tuple[float, float
         table = _one(connection, "SELECT pg_relation_size('jobs')")
         before = _one(connection, "SELECT pg_current_wal_lsn() - '0/0'")
         for first in range(0, JOBS, BATCH):
-            parameters = {"worker": int(worker), "ids": ids[first : first + BATCH]}
-            claimed = sorted(connection.execute(sql.CLAIM, parameters).fetchall())
+            parameters = {"worker": int(worker), "ids": ids[first : first + BATCH], "queue": "default", "lease": 1}
+            claimed = sorted(connection.execute(attempt_sql.CLAIM, parameters).fetchall())
             ends = {"ids": [row[0] for row in claimed], "leases": [row[1] for row in claimed], "results": None}
-            connection.execute(sql.COMPLETE, ends)
+            connection.execute(attempt_sql.COMPLETE, ends)
         wal = _one(connection, "SELECT pg_current_wal_lsn() - '0/0'") - before
         connection.execute("SELECT pg_stat_force_next_flush()")
         share = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'jobs'"

@@ -18,9 +18,9 @@ import psycopg
 from redis import Redis
 
 from benchmarks.servers import DATABASE, POSTGRES_SETTINGS
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.job import ready_score
-from goqueue.store import migrate, session, sql
+from goqueue.store import attempt_sql, migrate, session, sql
 from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 
 PAYLOAD_BYTES: Final = (200, 800, 1_200, 1_600, 1_900, 2_200, 4_000)
@@ -60,10 +60,10 @@ def disk(connection: Connection, payload_bytes: int) -> tuple[float, float]:
     worker = _number(connection, sql.REGISTER_WORKER, "footprint", ["default"], CLAIM)
     ids = [int(str(row[0])) for row in connection.execute("SELECT id FROM jobs ORDER BY id")]
     for first in range(0, JOBS, CLAIM):
-        claim = {"worker": worker, "ids": ids[first : first + CLAIM]}
-        claimed = sorted(connection.execute(sql.CLAIM, claim).fetchall())
+        claim = {"worker": worker, "ids": ids[first : first + CLAIM], "queue": "default", "lease": 1}
+        claimed = sorted(connection.execute(attempt_sql.CLAIM, claim).fetchall())
         ends = {"ids": [row[0] for row in claimed], "leases": [row[1] for row in claimed], "results": None}
-        connection.execute(sql.COMPLETE, ends)
+        connection.execute(attempt_sql.COMPLETE, ends)
     log = _number(connection, "SELECT pg_current_wal_lsn() - '0/0'") - before
     connection.execute("VACUUM jobs")
     return _number(connection, "SELECT pg_total_relation_size('jobs')") / JOBS, log / JOBS

@@ -19,10 +19,11 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 from benchmarks.bench import Bench, Options, Run
+from benchmarks.builds import build, ratio
 from benchmarks.children import ROOT
 from benchmarks.measures.drain import drain
 from benchmarks.servers import Servers
-from benchmarks.systems import BY_NAME, System
+from benchmarks.systems import System
 
 CONTEXTS: Final[LiteralString] = """
 UPDATE jobs SET trace_context = format(
@@ -50,20 +51,6 @@ WAYS: Final = (
     Way("1 %, root", 0, "http/protobuf", "parentbased_traceidratio", "0.01"),
     Way("all, root", 0, "http/protobuf"),
 )
-
-
-class Build(System):
-    """GoQueue from another checkout."""
-
-    def command(self, *arguments: str) -> list[str]:
-        """Its driver, by its own Python."""
-        python = f"{self.version}/.venv/bin/python"
-        return ["env", "-C", self.version, python, "-m", "benchmarks.peers.goqueue_driver", *arguments]
-
-
-def _build(name: str, folder: Path) -> Build:
-    ours = BY_NAME["goqueue"]
-    return Build(name, ours.language, ours.keeps, ours.counter, ours.how, str(folder), alongside=ours.alongside)
 
 
 class Sink:
@@ -116,33 +103,28 @@ def _prepare(bench: Bench, way: Way) -> None:
         connection.execute("VACUUM jobs")
 
 
-def _measure(bench: Bench, sink: Sink, build: System, way: Way, jobs: int) -> tuple[float, float, float]:
+def _measure(bench: Bench, sink: Sink, system: System, way: Way, jobs: int) -> tuple[float, float, float]:
     def prepare(_: Run) -> None:
         _prepare(bench, way)
 
-    window = drain(bench, build, 1, jobs, prepare=prepare, **sink.environment(way))  # type: ignore[arg-type]
+    window = drain(bench, system, 1, jobs, prepare=prepare, **sink.environment(way))  # type: ignore[arg-type]
     return window.rate, window.worker_cpu / window.jobs * 1e6, sink.spans() / jobs
 
 
 def _print(results: dict[tuple[str, str], Figures]) -> None:
     head = ("jobs/s", "of off", "of before", "CPU us/job", "of off", "spans/job")
     print(f"{'build':<8}{'way':<12}", *(f"{title:>11}" for title in head))
-    for (build, way), found in results.items():
-        off, before = results[build, "off"], results.get(("before", way))
+    for (name, way), found in results.items():
+        off, before = results[name, "off"], results.get(("before", way))
         figures = (
             f"{statistics.median(found.rates):,.0f}",
-            _ratio(found.rates, off.rates),
-            _ratio(found.rates, before.rates) if before else "",
+            ratio(found.rates, off.rates),
+            ratio(found.rates, before.rates) if before else "",
             f"{statistics.median(found.cpu):.1f}",
-            _ratio(found.cpu, off.cpu),
+            ratio(found.cpu, off.cpu),
             f"{statistics.median(found.spans):.3f}",
         )
-        print(f"{build:<8}{way:<12}", *(f"{figure:>11}" for figure in figures))
-
-
-def _ratio(values: list[float], others: list[float]) -> str:
-    """The median of the ratios of the same rounds."""
-    return f"{statistics.median(a / b for a, b in zip(values, others, strict=False)):.2f}"
+        print(f"{name:<8}{way:<12}", *(f"{figure:>11}" for figure in figures))
 
 
 def main() -> None:
@@ -155,24 +137,24 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
-    builds = [_build("now", ROOT)]
+    builds = [build("now", ROOT)]
     if arguments.before:
-        builds.append(_build("before", arguments.before.resolve()))
+        builds.append(build("before", arguments.before.resolve()))
     ways = [WAYS[int(number)] for number in arguments.ways.split(",")]
-    results = {(build.name, way.name): Figures([], [], []) for build in builds for way in ways}
+    results = {(one.name, way.name): Figures([], [], []) for one in builds for way in ways}
     sink = Sink()
     try:
         with Servers() as servers:
             bench = Bench(servers, Options(jobs=arguments.jobs, seconds=60), list(builds))
             for number in range(arguments.rounds):
                 for way in ways:
-                    for build in builds:
-                        rate, cpu, spans = _measure(bench, sink, build, way, arguments.jobs)
-                        found = results[build.name, way.name]
+                    for one in builds:
+                        rate, cpu, spans = _measure(bench, sink, one, way, arguments.jobs)
+                        found = results[one.name, way.name]
                         found.rates.append(rate)
                         found.cpu.append(cpu)
                         found.spans.append(spans)
-                        print(f"{number} {build.name} {way.name}: {rate:,.0f} jobs/s", file=sys.stderr, flush=True)
+                        print(f"{number} {one.name} {way.name}: {rate:,.0f} jobs/s", file=sys.stderr, flush=True)
                 _print(results)
     finally:
         sink.close()

@@ -136,7 +136,7 @@ class Job:
 
 @dataclass(slots=True)
 class ClaimedJob:
-    """What a worker holds while it runs one attempt: `lease` fences every later write.
+    """What a worker holds while it runs one attempt: `lease`, drawn for the claim, fences every later write.
 
     `payload` is JSON text, decoded where the attempt begins; `timeout` and `waited`, from the time the job could run to
     its claim by PostgreSQL's clock, are in seconds. `created` is when the job was made, in seconds since the epoch, and
@@ -158,7 +158,11 @@ class ClaimedJob:
 
 
 class Outcome(StrEnum):
-    """How an attempt ended. Only `completed` leaves no row in `job_attempts`."""
+    """How an attempt ended. Only `completed` leaves no row in `job_attempts`.
+
+    `deferred`: this worker cannot run the job, another may: it knows no such type, its model does not accept the
+    payload, or it does not have the encryption key.
+    """
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -166,6 +170,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     SNOOZED = "snoozed"
     HANDED_BACK = "handed_back"
+    DEFERRED = "deferred"
     RESCUED = "rescued"
 
 
@@ -173,7 +178,8 @@ class Outcome(StrEnum):
 class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
-    `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `delay` (seconds until the next attempt) counts for outcomes that another attempt follows; `result` is JSON text or
+    None.
     `progress` is the last that the attempt reported; it is kept where the job is final.
     `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """
@@ -202,6 +208,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptPage:
+    """Some attempts of a job, oldest first."""
+
+    attempts: list[Attempt]
+    next: str | None
+    """What `after` must be for the next page; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs a listing shows; `after` is the id of the last one of the page before (keyset paging)."""
 
@@ -227,8 +242,8 @@ class Page:
 
     jobs: list[Job]
     next: int | None
-    """What `after` must be for the next page; None: there is none. A page that ran out of time may be short, or empty,
-    and have a next one."""
+    """What `after` must be for the next page; None: there is none. A page that ran out of time, or of memory, may be
+    short, or empty, and have a next one."""
 
 
 @dataclass(slots=True)
@@ -238,6 +253,8 @@ class ReadyJob:
     id: int
     queue: str
     score: float = field(default=0.0)
+    listed: bool = False
+    """Whether it has a `dispatch_at`, by which the dispatcher finds it."""
 
 
 def ready_score(priority: int, available_at_ms: int) -> float:
@@ -251,3 +268,8 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 def ready_time_ms(score: float) -> int:
     """The `available_at` (ms since the epoch) that `ready_score` put into a score; 0 for an infinite one."""
     return int(score) % 10**13 if math.isfinite(score) else 0
+
+
+def ready_priority(score: float) -> int:
+    """The priority that `ready_score` put into a score; 0 for an infinite one."""
+    return -(int(score) // 10**13) if math.isfinite(score) else 0

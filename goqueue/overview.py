@@ -12,7 +12,7 @@ from goqueue.store import dispatch, queues
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue: `depth` jobs wait and could run, the first of them since `oldest_seconds`; `in_flight` run."""
+    """One queue: `depth` jobs wait and could run, the longest-waiting one for `oldest_seconds`; `in_flight` run."""
 
     name: str
     paused: bool
@@ -90,6 +90,6 @@ async def _waiting(service: JobService, names: Sequence[str]) -> tuple[dict[str,
         return {count.queue: (count.ready, count.oldest_seconds) for count in counts}, True
     now = time.time() * 1000
     return {
-        name: (found.depth, max(0.0, round((now - found.head_ms) / 1000, 3)) if found.depth else None)
+        name: (found.depth, max(0.0, round((now - found.oldest_ms) / 1000, 3)) if found.depth else None)
         for name, found in depths.items()
     }, False

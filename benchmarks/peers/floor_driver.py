@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 from benchmarks.peers import protocol
 from benchmarks.peers.goqueue_driver import GoQueue
 from benchmarks.peers.protocol import Payload, async_job
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.job import ready_score
 from goqueue.settings import RedisSettings, load
-from goqueue.store import attempts, session, sql
+from goqueue.store import attempt_sql, attempts, session, sql
 from goqueue_worker.completer import GAP
 
 LOOPS = 2
@@ -83,7 +83,9 @@ class Stores:
 
     async def claim_ids(self, ids: list[int]) -> list[Any]:
         """Of these jobs those that could be claimed."""
-        await self._cursor.execute(sql.CLAIM, {"worker": self._worker, "ids": attempts.array_text(ids)})
+        lease = attempts.new_lease()
+        claim = {"worker": self._worker, "ids": attempts.array_text(ids), "queue": "default", "lease": lease}
+        await self._cursor.execute(attempt_sql.CLAIM, claim)
         return await self._cursor.fetchall()
 
     async def complete(self, jobs: list[Any]) -> None:
@@ -91,7 +93,7 @@ class Stores:
         jobs = sorted(jobs)
         columns = {"ids": [job[0] for job in jobs], "leases": [job[1] for job in jobs]}
         arrays = {name: attempts.array_text(column) for name, column in columns.items()}
-        await self._cursor.execute(sql.COMPLETE, arrays | {"results": None})
+        await self._cursor.execute(attempt_sql.COMPLETE, arrays | {"results": None})
 
 
 class Floor(GoQueue):

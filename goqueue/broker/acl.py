@@ -10,6 +10,11 @@ COMMANDS: Final = (
     "zrange",
     "zremrangebyscore",
     "bzmpop",
+    # what is beyond the window of a queue; two of them and zrange in a script
+    "zcount",
+    "zunionstore",
+    "hmget",
+    "hdel",
     # counters and marks
     "hincrby",
     "hgetall",
@@ -19,7 +24,7 @@ COMMANDS: Final = (
     "publish",
     "subscribe",
     "unsubscribe",
-    # the API's rate limits: a script, and what it calls
+    # scripts, and what those of the API's rate limits call
     "evalsha",
     "script|load",
     "incrby",

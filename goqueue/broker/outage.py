@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
-from redis.exceptions import ClusterDownError, ResponseError
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ResponseError
 from redis.exceptions import ConnectionError as NotConnected
 
 SHORTEST: Final = 4
@@ -32,6 +32,11 @@ def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
 def refused(error: BaseException) -> bool:
     """Whether Redis answered, and its answer is that it does not do this. A cluster that is down answers, too."""
     return isinstance(error, ResponseError) and not isinstance(error, NotConnected | ClusterDownError)
+
+
+def full(error: BaseException) -> bool:
+    """Whether Redis refused because its memory is used up; `error` or its cause is the client's."""
+    return isinstance(error, OutOfMemoryError) or isinstance(error.__cause__, OutOfMemoryError)
 
 
 def connection_lost(error: BaseException) -> bool:

@@ -11,8 +11,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
@@ -20,12 +19,15 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
+from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, connection_lost, describe, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, full, refused
+from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
-from goqueue.job import ReadyJob, ready_time_ms
+from goqueue.job import ReadyJob
 from goqueue.settings import RedisSettings
+from goqueue.window import LeftOut, Window, marks_of
 
 FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
@@ -33,19 +35,6 @@ FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 NOTED: Final = 100
 """A run of ids longer than this is worth a note."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """How much waits in a queue, and since when its first job could have run (ms since the epoch, 0 if empty)."""
-
-    depth: int
-    head_ms: int
-
-
-def member(job_id: int) -> str:
-    """A job's id as it stands in a ready set: Redis orders those of equal score as text, and 9 shall run before 10."""
-    return f"{job_id:012d}"
 
 
 class Broker:
@@ -64,6 +53,10 @@ class Broker:
         self._outage = Outage()
         self._reader = Reader()
         self._secrets = secrets_of(settings)
+        self.window = Window(settings.window)
+        self.overflow = Overflow(self._redis, settings.prefix, self._speaking)
+        self.left_out: LeftOut | None = None
+        """Where the leader remembers which jobs are beyond the windows; None in any other process."""
         self.installation: str | None = None
         """The id of the installation whose ready sets these must be; None: nobody asks."""
         self.control_channel = f"{settings.prefix}:control"
@@ -157,46 +150,117 @@ class Broker:
         self.installation = installation
         return found
 
-    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> None:
-        """Add jobs to their ready sets and tell listeners which queues got some.
+    async def push(self, jobs: Iterable[ReadyJob], *, arrived: bool = True) -> int:
+        """Add jobs to their ready sets and tell listeners which queues got some; how many were not there before.
 
         `arrived` counts them as new for the arrival rate; a repetition does not. The ids go first and alone, on a
         connection of their own: a worker waits for them, while the news may come a moment later.
-        """
-        by_queue: dict[str, dict[str, float]] = defaultdict(dict)
-        ids = []
-        for job in jobs:
-            by_queue[job.queue][member(job.id)] = job.score
-            ids.append(job.id)
-        if not by_queue:
-            return
-        async with self._speaking("push"):
-            if self._pusher is None:
-                self._pusher = self._own_connection()
-            for queue, scores in by_queue.items():
-                await self._pusher.zadd(self._ready(queue), scores)
-        try:
-            await self._tell_of_push({queue: len(scores) for queue, scores in by_queue.items()}, arrived=arrived)
-            if arrived:
-                await self._note(sorted(ids))
-        except ForeignBroker:
-            raise
-        except BrokerUnavailable:
-            if not self.answered:
-                raise
-            # The ids are there. That Redis refuses to count them, since a counter holds no number, is logged.
 
-    async def _tell_of_push(self, counts: dict[str, int], *, arrived: bool) -> None:
+        Jobs that a full ready set has no room for are marked instead (`goqueue.window`). Each queue's jobs are
+        pushed for themselves: what Redis refuses of one holds up no other.
+
+        Raises:
+            BrokerUnavailable: not all were pushed. For the leader those that Redis refused are `left_out` instead.
+        """
+        by_queue: dict[str, list[ReadyJob]] = defaultdict(list)
+        for job in jobs:
+            by_queue[job.queue].append(job)
+        if not by_queue:
+            return 0
+        if self._pusher is None:
+            async with self._speaking("push"):
+                self._pusher = self._own_connection()
+        added = 0
+        refusal: BrokerUnavailable | None = None
+        left_out: dict[str, list[ReadyJob]] = {}
+        for queue, waiting in by_queue.items():
+            fitting = waiting
+            if (limit := self.window.limit(queue)) is not None:
+                fitting, left_out[queue] = self._split(waiting, limit)
+            try:
+                added += await self._add(queue, fitting)
+            except BrokerUnavailable as error:
+                if isinstance(error, ForeignBroker) or not self.answered:
+                    raise
+                refusal = error
+                if self.left_out is not None:
+                    self.left_out.add(fitting)
+                    self.left_out.full |= full(error)
+        if left_out:
+            await self._leave_out([job for jobs in left_out.values() for job in jobs])
+        await self._if_accepted(self._tell_of_push(by_queue, left_out, arrived=arrived))
+        if arrived and refusal is None:
+            await self._if_accepted(self._note(sorted(job.id for waiting in by_queue.values() for job in waiting)))
+        if refusal is not None and self.left_out is None:
+            raise refusal
+        return added
+
+    async def _if_accepted(self, asking: Awaitable[None]) -> None:
+        """Ask what a push does not need: the ids are there. That Redis refuses it is logged."""
+        try:
+            await asking
+        except BrokerUnavailable as error:
+            if isinstance(error, ForeignBroker) or not self.answered:
+                raise
+
+    def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
+        """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""
+        pushed: list[ReadyJob] = []
+        out: list[ReadyJob] = []
+        for job in jobs:
+            leaves = job.score >= limit and (self.left_out is not None or not job.listed)
+            (out if leaves else pushed).append(job)
+        return pushed, out
+
+    async def _add(self, queue: str, jobs: Sequence[ReadyJob]) -> int:
+        if not jobs:
+            return 0
+        async with self._speaking("push"):
+            return int(await self._pusher.zadd(self._ready(queue), {member(job.id): job.score for job in jobs}))
+
+    async def _leave_out(self, jobs: Sequence[ReadyJob]) -> None:
+        if self.left_out is not None:
+            self.left_out.add(jobs)
+        else:
+            await self.overflow.lower(marks_of(jobs))
+
+    async def _tell_of_push(
+        self, pushed: dict[str, list[ReadyJob]], left_out: dict[str, list[ReadyJob]], *, arrived: bool
+    ) -> None:
+        """Tell listeners, count what arrived, and ask how full the ready sets are."""
+        looked = [queue for queue, jobs in pushed.items() if self.window.must_look(queue, len(jobs))]
         async with self._speaking("count"), self._redis.pipeline(transaction=False) as pipe:
-            for queue, count in counts.items():
+            for queue in looked:
+                pipe.zcard(self._ready(queue))
+                pipe.zrange(self._ready(queue), -1, -1, withscores=True)
+            if looked:
+                self.overflow.ask_beyond(pipe, looked)
+            asked = len(pipe)
+            for queue, jobs in pushed.items():
                 if arrived:
-                    pipe.hincrby(f"{self._prefix}:arrived", queue, count)
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(jobs))
+                    if left_out.get(queue):
+                        self.overflow.count(pipe, queue, len(left_out[queue]))
                 if not self._clustered:
                     pipe.publish(self.arrivals_channel, queue)
-            await pipe.execute()
+            replies = await pipe.execute(raise_on_error=False)
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception) and (number >= asked or not refused(reply)):
+                    # A cluster's client returns the errors of its connections as replies, too, of whatever class.
+                    raise reply if isinstance(reply, FAILURES) else RedisError(self.describe(reply)) from reply
+            if asked:
+                self._see(looked, *replies[:asked])
             if self._clustered:  # whose pipelines take no messages
-                for queue in counts:
+                for queue in pushed:
                     await self._redis.publish(self.arrivals_channel, queue)
+
+    def _see(self, queues: Sequence[str], *replies: Any) -> None:
+        """Take in how full ready sets are."""
+        if any(isinstance(reply, Exception) for reply in replies):
+            return  # a user with the rights of an earlier version: every job is pushed
+        *sets, beyond = replies
+        for queue, depth, last, more in zip(queues, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
+            self.window.saw(queue, depth, last[0][1] if last else None, more)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -252,16 +316,9 @@ class Broker:
             await self._redis.zrem(self._ready(queue), member(job_id))
 
     async def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
-        """Depth and head of each queue: O(1) and O(log n)."""
-        async with self._speaking("depths"), self._redis.pipeline(transaction=False) as pipe:
-            for queue in queues:
-                pipe.zcard(self._ready(queue))
-                pipe.zrange(self._ready(queue), 0, 0, withscores=True)
-            replies = await pipe.execute()
-        return {
-            queue: QueueDepth(depth, ready_time_ms(head[0][1]) if head else 0)
-            for queue, depth, head in zip(queues, replies[::2], replies[1::2], strict=True)
-        }
+        """How much waits in each queue, beyond its window included, and since when."""
+        async with self._speaking("depths"):
+            return await measure(self._redis, self.overflow, {queue: self._ready(queue) for queue in queues})
 
     async def arrived(self) -> dict[str, int]:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
@@ -301,6 +358,7 @@ class Broker:
         await self.check_owner()  # with the contents went the mark of whose they are
         async with self._speaking("begin_epoch"):
             await self._redis.set(f"{self._prefix}:epoch", "")
+        self.window.forget()
 
     async def complete_epoch(self, mark: str) -> bool:
         """Fill in the mark, after they were pushed. False where it is gone: Redis has lost its contents once more."""

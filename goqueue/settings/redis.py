@@ -68,6 +68,9 @@ class RedisSettings(Group):
     prefix: str = Field(
         "{goqueue}", min_length=1, description="Starts every key; the braces keep them in one cluster slot."
     )
+    window: int = Field(
+        100_000, ge=100, description="Most jobs of one queue that are in Redis; the rest waits in PostgreSQL."
+    )
     sentinel_hosts: Names = Field(
         [], description="`host:port` or `[IPv6]:port` of the Sentinels, instead of the URL's host."
     )

@@ -1,4 +1,5 @@
-"""Every statement of the engine, named. The hot ones first; EXPLAIN guards in the tests hold their plans.
+"""The statements of the engine, named; those of claims and ends are in `attempt_sql`, those of the leader's duties in
+`dispatch`, `rescue`, `retention` and `leaders`. EXPLAIN guards in the tests hold the plans of the hot ones.
 
 "Open" means not final. Two statements' worth of index entries would be paid by every job if open jobs were found by
 an index on status, so they are found like this: each open job has `id >= floor` (a range of the primary key) or a
@@ -13,6 +14,9 @@ COLUMNS: Final[LiteralString] = """id, queue, type, payload, status, attempts, m
     cancel_requested_at, progress, trace_context, tenant"""
 
 FLOOR: Final[LiteralString] = "(SELECT id FROM dispatch_floor)"
+
+NEW_LEASE: Final[LiteralString] = "(1 + random() * 1073741823)::integer"
+"""A lease for a write that takes a job from whoever holds it; see `goqueue.store.attempts.new_lease`."""
 
 # --- enqueue ---------------------------------------------------------------------------------------------------------
 
@@ -74,92 +78,7 @@ SELECT id, active_key, source_key FROM jobs WHERE active_key = ANY(%s)
 UNION ALL SELECT id, active_key, source_key FROM jobs WHERE source_key = ANY(%s)
 """
 
-# --- claim and finish: the worker ------------------------------------------------------------------------------------
-# `status || ''` hides the column from the planner's statistics. They are mostly gathered while nothing is processing,
-# so the planner would expect to find next to no such row and scan the table for it.
-
-_CLAIMED: Final[LiteralString] = """
-id, lease, attempts, queue, type, payload::text, max_retries, timeout,
-    date_part('epoch', started_at - available_at), trace_context, date_part('epoch', created_at),
-    coalesce(deaths, 0::smallint)
-"""
-"""Text, and seconds as one double: what psycopg makes `jsonb` and two timestamps into costs a worker as much again as
-all else in a row (docs/decisions/0012-cheap-rows.md)."""
-
-CLAIM: Final[LiteralString] = f"""
-UPDATE jobs
-SET status = 'processing', attempts = attempts + 1, lease = lease + 1, worker_id = %(worker)s, started_at = now(),
-    updated_at = now()
-WHERE id = ANY(%(ids)s::bigint[]) AND status = 'pending' AND available_at <= now()
-    AND EXISTS (SELECT FROM workers WHERE workers.id = %(worker)s)
-RETURNING {_CLAIMED}
-"""
-
-HELD: Final[LiteralString] = f"""
-SELECT {_CLAIMED} FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND worker_id = %(worker)s AND status = 'processing'
-"""
-
-
-def _completion(progress: LiteralString = "") -> LiteralString:
-    return f"""
-UPDATE jobs
-SET status = 'completed', result = %(results)s::jsonb -> id::text, error = NULL, finished_at = now(),
-    updated_at = now(), dispatch_at = NULL, active_key = NULL{progress}
-WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
-    AND status || '' = 'processing'
-"""
-
-
-COMPLETE: Final[LiteralString] = _completion()
-"""No ids come back: the count of rows says that all were ours, and `COMPLETED` which, where it does not.
-
-The ids ascend and differ. So one walk through the index finds all jobs; a binary search (`width_bucket`) finds the
-lease that each must have, and an object its result. What a join with unnested arrays costs instead:
-docs/decisions/0011-full-cores.md."""
-
-COMPLETE_WITH_PROGRESS: Final[LiteralString] = _completion(
-    ", progress = coalesce((%(progress)s::jsonb ->> id::text)::real, progress)"
-)
-"""Where one of them has reported progress; the others keep what they have."""
-
-COMPLETED: Final[LiteralString] = """
-SELECT id FROM jobs
-WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
-    AND status || '' = 'completed'
-"""
-
-END_OTHERWISE: Final[LiteralString] = """
-WITH ended AS (
-    UPDATE jobs
-    SET status = decided.status, result = coalesce(ended.result, jobs.result),
-        error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END,
-        attempts = jobs.attempts - ended.refund, updated_at = now(),
-        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE decided.due END,
-        dispatch_at = CASE WHEN decided.final THEN NULL ELSE decided.due END,
-        finished_at = CASE WHEN decided.final THEN now() END,
-        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
-        trace_context = coalesce(ended.trace_context, jobs.trace_context),
-        progress = CASE WHEN decided.final THEN coalesce(ended.progress, jobs.progress) END
-    FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::int[], %s::real[], %s::jsonb[], %s::text[],
-            %s::text[], %s::real[])
-            AS ended (id, lease, status, error, refund, delay, result, outcome, trace_context, progress)
-        CROSS JOIN LATERAL (SELECT cancel_requested_at IS NOT NULL AS cancel FROM jobs AS asked
-            WHERE asked.id = ended.id) AS asked
-        CROSS JOIN LATERAL (SELECT CASE WHEN asked.cancel AND ended.status = 'pending' THEN 'cancelled'
-            ELSE ended.status END AS status) AS chosen
-        CROSS JOIN LATERAL (SELECT chosen.status, chosen.status <> 'pending' AS final,
-            now() + make_interval(secs => ended.delay) AS due) AS decided
-    WHERE jobs.id = ended.id AND jobs.lease = ended.lease AND jobs.status || '' = 'processing'
-    RETURNING jobs.id, jobs.lease, jobs.attempts + ended.refund AS attempt, ended.outcome, ended.error,
-        jobs.worker_id, jobs.started_at, jobs.round
-), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
-    SELECT ended.id, ended.lease, attempt, outcome, error, workers.name, ended.started_at, ended.round
-    FROM ended LEFT JOIN workers ON workers.id = ended.worker_id
-)
-SELECT id FROM ended
-"""
+# --- running jobs: the worker (claims and ends: `goqueue.store.attempt_sql`) ------------------------------------------
 
 SAVE_PROGRESS: Final[LiteralString] = """
 UPDATE jobs SET progress = reported.fraction, updated_at = now()
@@ -201,9 +120,9 @@ PLACE_OF: Final[LiteralString] = "SELECT tenant, queue, type FROM jobs WHERE id 
 
 STATUS_OF: Final[LiteralString] = "SELECT status FROM jobs WHERE id = %s AND deleted_at IS NULL"
 
-SET_STATUS: Final[LiteralString] = """
+SET_STATUS: Final[LiteralString] = f"""
 UPDATE jobs
-SET status = %(status)s, updated_at = now(), lease = lease + 1, worker_id = NULL,
+SET status = %(status)s, updated_at = now(), lease = {NEW_LEASE}, worker_id = NULL,
     started_at = CASE WHEN %(status)s = 'processing' THEN now() ELSE started_at END,
     finished_at = CASE WHEN %(final)s THEN now() END,
     failed_at = CASE WHEN %(status)s = 'failed' THEN now() END,
@@ -241,9 +160,9 @@ RETURNING status, queue
 """
 """A job that a worker holds is asked to stop and ends in `cancelled` when it has; any other ends at once."""
 
-RETRY: Final[LiteralString] = """
+RETRY: Final[LiteralString] = f"""
 UPDATE jobs
-SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = lease + 1, available_at = now(),
+SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = {NEW_LEASE}, available_at = now(),
     dispatch_at = now(), finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL,
     updated_at = now(), active_key = coalesce(tenant || chr(31), '') || unique_key
 WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
@@ -254,123 +173,9 @@ SOFT_DELETE: Final[LiteralString] = (
     "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
 )
 
-ATTEMPTS_OF: Final[LiteralString] = """
-SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
-WHERE job_id = %(id)s
-UNION ALL
-SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
-FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
-ORDER BY finished_at
-"""
-
 LOGS_OF: Final[LiteralString] = """
 SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
 ORDER BY id LIMIT %s
-"""
-
-# --- dispatch, rescue, prune: the leader -----------------------------------------------------------------------------
-
-DUE: Final[LiteralString] = """
-SELECT id, queue, priority, available_at, dispatch_at FROM jobs
-WHERE (dispatch_at, id) > (%s, %s) AND dispatch_at <= now() AND status = 'pending'
-ORDER BY dispatch_at, id LIMIT %s
-"""
-
-OPEN_FROM: Final[LiteralString] = f"""
-SELECT id, queue, priority, available_at, status, worker_id, dispatch_at IS NULL AS unlisted FROM jobs
-WHERE id > %(after)s AND id >= {FLOOR} AND id < %(before)s AND finished_at IS NULL
-ORDER BY id LIMIT %(limit)s
-"""
-
-OPEN_LISTED: Final[LiteralString] = f"""
-SELECT id, queue, priority, available_at, status, worker_id, dispatch_at FROM jobs
-WHERE (dispatch_at, id) > (%(after_time)s, %(after)s) AND dispatch_at IS NOT NULL AND id < {FLOOR}
-    AND finished_at IS NULL
-ORDER BY dispatch_at, id LIMIT %(limit)s
-"""
-
-RECENT: Final[LiteralString] = """
-SELECT id, queue, priority, available_at FROM jobs
-WHERE id >= %s AND id < %s AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
-ORDER BY id LIMIT %s
-"""
-"""With those whose `dispatch_at` came: in a long transaction it came, and was passed by, before the commit."""
-
-NEXT_ID: Final[LiteralString] = """
-SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, now() FROM jobs_id_seq
-"""
-
-WRITERS: Final[LiteralString] = """
-SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND relation = 'jobs'::regclass AND mode = 'RowExclusiveLock' AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-"""Transactions that write to `jobs`. An INSERT holds this lock before it draws its first id."""
-
-PARK: Final[LiteralString] = """
-UPDATE jobs SET dispatch_at = available_at
-WHERE id >= %s AND id < %s AND finished_at IS NULL AND dispatch_at IS NULL
-"""
-
-RAISE_FLOOR: Final[LiteralString] = "UPDATE dispatch_floor SET id = %s WHERE id < %s"
-
-WORKERS: Final[LiteralString] = """
-SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats FROM workers ORDER BY id
-"""
-
-BURY_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s AND beat = %s RETURNING name"
-
-RESCUE: Final[LiteralString] = """
-WITH rescued AS (
-    UPDATE jobs
-    SET status = decided.status, error = %(error)s, updated_at = now(), lease = jobs.lease + 1,
-        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE now() END,
-        dispatch_at = CASE WHEN decided.final THEN NULL ELSE now() END,
-        finished_at = CASE WHEN decided.final THEN now() END,
-        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
-        progress = CASE WHEN decided.final THEN jobs.progress END
-    FROM (SELECT id, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
-                WHEN attempts > max_retries THEN 'failed' ELSE 'pending' END AS verdict
-            FROM jobs WHERE id = ANY(%(ids)s) AND status = 'processing' AND worker_id IS NOT NULL
-                AND NOT EXISTS (SELECT FROM workers WHERE workers.id = jobs.worker_id)
-            ORDER BY id FOR UPDATE) AS orphan
-        CROSS JOIN LATERAL (SELECT verdict AS status, verdict <> 'pending' AS final) AS decided
-    WHERE jobs.id = orphan.id
-    RETURNING jobs.id, jobs.lease, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
-        jobs.started_at, jobs.worker_id, jobs.round
-), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
-    SELECT id, lease - 1, attempts, 'rescued', %(error)s, worker_id::text, started_at, round FROM rescued
-)
-SELECT id, queue, priority, available_at, status FROM rescued
-"""
-
-PRUNE: Final[LiteralString] = """
-DELETE FROM jobs WHERE id IN (
-    SELECT id FROM jobs WHERE id > %(after)s AND id <= %(through)s AND finished_at IS NOT NULL
-        AND finished_at < now() - make_interval(secs => CASE WHEN status = 'completed' THEN %(completed)s
-            ELSE %(failed)s END)
-    FOR UPDATE SKIP LOCKED)
-"""
-
-PRUNE_CHUNK: Final[LiteralString] = """
-SELECT max(id) AS through, min(created_at) AS oldest FROM
-    (SELECT id, created_at FROM jobs WHERE id > %s ORDER BY id LIMIT %s) AS chunk
-"""
-
-TAKE_LEAD: Final[LiteralString] = """
-INSERT INTO leaders AS current (duty, holder) VALUES (%(duty)s, %(holder)s)
-ON CONFLICT (duty) DO UPDATE SET holder = %(holder)s, renewed_at = now(),
-    term = current.term + (current.holder <> %(holder)s)::int
-WHERE current.holder = %(holder)s OR current.renewed_at < now() - make_interval(secs => %(ttl)s)
-RETURNING term
-"""
-
-LEAVE_LEAD: Final[LiteralString] = "DELETE FROM leaders WHERE duty = %s AND holder = %s"
-
-LEADER: Final[LiteralString] = """
-SELECT holder, extract(epoch FROM now() - renewed_at) AS age FROM leaders WHERE duty = %s
 """
 
 # --- queues and schedules --------------------------------------------------------------------------------------------
@@ -418,16 +223,6 @@ FROM (
 ) AS open
 """
 
-WAITING_OF_TENANT: Final[LiteralString] = f"""
-SELECT count(*) FROM (
-    SELECT FROM jobs WHERE id >= {FLOOR} AND status = 'pending' AND tenant IS NOT DISTINCT FROM %(tenant)s
-    UNION ALL
-    SELECT FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR} AND status = 'pending'
-        AND tenant IS NOT DISTINCT FROM %(tenant)s
-    LIMIT %(most)s
-) AS waiting
-"""
-
 OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
 
 OPEN_COUNTS_WITHIN: Final[LiteralString] = (
@@ -444,8 +239,19 @@ SCHEDULE_COLUMNS: Final[LiteralString] = """id, substr(name, coalesce(length(ten
 """The name of a tenant's schedule is stored as `tenant/name`; no name of its own holds a slash."""
 
 LIST_SCHEDULES: Final[LiteralString] = f"""
-SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
+SELECT {SCHEDULE_COLUMNS}, more FROM (
+    SELECT *, sum(octet_length(job::text)) OVER (page ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes,
+        lead(id) OVER page IS NOT NULL AS more
+    FROM (
+        SELECT * FROM schedules
+        WHERE (%(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s) AND (%(after)s::text IS NULL OR name > %(after)s)
+        ORDER BY name LIMIT %(limit)s + 1
+    ) AS following
+    WINDOW page AS (ORDER BY name)
+) AS schedules
+WHERE coalesce(bytes, 0) < %(bytes)s ORDER BY schedules.name LIMIT %(limit)s
 """
+"""`more`: another one follows."""
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
 LOCK_SCHEDULE: Final[LiteralString] = f"{GET_SCHEDULE} FOR NO KEY UPDATE"
 SWITCH_SCHEDULE: Final[LiteralString] = f"""

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 Waiting = dict[str, tuple[int, float]]
-"""Queue → (jobs that could run, age of the first in seconds)."""
+"""Queue → (jobs that could run, age of the longest-waiting one in seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Looker:
             self._arrived.popleft()
         now_ms = time.time() * 1000
         return {
-            queue: (depth.depth, max(0.0, (now_ms - depth.head_ms) / 1000) if depth.head_ms else 0.0)
+            queue: (depth.depth, max(0.0, (now_ms - depth.oldest_ms) / 1000) if depth.oldest_ms else 0.0)
             for queue, depth in depths.items()
         }
 

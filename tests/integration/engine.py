@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from goqueue.broker import Broker
 from goqueue.encryption import Keyring
-from goqueue.job import Job, NewJob
+from goqueue.job import ClaimedJob, Job, NewJob
 from goqueue.registry import Handler, JobType, Registry
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings, EngineSettings, RedisSettings, SchedulerSettings, WorkerSettings
+from goqueue.store import attempts
 from goqueue.store.connect import Connection, Database, fetch_all
 from goqueue_scheduler.scheduler import Scheduler
 from goqueue_worker.worker import Worker
@@ -153,7 +154,7 @@ class Engine:
 
     async def outcomes(self, job_id: int) -> list[str]:
         """How the job's attempts ended, those that are kept."""
-        rows = await self.rows("SELECT outcome FROM job_attempts WHERE job_id = %s ORDER BY lease", job_id)
+        rows = await self.rows("SELECT outcome FROM job_attempts WHERE job_id = %s ORDER BY finished_at", job_id)
         return [row[0] for row in rows]
 
 
@@ -184,6 +185,11 @@ async def connected(dsn: str, redis: RedisSettings, keyring: Keyring | None = No
         await service.close()
         await broker.close()
         await pool.close()
+
+
+async def claim(connection: Connection, worker_id: int, ids: Sequence[int], queue: str = "default") -> list[ClaimedJob]:
+    """Claim as a worker does, under a lease of its own."""
+    return await attempts.claim(connection, worker_id, ids, queue=queue, lease=attempts.new_lease())
 
 
 async def empty(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext, Snooze
-from goqueue.broker.redis import member
+from goqueue.broker.overflow import member
 from goqueue.errors import StoreUnavailable
 from goqueue.job import ClaimedJob
 from goqueue.settings import WorkerSettings
@@ -24,9 +24,11 @@ async def test_jobs_of_a_claim_whose_answer_was_lost_are_run_once_and_charged_on
 ) -> None:
     claim, lost, runs = attempts.claim, 0, []
 
-    async def loses_its_first_answer(connection: Connection, worker_id: int, ids: Sequence[int]) -> list[ClaimedJob]:
+    async def loses_its_first_answer(
+        connection: Connection, worker_id: int, ids: Sequence[int], **more: Any
+    ) -> list[ClaimedJob]:
         nonlocal lost
-        claimed = await claim(connection, worker_id, ids)
+        claimed = await claim(connection, worker_id, ids, **more)
         if claimed and not lost:
             lost = len(claimed)
             raise StoreUnavailable("database is unavailable")

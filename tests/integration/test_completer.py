@@ -11,7 +11,7 @@ from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from goqueue.store.connect import Connection
 from goqueue_worker.completer import Completer
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, claim
 
 LONG = 600.0
 
@@ -22,7 +22,7 @@ async def completing(engine: Engine) -> AsyncIterator[tuple[Completer, list[Atte
     ids = [await engine.enqueue("noop") for _ in range(3)]
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "completer", ["default"], 3)
-        jobs = await attempts.claim(connection, worker, ids)
+        jobs = await claim(connection, worker, ids)
     completer = Completer(engine.database, lambda: None)
     running = asyncio.create_task(completer.run())
     try:
@@ -112,9 +112,9 @@ async def test_of_two_ends_of_one_job_written_together_the_one_that_holds_the_le
     job_id = await engine.enqueue("noop")
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "completer", ["default"], 1)
-        (old,) = await attempts.claim(connection, worker, [job_id])
+        (old,) = await claim(connection, worker, [job_id])
         await engine.execute("UPDATE jobs SET status = 'pending', dispatch_at = now() WHERE id = %s", job_id)
-        (new,) = await attempts.claim(connection, worker, [job_id])
+        (new,) = await claim(connection, worker, [job_id])
         late = AttemptEnd(job_id, old.lease, Outcome.COMPLETED, result='"late"')
         mine = AttemptEnd(job_id, new.lease, Outcome.COMPLETED)
         ends = [late, mine] if late_comes == "first" else [mine, late]

@@ -18,14 +18,14 @@ from goqueue import JobContext, NeverRetry, enqueue_in, transaction
 from goqueue.access import Actor
 from goqueue.encryption import MARK, Keyring, new_key
 from goqueue.errors import Conflict
-from goqueue.job import ClaimedJob, JobFilter, NewJob
+from goqueue.job import JobFilter, NewJob
 from goqueue.settings import EncryptionSettings
 from goqueue.store import rotation, schedules
 from goqueue_api.schedule_acts import run_now, switch
 from goqueue_cli.embedded import _package_folder
 from goqueue_operator import rows as operator_rows
 from goqueue_operator.crds.job import MAX_ERROR, MAX_RESULT
-from goqueue_worker import attempt
+from goqueue_worker import attempt, deferral
 from tests.integration.console import ADA, Console
 from tests.integration.engine import QUEUES, Anything, Engine, eventually
 from tests.servers.stores import FreshDatabase
@@ -161,7 +161,7 @@ async def test_ids_are_given_in_order_and_a_unique_key_still_finds_its_job(engin
 async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_with_it_runs_it(
     engine: Engine, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "KEY_PATIENCE", (0.05, 0.2))
+    monkeypatch.setattr(deferral, "DELAYS", (0.05, 0.2))
     ran = []
 
     async def note(payload: Anything, job: JobContext) -> None:
@@ -172,7 +172,7 @@ async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_wit
 
     async def given_back() -> bool:
         outcomes = await engine.outcomes(job_id)
-        return len(outcomes) >= 3 and set(outcomes) == {"snoozed"}
+        return len(outcomes) >= 3 and set(outcomes) == {"deferred"}
 
     async with engine.scheduler():
         for wrong in (Keyring([new_key()]), None):
@@ -186,16 +186,6 @@ async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_wit
         async with engine.worker():
             await engine.until(job_id, "completed")
     assert ran == [({"to": "ada"}, 1)]
-
-
-def test_the_wait_for_a_key_grows_and_ends_at_five_minutes() -> None:
-    job = ClaimedJob(1, 1, 1, "q", "t", "{}", 5, None, 0.0, None)
-    delays = []
-    for lease in range(1, 100):
-        job.lease = lease
-        delays.append(attempt.waits_for_key(job, "no key").delay)
-    assert delays[:8] == [5, 10, 20, 40, 80, 160, 300, 300]
-    assert delays[-1] == 300
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from goqueue import JobContext
-from goqueue.broker.redis import NOTED, member
+from goqueue.broker.overflow import member
+from goqueue.broker.redis import NOTED
 from goqueue.errors import ForeignBroker
 from goqueue.job import ReadyJob
+from goqueue.window import Level, Mark
 from tests.integration.engine import Engine, eventually
 
 ODD_MEMBERS = [b"no number", b"-1", b"0", b"9223372036854775808", b"1" * 400, b"1.5", b"\xff\xfe", b"", "٣".encode()]
@@ -76,7 +78,15 @@ async def test_what_others_read_from_redis_may_hold_anything(engine: Engine) -> 
     await broker.client.zadd(ready, {"odd": math.inf})
     assert (await broker.depths(["default"]))["default"].depth == 1
     await broker.client.zadd(ready, {"odd": -math.inf})
-    assert (await broker.depths(["default"]))["default"].head_ms == 0
+    assert (await broker.depths(["default"]))["default"].oldest_ms == 0
+
+    marks = {"odd": 7, "a b c d": 7, b"\xff": 7, "default 0": 9, "default 0 since": math.inf}
+    await broker.client.zadd(f"{prefix}:overflow", marks)
+    await broker.client.hset(f"{prefix}:beyond", mapping={"default": "many", "email": "-3"})
+    assert (await broker.depths(["default", "email"]))["default"].depth == 1
+    assert await broker.overflow.take({}) == {Level("default", 0): Mark(9, 0)}
+    assert await broker.overflow.tail("default", 5) == []
+    assert await broker.client.zcard(ready) == 0, "what is no id is thrown away"
 
     await broker.client.hset(f"{prefix}:arrived", mapping={"default": "many", b"\xff": "1", "other": "7"})
     assert await broker.arrived() == {"�": 1, "other": 7}
@@ -104,7 +114,7 @@ async def test_a_counter_that_holds_no_number_does_not_make_a_push_fail(engine: 
         await broker.push(jobs)
         await broker.push(jobs)
     assert await broker.client.zcard(broker._ready("default")) == len(jobs)
-    assert [line["during"] for line in lines] == ["count"]
+    assert [line["during"] for line in lines] == ["count", "note"]
 
 
 async def test_listeners_take_any_bytes(engine: Engine) -> None:

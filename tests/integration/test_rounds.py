@@ -9,7 +9,7 @@ from goqueue import JobContext, NeverRetry, Snooze
 from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from tests.integration.console import Console
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, claim
 
 LONG = 3600.0
 """Seconds between two writes of progress, so that only the end of an attempt can have written it."""
@@ -82,7 +82,7 @@ async def test_a_cancelled_job_keeps_what_it_reported_and_a_rescued_one_starts_a
     lost = await engine.enqueue("work")
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 1)
-        [claimed] = await attempts.claim(connection, worker, [lost])
+        [claimed] = await claim(connection, worker, [lost])
         await attempts.save_progress(connection, [(lost, claimed.lease, 0.9)])
         await attempts.deregister(connection, worker)
     async with engine.scheduler():
@@ -93,7 +93,7 @@ async def test_a_batch_with_and_without_progress_is_written_in_one_statement(eng
     ids = [await engine.enqueue("any") for _ in range(4)]
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 4)
-        claimed = await attempts.claim(connection, worker, ids)
+        claimed = await claim(connection, worker, ids)
         await attempts.save_progress(connection, [(ids[1], claimed[1].lease, 0.5)])
         ends = [
             AttemptEnd(job.id, job.lease, Outcome.COMPLETED, result=f'"{job.id}"', progress=progress)
@@ -124,7 +124,8 @@ async def test_attempts_and_log_lines_tell_the_rounds_that_retries_by_hand_begin
         fails = False
         await engine.service.retry(job_id)
         assert (await engine.until(job_id, "completed")).attempts == 1
-    ended, lines = await engine.service.history(job_id)
+    (page, lines), ended = await engine.service.history(job_id), await engine.service.attempts(job_id)
+    assert page.attempts == ended
     assert [(one.round, one.attempt, one.outcome) for one in ended] == [
         (1, 1, "retried"),
         (1, 2, "failed"),
@@ -152,12 +153,13 @@ async def test_a_rescued_attempt_is_of_the_round_in_which_it_ran(engine: Engine)
     await engine.service.retry(job_id)
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 1)
-        await attempts.claim(connection, worker, [job_id])
+        await claim(connection, worker, [job_id])
         await attempts.save_logs(connection, [(job_id, 1, "info", "hello", (await _now(engine)))])
         await attempts.deregister(connection, worker)
     async with engine.scheduler():
         await engine.until(job_id, "pending")
-    ended, lines = await engine.service.history(job_id)
+    (page, lines), ended = await engine.service.history(job_id), await engine.service.attempts(job_id)
+    assert page.attempts == ended
     assert [(one.round, one.attempt, one.outcome) for one in ended] == [(2, 1, "rescued")]
     assert [(line["round"], line["attempt"]) for line in lines] == [(2, 1)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from goqueue.errors import StoreRefused
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempts, sql
+from goqueue.store import attempt_sql, attempts
 from goqueue.store.connect import Connection, fetch_all
 from tests.integration.engine import Engine, eventually
 
@@ -66,7 +66,9 @@ async def test_an_update_of_a_job_meets_no_trigger_and_no_foreign_key(engine: En
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 1)
         rows = await fetch_all(
-            connection, "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.CLAIM, {"worker": worker, "ids": [job_id]}
+            connection,
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + attempt_sql.CLAIM,
+            {"worker": worker, "ids": [job_id], "queue": "default", "lease": 1},
         )
     assert (await engine.service.get(job_id)).status == "processing"
     assert rows[0][0][0]["Triggers"] == []

@@ -13,10 +13,10 @@ from goqueue.errors import Conflict
 from goqueue.job import AttemptEnd, NewJob, Outcome
 from goqueue.lifecycle import OPEN, JobStatus, allowed
 from goqueue.settings import DatabaseSettings
-from goqueue.store import attempts, dispatch, jobs
-from goqueue.store.connect import Database
+from goqueue.store import attempts, jobs, rescue
+from goqueue.store.connect import Database, fetch_all
 from goqueue.store.enqueue import insert
-from tests.integration.engine import empty
+from tests.integration.engine import claim, empty
 from tests.servers.stores import FreshDatabase
 
 
@@ -31,6 +31,7 @@ class Model:
     key: str | None
     worker: int | None = None
     cancel: bool = False
+    deaths: int = 0
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -43,6 +44,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[int, Model] = {}
+        self.former: dict[int, int] = {}
         self.workers: set[int] = set()
 
     def run(self, work: Any) -> Any:
@@ -76,23 +78,32 @@ class StoreMachine(RuleBasedStateMachine):
             self.model[made.id] = Model(JobStatus.PENDING, 0, retries, 0, key)
         return int(made.id)
 
+    def take_new_lease(self, job: int, drawn: int | None = None) -> None:
+        """The job has another lease than before: the one that its claim drew, or one that PostgreSQL drew."""
+        model = self.model[job]
+        [[stored]] = self.run(self._in(fetch_all, "SELECT lease FROM jobs WHERE id = %s", (job,)))
+        assert stored != model.lease
+        assert drawn in (None, stored)
+        self.former[job], model.lease = model.lease, stored
+
     @rule(job=jobs)
     def claim(self, job: int) -> None:
-        claimed = self.run(self._in(attempts.claim, self.worker, [job]))
+        claimed = self.run(self._in(claim, self.worker, [job]))
         model = self.model[job]
         assert bool(claimed) == (model.status is JobStatus.PENDING)
         if claimed:
             model.status, model.worker = JobStatus.PROCESSING, self.worker
             model.attempts += 1
-            model.lease += 1
-            assert (claimed[0].lease, claimed[0].attempt) == (model.lease, model.attempts)
+            assert claimed[0].attempt == model.attempts
+            self.take_new_lease(job, claimed[0].lease)
 
     @rule(job=jobs, stale=st.booleans(), outcome=st.sampled_from(list(Outcome)))
     def end(self, job: int, stale: bool, outcome: Outcome) -> None:
         if outcome is Outcome.RESCUED:
             return
         model = self.model[job]
-        end = AttemptEnd(job, model.lease - stale, outcome, error=None if outcome is Outcome.COMPLETED else "e")
+        lease = self.former.get(job, 0) if stale else model.lease
+        end = AttemptEnd(job, lease, outcome, error=None if outcome is Outcome.COMPLETED else "e")
         write = attempts.complete if outcome is Outcome.COMPLETED else attempts.end_otherwise
         ours = self.run(self._in(write, [end]))
         # A completion whose answer was lost is written again, and is ours then, too.
@@ -129,7 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (done is not None) == may
         if done:
             model.status, model.attempts, model.cancel, model.worker = JobStatus.PENDING, 0, False, None
-            model.lease += 1
+            self.take_new_lease(job)
 
     @rule(job=jobs, status=st.sampled_from(list(JobStatus)))
     def set_status(self, job: int, status: JobStatus) -> None:
@@ -140,7 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (done is not None) == allowed(model.status, status)
         if done:
             model.status, model.worker = status, None
-            model.lease += 1
+            self.take_new_lease(job)
             if status is JobStatus.PENDING:
                 model.cancel = False
 
@@ -150,14 +161,17 @@ class StoreMachine(RuleBasedStateMachine):
         held = [id for id, job in self.model.items() if job.status is JobStatus.PROCESSING]
         self.run(self._in(attempts.deregister, self.worker))
         self.worker = self.run(self._in(attempts.register, "w", ["default"], 1))
-        _, count = self.run(self._in(dispatch.rescue, list(self.model), "died"))
+        done = self.run(self._in(rescue.rescue, dict.fromkeys(self.model, 0.0), "died"))
         rescued = [id for id in held if self.model[id].worker is not None]
-        assert count == len(rescued)
+        assert {one.id for one in done} == set(rescued)
         for id in rescued:
             model = self.model[id]
-            model.lease += 1
+            self.take_new_lease(id)
+            model.deaths += 1
             if model.cancel:
                 model.status = JobStatus.CANCELLED
+            elif model.deaths <= 2:
+                model.status, model.attempts = JobStatus.PENDING, model.attempts - 1
             elif model.attempts > model.max_retries:
                 model.status = JobStatus.FAILED
             else:

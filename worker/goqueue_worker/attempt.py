@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
 
-KEY_PATIENCE: Final = (5.0, 300.0)
-"""First and longest wait, in seconds, of a job whose encryption key this worker does not have."""
 
 ABANDON_AFTER: Final = 5.0
 """Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
@@ -116,12 +114,20 @@ class RunningAttempt:
         return self.job.id
 
     @property
+    def created(self) -> float:
+        return self.job.created
+
+    @property
     def attempt(self) -> int:
         return self.job.attempt
 
     @property
     def max_retries(self) -> int:
         return self.job.max_retries
+
+    @property
+    def deaths(self) -> int:
+        return self.job.deaths
 
     @property
     def queue(self) -> str:
@@ -179,7 +185,8 @@ def describe(error: BaseException) -> str:
     """An error as one bounded line: its class and message, if it has one that can be told."""
     message = ""
     with contextlib.suppress(Exception):
-        message = str(error)
+        # Pydantic's own words quote the values.
+        message = str(field_errors(error) if isinstance(error, ValidationError) else error)
     return storable(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_ERROR_LENGTH)
 
 
@@ -191,13 +198,13 @@ def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy
     return AttemptEnd(job.id, job.lease, Outcome.RETRIED, error=error, delay=wait)
 
 
-def waits_for_key(job: ClaimedJob, error: str) -> AttemptEnd:
-    """The end of an attempt that could not read its payload: it costs the job nothing, who has the key can run it."""
-    first, longest = KEY_PATIENCE
-    refunds = job.lease - job.attempt  # how often it was given back before
-    return AttemptEnd(
-        job.id, job.lease, Outcome.SNOOZED, error=error, delay=min(first * 2 ** min(refunds, 10), longest)
-    )
+class Deferred(Exception):
+    """This worker cannot run the job, and another may. `endless`: the job waits for it as long as it takes."""
+
+    def __init__(self, error: str, *, endless: bool = False) -> None:
+        super().__init__(error)
+        self.error = error
+        self.endless = endless
 
 
 async def run(
@@ -210,28 +217,31 @@ async def run(
     """Run the handler to its end, whatever that is.
 
     Raises:
+        Deferred: the handler was not called, since another worker is needed for it.
         Exception: what the handler raised breaks the rules of its class, as a `Snooze` without `seconds` does.
     """
     job = running.job
     try:
         if kind is None or kind.handler is None:
-            # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
-            return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
+            raise Deferred(f"this worker knows no job type {job.type!r}")
         content = orjson.loads(job.payload)
         if encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
-        payload = kind.parse(content)
+        try:
+            payload = kind.parse(content)
+        except ValidationError as error:
+            # Whoever made the job accepted the payload, mostly: by a newer or an older model than this one.
+            text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
+            raise Deferred(text) from None
         if kind.is_async:
             result = await kind.handler(payload, running)
         else:
             result = await _in_thread(threads, running, kind.handler, payload)
         return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, encode_result(result))
-    except ValidationError as error:
-        running.failure = error
-        text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
-        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=text)
+    except Deferred:
+        raise
     except KeyMissing as error:
-        return waits_for_key(job, error.message)
+        raise Deferred(error.message, endless=True) from None
     except Unreadable as error:
         return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=error.message)
     except Snooze as signal:

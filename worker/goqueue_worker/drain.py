@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable
+from goqueue.errors import BrokerUnavailable, GoQueueError
 from goqueue.store.connect import Database
 from goqueue.tasks import wait_at_most
+from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import Completer
 from goqueue_worker.runner import Runner
 
@@ -57,7 +58,9 @@ class Drain:
             self.begun.set()
         self._freed.set()
 
-    async def drain(self, fetching: list[asyncio.Task[None]], hand_back_held: Callable[[], None]) -> None:
+    async def drain(
+        self, fetching: list[asyncio.Task[None]], claims: Claims, hand_back_held: Callable[[], None]
+    ) -> None:
         """Let running jobs finish within the grace period, hand back the rest uncharged, write every end.
 
         A claim that is under way may wait for PostgreSQL: neither the drain nor its end waits for it.
@@ -81,10 +84,17 @@ class Drain:
         else:
             log.error("a claim does not end; what it takes will be rescued")
             ending.cancel()
+        await self.settled(claims)  # what it finds is handed back
         hand_back_held()
         await self.write_ends()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._runner.reports.flush(self._database), timeout=REPORT_SECONDS)
+
+    async def settled(self, claims: Claims) -> bool:
+        """Look once more for what lost claims took; False where that is not known."""
+        with contextlib.suppress(GoQueueError, TimeoutError):
+            return await asyncio.wait_for(claims.settle(), timeout=CLAIM_SECONDS)
+        return False
 
     async def _end_fetch(self, fetching: list[asyncio.Task[None]]) -> None:
         """Wake the fetch that may be blocked; never cancel it, since what it has just popped would be lost to Redis."""

@@ -10,18 +10,23 @@ from typing import Final
 import structlog
 
 from goqueue import logs, metrics, tracing
-from goqueue.encryption import Keyring
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.registry import JobType
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue_worker.attempt import RunningAttempt, Stop, describe, failed, interrupted, run, tell
+from goqueue.store.connect import Database
+from goqueue_worker.attempt import Deferred, RunningAttempt, Stop, describe, failed, interrupted, run, tell
 from goqueue_worker.completer import Completer
+from goqueue_worker.deferral import Deferrals
+from goqueue_worker.isolation import SUSPECT, Isolation
 from goqueue_worker.reports import Reports
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.threads import Threads
 
 HAND_BACK_SECONDS: Final = 2.0
 """How long handlers that are told to stop at the end of a drain have for it."""
+
+DEFER_SECONDS: Final = 30.0
+"""Longest wait for PostgreSQL's word on how long a job has been deferred."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,17 +40,24 @@ class Runner:
         slots: int,
         threads: int,
         policy: RetryPolicy,
-        keyring: Keyring | None,
+        database: Database,
+        defer_seconds: float,
         completer: Completer,
         tallies: Tallies,
         reports: Reports,
         ended: Callable[[], None],
+        isolation: Isolation | None = None,
     ) -> None:
-        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again."""
+        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again.
+
+        `isolation` None: suspects run like other jobs.
+        """
+        self._isolation = isolation
         self._name = name
         self._slots = slots
         self._policy = policy
-        self._keyring = keyring
+        self._keyring = database.keyring
+        self._deferrals = Deferrals(database, defer_seconds)
         self._completer = completer
         self._tallies = tallies
         self._ended = ended
@@ -86,7 +98,15 @@ class Runner:
             logs.JOB.set(running)
             if tracing.on is not None:
                 self._begin_span(running)
-            end = await run(running, kind, running.policy, self.threads, self._keyring)
+            try:
+                if job.deaths < SUSPECT or self._isolation is None:
+                    end = await run(running, kind, running.policy, self.threads, self._keyring)
+                else:
+                    end = await self._isolation.run(running)
+            except Deferred as why:
+                running.failure = why
+                running.wait(DEFER_SECONDS)
+                end = await self._deferrals.end(job, why)
         except asyncio.CancelledError:
             end = interrupted(running, running.policy)
         except BaseException as error:
@@ -119,7 +139,9 @@ class Runner:
         self._count(running, end)
         self._completer.put(end)
         self._ended()
-        if end.outcome is not Outcome.COMPLETED:
+        if end.outcome is Outcome.DEFERRED:  # told once for each type
+            running.failure = None
+        elif end.outcome is not Outcome.COMPLETED:
             with contextlib.suppress(Exception):  # a log's own troubles
                 tell(running, end, self._name)
             running.failure = None
@@ -197,3 +219,4 @@ class Runner:
         metrics.SLOTS_BUSY.read(lambda: len(self.running))
         metrics.THREADS_AWAITED.read(lambda: self.threads.waiting)
         metrics.ABANDONED.read(lambda: self.abandoned)
+        metrics.ISOLATED_BUSY.read(lambda: self._isolation.busy if self._isolation is not None else 0)

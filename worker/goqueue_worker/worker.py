@@ -20,25 +20,28 @@ import structlog
 
 from goqueue import instruments, metrics
 from goqueue.broker import Broker
+from goqueue.broker.connect import BLOCK_SECONDS
 from goqueue.broker.redis import weighted_order
-from goqueue.errors import BrokerUnavailable, GoQueueError, StoreUnavailable
+from goqueue.errors import BrokerUnavailable, GoQueueError
 from goqueue.job import AttemptEnd, ClaimedJob, ReadyJob
 from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
-from goqueue.store import attempts
-from goqueue.store.connect import Connection, Database
+from goqueue.store.connect import Database
 from goqueue.tasks import at_once, wait_at_most
 from goqueue_worker.attempt import Stop, cancelled, handed_back
+from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
+from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
 from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
+from goqueue_worker.share import IDLE_AFTER, FetchShare
 from goqueue_worker.tallies import Tallies
 
 TICK: Final = 0.1
@@ -71,7 +74,9 @@ class Worker:
         engine: EngineSettings,
         registry: Registry = REGISTRY,
         name: str | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        """`isolation` None: jobs that workers have died of run like others."""
         self._database = database
         self._broker = broker
         self._settings = settings
@@ -82,9 +87,9 @@ class Worker:
         self._turn = asyncio.Lock()  # to fetch
         self._order = asyncio.Lock()  # to start: what was fetched first starts first, although claims overlap
         self._reserved = 0  # fetched, not yet claimed
-        self._unsure: set[int] = set()  # ids of claims whose answer was lost: they may be ours
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
+        self._share = FetchShare()
         self._ended = 0
         self._starting = False
         self._freed = asyncio.Event()
@@ -97,11 +102,13 @@ class Worker:
             settings.concurrency,
             settings.threads,
             RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds),
-            database.keyring,
+            database,
+            settings.defer_seconds,
             self._completer,
             self._tallies,
             self._reports,
             self._on_ended,
+            isolation,
         )
         self._running = self._runner.running
         self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
@@ -110,6 +117,7 @@ class Worker:
             database,
             broker,
             engine.heartbeat_seconds,
+            served=(self.name, list(self._weights)),
             jobs=lambda: [*self._running, *(job.id for _, job in self._held)],
             cancel=self._cancel,
             resumed=self._freed.set,
@@ -125,6 +133,15 @@ class Worker:
             self._from_thread(self._on_joined),
             self._from_thread(self.hand_back_all),
             database.pgbouncer,
+        )
+        self._claims = Claims(
+            database,
+            broker,
+            self._membership,
+            self._stopping,
+            engine.heartbeat_seconds,
+            recovered=self._recovered,
+            paused=self._requests.pause,
         )
         self.hearing = Hearing(broker)
         self.ticked_at = time.monotonic()
@@ -142,7 +159,7 @@ class Worker:
                 self._reserved += len(ready)
                 fetched = time.monotonic()
                 # Within the turn: the claim is sent before the other loop prepares its fetch.
-                claiming = at_once(self._claim(ready))
+                claiming = at_once(self._claims.claim(ready))
             async with self._order:
                 claimed = await claiming
                 self._reserved -= len(ready)
@@ -150,9 +167,8 @@ class Worker:
                 now = time.monotonic()
                 self._lookahead.claimed(now - fetched, self._ended, now)
                 ours = {job.id: job for job in claimed}
-                # In the order of their queue, each once; those of an earlier claim stand in no order.
+                # In the order of their queue, each once.
                 self._held.extend((now, ours.pop(job.id)) for job in ready if job.id in ours)
-                self._held.extend((now, job) for job in ours.values())
                 self._start_held()
             self._freed.set()
 
@@ -164,45 +180,32 @@ class Worker:
             open_queues = {name: weight for name, weight in self._weights.items() if name not in self._requests.paused}
             may = self._membership.worker_id is not None and not self._membership.fenced
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
+                self._share.alone = self._requests.alone
+                count = self._share.of(min(room, most))
                 try:
-                    ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
+                    ready = await self._broker.fetch(
+                        weighted_order(open_queues), count, BLOCK_SECONDS if self._share.fresh else IDLE_AFTER
+                    )
                 except BrokerUnavailable:  # logged by the broker, once for each outage
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
+                    self._share.fetched(count, len(ready))
+                    if ready and ready[0].queue in self._requests.paused:  # it was paused meanwhile
+                        await self._claims.put_back(ready)
+                        continue
                     return ready
             else:
                 self.hearing.heard()
                 await self._pause_until_freed(0.2)
         return []
 
-    async def _claim(self, ready: list[ReadyJob]) -> list[ClaimedJob]:
-        """Claim what was fetched; what cannot be claimed now goes back to Redis, since it is gone from there."""
-        ids = [job.id for job in ready]
-        while not self._membership.fenced and not self._stopping.is_set():
-            worker_id = self._membership.worker_id
-            if worker_id is None:
-                break
-            try:
-                async with self._database.connection() as connection:
-                    claimed = await attempts.claim(connection, worker_id, ids)
-                    return claimed if not self._unsure else claimed + await self._recover(connection, worker_id)
-            except StoreUnavailable:
-                self._unsure.update(ids)
-                log.warning("claim failed, trying again", jobs=len(ids))
-                await self._pause(0.2)
-        try:
-            await self._broker.push(ready, arrived=False)
-        except BrokerUnavailable as error:
-            log.warning("fetched jobs not pushed back; the dispatcher will", jobs=len(ids), reason=error.reason)
-        return []
-
-    async def _recover(self, connection: Connection, worker_id: int) -> list[ClaimedJob]:
-        """What a claim took of which we heard no answer: ours, and not in our hands."""
-        found = await attempts.held(connection, worker_id, list(self._unsure))
-        self._unsure.clear()
-        known = {*self._running, *(job.id for _, job in self._held), *self._completer.ids}
-        return [job for job in found if job.id not in known]
+    def _recovered(self, jobs: list[ClaimedJob]) -> None:
+        """Take jobs that a claim of this worker took without our hearing of it."""
+        self._tallies.claimed(jobs)
+        now = time.monotonic()
+        self._held.extend((now, job) for job in jobs)
+        self._start_held()
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
@@ -228,8 +231,6 @@ class Worker:
 
     def _start(self, job: ClaimedJob) -> None:
         if (former := self._running.get(job.id)) is not None:
-            if former.job.lease >= job.lease:
-                return
             former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
         kind = self._registry.get(job.type)
         running = self._runner.attempt(job, kind)
@@ -253,6 +254,7 @@ class Worker:
         completing = asyncio.create_task(self._completer.run(), name="completer")
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
+            asyncio.create_task(self._claims.recover(), name="recover"),
             asyncio.create_task(self._reports.run(self._database), name="reports"),
             asyncio.create_task(self._requests.hear(), name="hear"),
             asyncio.create_task(self._requests.look(), name="look"),
@@ -264,7 +266,7 @@ class Worker:
         fetching = [asyncio.create_task(self._fetch_loop(), name=f"fetch-{number}") for number in range(FETCH_LOOPS)]
         try:
             await self._until_stopped([*fetching, completing, *duties])
-            await self._drain.drain(fetching, self._hand_back_held)
+            await self._drain.drain(fetching, self._claims, self._hand_back_held)
         finally:
             if not completing.done():  # nothing to wait for after a drain; else some other part broke
                 await self._drain.write_ends()
@@ -272,7 +274,8 @@ class Worker:
             for task in (*fetching, completing, *duties):
                 task.cancel()
             await asyncio.gather(*fetching, completing, *duties, return_exceptions=True)
-            empty = ended and not (self._running or self._held or self._unsure or self._completer.backlog)
+            settled = ended and await self._drain.settled(self._claims)
+            empty = settled and not (self._running or self._held or self._reserved or self._completer.backlog)
             await asyncio.to_thread(self._membership.leave, empty=empty)
             self._runner.threads.shutdown()
             log.info("worker stopped", worker=self.name)
