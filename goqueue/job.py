@@ -208,6 +208,15 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptPage:
+    """Some attempts of a job, oldest first."""
+
+    attempts: list[Attempt]
+    next: str | None
+    """What `after` must be for the next page; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs a listing shows; `after` is the id of the last one of the page before (keyset paging)."""
 
@@ -233,8 +242,8 @@ class Page:
 
     jobs: list[Job]
     next: int | None
-    """What `after` must be for the next page; None: there is none. A page that ran out of time may be short, or empty,
-    and have a next one."""
+    """What `after` must be for the next page; None: there is none. A page that ran out of time, or of memory, may be
+    short, or empty, and have a next one."""
 
 
 @dataclass(slots=True)

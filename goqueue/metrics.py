@@ -185,10 +185,15 @@ LEADING: Final = Gauge(
     ("scheduler", "operator"),
     ("process",),
 )
-DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
+DEPTH: Final = Gauge(
+    "goqueue_queue_depth",
+    "Jobs that could run and wait, those beyond the window in Redis included.",
+    ("scheduler",),
+    ("queue",),
+)
 OLDEST: Final = Gauge(
     "goqueue_queue_oldest_age_seconds",
-    "For how long the first of them could have run; 0: none waits.",
+    "For how long the longest-waiting of them could have run, of any priority; 0: none waits.",
     ("scheduler",),
     ("queue",),
     unit="seconds",
@@ -208,13 +213,14 @@ WORKERS: Final = Gauge(
 )
 DISPATCHED: Final = Counter(
     "goqueue_dispatched_jobs_total",
-    "Jobs pushed by the leader; `sweep`: due (their time came), stray (their enqueuer did not push them), reconcile.",
+    "Jobs that the leader added to Redis; `sweep`: due (their time came), stray (their enqueuer did not push them), "
+    "reconcile.",
     ("scheduler",),
     ("sweep",),
 )
 RECONCILE_SECONDS: Final = Histogram(
     "goqueue_dispatch_reconcile_duration_seconds",
-    "How long it took to compare all open jobs with Redis and the workers.",
+    "How long it took to compare all open jobs with Redis, a chunk at a time beside the other duties.",
     ("scheduler",),
     unit="seconds",
     buckets=_LONG,
@@ -225,12 +231,38 @@ REDIS_LOSSES: Final = Counter(
 BURIED: Final = Counter("goqueue_workers_buried_total", "Workers declared dead.", ("scheduler",))
 RESCUED: Final = Counter(
     "goqueue_jobs_rescued_total",
-    "Jobs taken from dead workers; `fate`: again, or ended (no attempt left, or cancelled).",
+    "Jobs taken from dead workers; `fate`: again (without charge), charged (an attempt, from the third death on), or "
+    "ended (no attempt left, or cancelled).",
     ("scheduler",),
     ("fate",),
 )
+SUSPECTS: Final = Counter(
+    "goqueue_jobs_suspected_total",
+    "Jobs that a second worker died of, or beside; they run in a process of their own from then on.",
+    ("scheduler",),
+)
 FIRED: Final = Counter("goqueue_schedules_fired_total", "Jobs made by schedules.", ("scheduler", "operator"))
 PRUNED: Final = Counter("goqueue_jobs_pruned_total", "Final jobs deleted for their age.", ("scheduler",))
+UNDELETED: Final = Counter(
+    "goqueue_retention_refused_total",
+    "Rows past their age that PostgreSQL refused to delete, at each try; `table`: jobs, audit_log, payment_declines, "
+    "idempotency_keys.",
+    ("scheduler",),
+    ("table",),
+)
+DUTY_FAILING: Final = Gauge(
+    "goqueue_scheduler_duty_failing",
+    "1: the last tick of this duty of the leader failed, and is repeated; `duty`: dispatch, reconcile, watch, rescue, "
+    "cron, retention, census, counts.",
+    ("scheduler",),
+    ("duty",),
+)
+DUTY_FAILURES: Final = Counter(
+    "goqueue_scheduler_duty_failures_total",
+    "Ticks that failed for another reason than an unavailable store.",
+    ("scheduler",),
+    ("duty",),
+)
 
 # --- operator --------------------------------------------------------------------------------------------------------
 

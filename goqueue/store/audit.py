@@ -1,6 +1,6 @@
 """The audit log: who did what, written in the transaction of the deed itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,9 +23,9 @@ WHERE id < %(before)s AND (%(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
 
-PRUNE: Final[LiteralString] = """
-DELETE FROM audit_log WHERE id IN (
-    SELECT id FROM audit_log WHERE at < now() - make_interval(secs => %s) ORDER BY at LIMIT %s)
+PAST: Final[LiteralString] = """
+SELECT id, at FROM audit_log WHERE at < now() - make_interval(secs => %s) AND (at, id) > (%s, %s)
+ORDER BY at, id LIMIT %s
 """
 
 
@@ -85,6 +85,13 @@ async def find(
     return await cursor.fetchall()
 
 
-async def prune(connection: Connection, keep: float, limit: int) -> int:
-    """Delete at most `limit` entries older than `keep` seconds; how many there were."""
-    return len(await fetch_all(connection, PRUNE + "RETURNING id", (keep, limit)))
+async def past(
+    connection: Connection, keep: float, after: tuple[datetime, int], limit: int
+) -> list[tuple[int, datetime]]:
+    """Entries older than `keep` seconds, from the oldest on, after the one of this time and id: their ids and times."""
+    return [(row[0], row[1]) for row in await fetch_all(connection, PAST, (keep, *after, limit))]
+
+
+async def delete(connection: Connection, ids: Sequence[int]) -> int:
+    """Delete these entries; how many there were."""
+    return (await connection.execute("DELETE FROM audit_log WHERE id = ANY(%s)", (list(ids),))).rowcount

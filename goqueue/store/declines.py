@@ -4,6 +4,7 @@ A payment is known by the digest of its payment_id: with encryption at rest, no 
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final, LiteralString
 
 from goqueue.store.connect import Connection, fetch_all
@@ -16,7 +17,15 @@ ON CONFLICT (payment) DO UPDATE SET declines = excluded.declines, declined_at = 
 WHERE stored.declines < excluded.declines
 """
 
-PRUNE: Final[LiteralString] = "DELETE FROM payment_declines WHERE declined_at < now() - make_interval(secs => %s)"
+PAST: Final[LiteralString] = """
+SELECT payment FROM payment_declines WHERE declined_at < now() - make_interval(secs => %(age)s) AND payment > %(after)s
+ORDER BY payment LIMIT %(limit)s
+"""
+
+DELETE: Final[LiteralString] = """
+DELETE FROM payment_declines
+WHERE payment = ANY(%(payments)s::bytea[]) AND declined_at < now() - make_interval(secs => %(age)s)
+"""
 
 
 def _digest(payment_id: str) -> bytes:
@@ -35,7 +44,11 @@ async def add(connection: Connection, payment_id: str, before: int) -> None:
     await connection.execute(ADD, (_digest(payment_id), before + 1))
 
 
-async def prune(connection: Connection, age: float) -> int:
-    """Forget the payments whose last decline is `age` seconds old; how many there were."""
-    cursor = await connection.execute(PRUNE, (age,))
-    return cursor.rowcount
+async def past(connection: Connection, age: float, after: bytes, limit: int) -> list[bytes]:
+    """Payments whose last decline is `age` seconds old, by digest, after this one."""
+    return [bytes(row[0]) for row in await fetch_all(connection, PAST, {"age": age, "after": after, "limit": limit})]
+
+
+async def delete(connection: Connection, payments: Sequence[bytes], age: float) -> int:
+    """Forget those of these payments whose last decline is `age` seconds old; how many there were."""
+    return (await connection.execute(DELETE, {"payments": list(payments), "age": age})).rowcount

@@ -1,25 +1,130 @@
-"""The leader's statements: what is due, what was left behind, whose worker died, what is too old.
+"""The dispatcher's statements: what is due, what was left behind, what waits at all.
 
-The floor. An open job is found by `id >= floor` or by its `dispatch_at`, so `raise_floor` may pass an id only when
-every job below it is final or has a `dispatch_at`. Ids are drawn before their rows become visible; a boundary is
-therefore used only once every transaction that was writing to `jobs` when it was read is over (the same wait that
-PostgreSQL's own CREATE INDEX CONCURRENTLY makes, and by the same means: locks held by virtual transaction ids).
-Readers, however old their snapshots, hold nothing up.
+The floor. An open job is found by `id >= floor` or by its `dispatch_at`, so the floor may pass an id only when every
+job below it is final or has a `dispatch_at`. Ids are drawn before their rows become visible; a boundary is therefore
+used only once every transaction that was writing to `jobs` when it was read is over (the same wait that PostgreSQL's
+own CREATE INDEX CONCURRENTLY makes, and by the same means: locks held by virtual transaction ids). Readers, however
+old their snapshots, hold nothing up.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, LiteralString
 
 from psycopg.rows import class_row
 
 from goqueue.job import ReadyJob, ready_score
-from goqueue.store import sql
+from goqueue.rescue import Orphan
 from goqueue.store.connect import Connection, fetch_all
 
 CHUNK = 5000
-"""Rows a sweep reads at a time."""
+"""Rows that a sweep reads at a time."""
+
+Place = tuple[datetime, int]
+"""Where a reader in the order of (`dispatch_at`, id) stands; rows after it come next."""
+
+Span = tuple[int, int]
+"""Ids from the first up to, but without, the second."""
+
+# An upper bound by parameter and not by now(): a sweep notes how far it has read.
+DUE: Final[LiteralString] = """
+SELECT id, queue, priority, available_at, dispatch_at FROM jobs
+WHERE (dispatch_at, id) > (%s, %s) AND dispatch_at <= %s AND status = 'pending'
+ORDER BY dispatch_at, id LIMIT %s
+"""
+
+RECENT: Final[LiteralString] = """
+SELECT job.id, job.queue, job.priority, job.available_at, job.listed
+FROM unnest(%s::bigint[], %s::bigint[]) AS span (start, stop) CROSS JOIN LATERAL (
+    SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL AS listed FROM jobs
+    WHERE id >= start AND id < stop AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
+) AS job
+"""
+"""With those whose `dispatch_at` came: in a long transaction it came, and was passed by, before the commit."""
+
+UNSEEN: Final[LiteralString] = """
+SELECT gap.start, gap.stop FROM unnest(%s::bigint[], %s::bigint[]) AS span (start, stop) CROSS JOIN LATERAL (
+    SELECT seen + 1 AS start, lead(seen) OVER (ORDER BY seen) AS stop FROM (
+        SELECT span.start - 1 AS seen
+        UNION ALL SELECT id FROM jobs WHERE id >= span.start AND id < span.stop
+        UNION ALL SELECT span.stop
+    ) AS ids
+) AS gap
+WHERE gap.start < gap.stop
+ORDER BY gap.start
+"""
+"""The runs of ids for which there is no row: of a transaction that is not over, or rolled back."""
+
+OPEN_ABOVE: Final[LiteralString] = """
+WITH chunk AS MATERIALIZED (
+    SELECT id, queue, priority, available_at, dispatch_at, status, finished_at, worker_id, deaths FROM jobs
+    WHERE id > %(after)s AND id >= (SELECT id FROM dispatch_floor) AND id < %(before)s
+    ORDER BY id LIMIT %(limit)s
+)
+SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL, CASE WHEN status = 'processing' THEN worker_id END,
+    coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::bigint AS open
+FROM chunk
+WHERE (status = 'pending' AND available_at <= now() AND (dispatch_at IS NULL OR dispatch_at <= now()))
+    OR (status = 'processing' AND worker_id IS NOT NULL
+        AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id))
+UNION ALL
+SELECT max(id), NULL, NULL, NULL, NULL, NULL, NULL, count(*), count(*) FILTER (WHERE finished_at IS NULL) FROM chunk
+"""
+"""Ready jobs, and those of workers that are no more, among the next rows from the floor on. A last row says how many
+were read and how far. The limit is of rows read and not of rows found, so that no statement is long where most jobs are
+final."""
+
+OPEN_LISTED: Final[LiteralString] = """
+WITH chunk AS MATERIALIZED (
+    SELECT id, queue, priority, available_at, dispatch_at, status, worker_id, deaths FROM jobs
+    WHERE (dispatch_at, id) > (%(after_time)s, %(after)s) AND dispatch_at <= %(until)s
+    ORDER BY dispatch_at, id LIMIT %(limit)s
+), last AS (
+    SELECT dispatch_at, id FROM chunk ORDER BY dispatch_at DESC, id DESC LIMIT 1
+)
+SELECT id, queue, priority, available_at, true, CASE WHEN status = 'processing' THEN worker_id END,
+    coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::timestamptz AS through
+FROM chunk
+WHERE id < (SELECT id FROM dispatch_floor) AND (status = 'pending' OR (status = 'processing' AND worker_id IS NOT NULL
+    AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id)))
+UNION ALL
+SELECT max(last.id), NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chunk), max(last.dispatch_at) FROM last
+"""
+"""The same among the jobs below the floor, in the order of `dispatch_at`."""
+
+NEXT_ID: Final[LiteralString] = """
+SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, now() FROM jobs_id_seq
+"""
+
+WRITERS: Final[LiteralString] = """
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'jobs'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Transactions that write to `jobs`. An INSERT holds this lock before it draws its first id."""
+
+PARK: Final[LiteralString] = """
+UPDATE jobs SET dispatch_at = available_at
+WHERE id IN (
+    SELECT id FROM jobs WHERE id >= %s AND id < %s AND finished_at IS NULL AND dispatch_at IS NULL
+    ORDER BY id FOR UPDATE SKIP LOCKED)
+"""
+
+UNPARKED: Final[LiteralString] = """
+SELECT id FROM jobs WHERE id >= %s AND id < %s AND finished_at IS NULL AND dispatch_at IS NULL ORDER BY id LIMIT 1
+"""
+
+RAISE_FLOOR: Final[LiteralString] = """
+UPDATE dispatch_floor SET id = least(%(to)s,
+    (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM jobs_id_seq))
+WHERE id < least(%(to)s, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM jobs_id_seq))
+"""
+"""Never above the next id: a standby that lost the newest jobs may have been promoted since the caller read it."""
+
+WORKERS: Final[LiteralString] = """
+SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats FROM workers ORDER BY id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +138,16 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class OpenJobs:
-    """One chunk of open jobs: those that wait and are due, those that run, and where to read on."""
+    """One chunk of a walk through the open jobs: those that wait and are due, and those whose worker is no more."""
 
     ready: list[ReadyJob]
-    running: list[tuple[int, int]]
-    """(job id, worker id) of jobs held by a worker."""
+    orphans: list[Orphan]
     read: int
+    """Rows looked at; fewer than asked for at the end."""
+    open: int
+    """Those of them that are not final; counted above the floor only."""
     last: Any
+    """Where to read on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,57 +166,66 @@ class WorkerRow:
     stats: dict[str, Any]
 
 
-def _ready(id: int, queue: str, priority: int, available_at: datetime, *, listed: bool = False) -> ReadyJob:
+def _ready(id: int, queue: str, priority: int, available_at: datetime, listed: bool) -> ReadyJob:
     return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed)
 
 
-async def due(connection: Connection, after: tuple[datetime, int]) -> list[tuple[ReadyJob, datetime]]:
-    """A chunk of the waiting jobs whose `dispatch_at` came, each with it; those after the place (`dispatch_at`, id)."""
-    rows = await fetch_all(connection, sql.DUE, (*after, CHUNK))
-    return [(_ready(*row[:4], listed=True), row[4]) for row in rows]
+async def due(
+    connection: Connection, after: Place, until: datetime, limit: int | None = None
+) -> list[tuple[ReadyJob, datetime]]:
+    """A chunk of the waiting jobs whose `dispatch_at` lies after the place and not after `until`, each with it."""
+    rows = await fetch_all(connection, DUE, (*after, until, limit or CHUNK))
+    return [(_ready(id, queue, priority, available_at, True), at) for id, queue, priority, available_at, at in rows]
 
 
 async def boundary(connection: Connection) -> Boundary:
     """The next id to be drawn, and who may still be about to show a lower one. The order of the two reads matters."""
-    rows = await fetch_all(connection, sql.NEXT_ID)
-    return Boundary(rows[0][0], await _writers(connection), rows[0][1])
+    rows = await fetch_all(connection, NEXT_ID)
+    return Boundary(rows[0][0], await writers(connection), rows[0][1])
 
 
 async def settled(connection: Connection, limit: Boundary) -> bool:
     """Whether every job below the boundary is visible by now (or was rolled back)."""
-    return not limit.writers or not (limit.writers & await _writers(connection))
+    return not limit.writers or not (limit.writers & await writers(connection))
 
 
-async def _writers(connection: Connection) -> frozenset[str]:
-    return frozenset(row[0] for row in await fetch_all(connection, sql.WRITERS))
+async def writers(connection: Connection) -> frozenset[str]:
+    """The transactions that write to `jobs` at the moment."""
+    return frozenset(row[0] for row in await fetch_all(connection, WRITERS))
 
 
-async def recent(connection: Connection, start: int, stop: int, limit: int = CHUNK) -> list[ReadyJob]:
-    """Jobs with start <= id < stop that wait and are due; most were pushed by their enqueuer or the due sweep."""
-    rows = await fetch_all(connection, sql.RECENT, (start, stop, limit))
-    return [_ready(*row[:4], listed=row[4]) for row in rows]
+async def recent(connection: Connection, spans: Sequence[Span]) -> list[ReadyJob]:
+    """Jobs with ids in the spans that wait and are due; most were pushed by their enqueuer or the due sweep."""
+    rows = await fetch_all(connection, RECENT, _arrays(spans))
+    return [_ready(*row) for row in rows]
 
 
-async def open_above_floor(connection: Connection, after: int, before: int, now: datetime) -> OpenJobs:
-    """A chunk of the open jobs between the floor and `before`, by id."""
-    parameters = {"after": after, "before": before, "limit": CHUNK}
-    rows = await fetch_all(connection, sql.OPEN_FROM, parameters)
-    return _open(rows, now, rows[-1][0] if rows else after)
+async def unseen(connection: Connection, spans: Sequence[Span]) -> list[Span]:
+    """The ids of the spans for which no row is visible, as ascending spans."""
+    return [(row[0], row[1]) for row in await fetch_all(connection, UNSEEN, _arrays(spans))]
 
 
-async def open_listed(connection: Connection, after: tuple[datetime, int], now: datetime) -> OpenJobs:
-    """A chunk of the open jobs below the floor, by `dispatch_at`."""
-    parameters = {"after_time": after[0], "after": after[1], "limit": CHUNK}
-    rows = await fetch_all(connection, sql.OPEN_LISTED, parameters)
-    return _open(rows, now, (rows[-1][6], rows[-1][0]) if rows else after)
+def _arrays(spans: Sequence[Span]) -> tuple[list[int], list[int]]:
+    return [start for start, _ in spans], [stop for _, stop in spans]
 
 
-def _open(rows: Sequence[Any], now: datetime, last: Any) -> OpenJobs:
-    """Sort out rows; the seventh column is True where a job has no `dispatch_at`."""
-    waiting = [row for row in rows if row[4] == "pending" and row[3] <= now]
-    ready = [_ready(*row[:4], listed=row[6] is not True) for row in waiting]
-    running = [(row[0], row[5]) for row in rows if row[4] == "processing" and row[5] is not None]
-    return OpenJobs(ready, running, len(rows), last)
+async def open_above_floor(connection: Connection, after: int, before: int, limit: int | None = None) -> OpenJobs:
+    """The next chunk of the jobs between the floor and `before`, by id."""
+    parameters = {"after": after, "before": before, "limit": limit or CHUNK}
+    *rows, (last, *_, read, open) = await fetch_all(connection, OPEN_ABOVE, parameters)
+    return OpenJobs(*_sorted(rows), read, open, last)
+
+
+async def open_listed(connection: Connection, after: Place, until: datetime, limit: int | None = None) -> OpenJobs:
+    """The next chunk of the jobs below the floor whose `dispatch_at` is not after `until`, in its order."""
+    parameters = {"after_time": after[0], "after": after[1], "until": until, "limit": limit or CHUNK}
+    *rows, (last, *_, read, through) = await fetch_all(connection, OPEN_LISTED, parameters)
+    return OpenJobs(*_sorted(rows), read, 0, (through, last))
+
+
+def _sorted(rows: Sequence[Any]) -> tuple[list[ReadyJob], list[Orphan]]:
+    ready = [_ready(*row[:5]) for row in rows if row[5] is None]
+    return ready, [Orphan(row[0], row[5], row[6]) for row in rows if row[5] is not None]
 
 
 async def floor(connection: Connection) -> int:
@@ -117,61 +234,26 @@ async def floor(connection: Connection) -> int:
     return int(rows[0][0])
 
 
-async def park(connection: Connection, start: int, stop: int) -> int:
-    """Give every open job with start <= id < stop a `dispatch_at`, so that the floor may pass; how many there were."""
-    cursor = await connection.execute(sql.PARK, (start, stop))
-    return cursor.rowcount
+async def park(connection: Connection, start: int, stop: int) -> tuple[int, int]:
+    """Give open jobs with start <= id < stop a `dispatch_at`, so that the floor may pass them.
+
+    Rows that another transaction has locked are passed over.
+
+    Returns:
+        How many got one, and up to which id the floor may rise: the first that has none, else `stop`.
+    """
+    cursor = await connection.execute(PARK, (start, stop))
+    left = await fetch_all(connection, UNPARKED, (start, stop))
+    return cursor.rowcount, int(left[0][0]) if left else stop
 
 
 async def raise_floor(connection: Connection, to: int) -> None:
     """Raise the floor; the caller has made sure that all open jobs below `to` have a `dispatch_at`."""
-    await connection.execute(sql.RAISE_FLOOR, (to, to))
+    await connection.execute(RAISE_FLOOR, {"to": to})
 
 
 async def workers(connection: Connection) -> list[WorkerRow]:
     """All registered workers."""
     cursor = connection.cursor(row_factory=class_row(WorkerRow))
-    await cursor.execute(sql.WORKERS)
+    await cursor.execute(WORKERS)
     return await cursor.fetchall()
-
-
-async def bury(connection: Connection, worker: WorkerRow) -> bool:
-    """Declare a worker dead, unless it gave a sign of life since it was read."""
-    return bool(await fetch_all(connection, sql.BURY_WORKER, (worker.id, worker.beat)))
-
-
-async def rescue(connection: Connection, ids: Sequence[int], error: str) -> tuple[list[ReadyJob], int]:
-    """Take jobs from workers that are no more: those with attempts left wait again, the others end in `failed`.
-
-    Returns what is to be pushed, and how many were rescued in all, those that ended included. Safe to repeat.
-    """
-    rows = await fetch_all(connection, sql.RESCUE, {"ids": list(ids), "error": error})
-    return [_ready(*row[:4], listed=True) for row in rows if row[4] == "pending"], len(rows)
-
-
-async def prune(
-    connection: Connection, after: int, completed: float, failed: float, chunk: int = CHUNK
-) -> tuple[int, int | None, datetime | None]:
-    """Delete final jobs past their retention (seconds) among the next `chunk` ids.
-
-    Returns how many went, the last id looked at (None at the table's end) and the chunk's oldest creation time.
-    """
-    rows = await fetch_all(connection, sql.PRUNE_CHUNK, (after, chunk))
-    through, oldest = rows[0]
-    if through is None:
-        return 0, None, None
-    cursor = await connection.execute(
-        sql.PRUNE, {"after": after, "through": through, "completed": completed, "failed": failed}
-    )
-    return cursor.rowcount, through, oldest
-
-
-async def take_lead(connection: Connection, duty: str, holder: str, ttl: float) -> int | None:
-    """Become or stay leader; the term, or None while another one's lease of `ttl` seconds runs."""
-    rows = await fetch_all(connection, sql.TAKE_LEAD, {"duty": duty, "holder": holder, "ttl": ttl})
-    return int(rows[0][0]) if rows else None
-
-
-async def leave_lead(connection: Connection, duty: str, holder: str) -> None:
-    """Step down, so that the next one need not wait."""
-    await connection.execute(sql.LEAVE_LEAD, (duty, holder))

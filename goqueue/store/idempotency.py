@@ -51,6 +51,12 @@ SELECT count(*), count(*) FILTER (WHERE past) FROM judged
 once. Retention may delete a job before its key is forgotten; nobody knows then when it ended, so its key is kept for
 another `keep` seconds."""
 
+POSTPONE: Final[LiteralString] = """
+UPDATE idempotency_keys SET look_at = now() + make_interval(secs => %s)
+WHERE digest = (SELECT digest FROM idempotency_keys WHERE look_at <= now() ORDER BY look_at LIMIT 1
+    FOR UPDATE SKIP LOCKED)
+"""
+
 HELD: Final = "idempotency key is contended, try again"
 
 TURNS: Final = 5
@@ -163,6 +169,11 @@ async def insert_keyed(
         if cursor.rowcount:
             return made, ready
     raise KeysHeld(HELD)
+
+
+async def postpone(connection: Connection, seconds: float) -> None:
+    """Look at the key whose turn is next in that many seconds: PostgreSQL refuses to delete it."""
+    await connection.execute(POSTPONE, (seconds,))
 
 
 async def prune(connection: Connection, limit: int, keep: float = idempotency.KEEP) -> tuple[int, int]:

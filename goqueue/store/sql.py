@@ -1,5 +1,5 @@
-"""The statements of the engine, named; those of claims and ends are in `attempt_sql`. EXPLAIN guards in the tests hold
-the plans of the hot ones.
+"""The statements of the engine, named; those of claims and ends are in `attempt_sql`, those of the leader's duties in
+`dispatch`, `rescue`, `retention` and `leaders`. EXPLAIN guards in the tests hold the plans of the hot ones.
 
 "Open" means not final. Two statements' worth of index entries would be paid by every job if open jobs were found by
 an index on status, so they are found like this: each open job has `id >= floor` (a range of the primary key) or a
@@ -173,124 +173,9 @@ SOFT_DELETE: Final[LiteralString] = (
     "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
 )
 
-ATTEMPTS_OF: Final[LiteralString] = """
-SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
-WHERE job_id = %(id)s
-UNION ALL
-SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
-FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
-ORDER BY finished_at
-"""
-
 LOGS_OF: Final[LiteralString] = """
 SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
 ORDER BY id LIMIT %s
-"""
-
-# --- dispatch, rescue, prune: the leader -----------------------------------------------------------------------------
-
-DUE: Final[LiteralString] = """
-SELECT id, queue, priority, available_at, dispatch_at FROM jobs
-WHERE (dispatch_at, id) > (%s, %s) AND dispatch_at <= now() AND status = 'pending'
-ORDER BY dispatch_at, id LIMIT %s
-"""
-
-OPEN_FROM: Final[LiteralString] = f"""
-SELECT id, queue, priority, available_at, status, worker_id, dispatch_at IS NULL AS unlisted FROM jobs
-WHERE id > %(after)s AND id >= {FLOOR} AND id < %(before)s AND finished_at IS NULL
-ORDER BY id LIMIT %(limit)s
-"""
-
-OPEN_LISTED: Final[LiteralString] = f"""
-SELECT id, queue, priority, available_at, status, worker_id, dispatch_at FROM jobs
-WHERE (dispatch_at, id) > (%(after_time)s, %(after)s) AND dispatch_at IS NOT NULL AND id < {FLOOR}
-    AND finished_at IS NULL
-ORDER BY dispatch_at, id LIMIT %(limit)s
-"""
-
-RECENT: Final[LiteralString] = """
-SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL FROM jobs
-WHERE id >= %s AND id < %s AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
-ORDER BY id LIMIT %s
-"""
-"""With those whose `dispatch_at` came: in a long transaction it came, and was passed by, before the commit."""
-
-NEXT_ID: Final[LiteralString] = """
-SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, now() FROM jobs_id_seq
-"""
-
-WRITERS: Final[LiteralString] = """
-SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND relation = 'jobs'::regclass AND mode = 'RowExclusiveLock' AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-"""Transactions that write to `jobs`. An INSERT holds this lock before it draws its first id."""
-
-PARK: Final[LiteralString] = """
-UPDATE jobs SET dispatch_at = available_at
-WHERE id >= %s AND id < %s AND finished_at IS NULL AND dispatch_at IS NULL
-"""
-
-RAISE_FLOOR: Final[LiteralString] = "UPDATE dispatch_floor SET id = %s WHERE id < %s"
-
-WORKERS: Final[LiteralString] = """
-SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats FROM workers ORDER BY id
-"""
-
-BURY_WORKER: Final[LiteralString] = "DELETE FROM workers WHERE id = %s AND beat = %s RETURNING name"
-
-RESCUE: Final[LiteralString] = f"""
-WITH rescued AS (
-    UPDATE jobs
-    SET status = decided.status, error = %(error)s, updated_at = now(), lease = {NEW_LEASE},
-        available_at = CASE WHEN decided.final THEN jobs.available_at ELSE now() END,
-        dispatch_at = CASE WHEN decided.final THEN NULL ELSE now() END,
-        finished_at = CASE WHEN decided.final THEN now() END,
-        failed_at = CASE WHEN decided.status = 'failed' THEN now() END,
-        active_key = CASE WHEN decided.final THEN NULL ELSE jobs.active_key END,
-        progress = CASE WHEN decided.final THEN jobs.progress END
-    FROM (SELECT id, lease AS lost, CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
-                WHEN attempts > max_retries THEN 'failed' ELSE 'pending' END AS verdict
-            FROM jobs WHERE id = ANY(%(ids)s) AND status = 'processing' AND worker_id IS NOT NULL
-                AND NOT EXISTS (SELECT FROM workers WHERE workers.id = jobs.worker_id)
-            ORDER BY id FOR UPDATE) AS orphan
-        CROSS JOIN LATERAL (SELECT verdict AS status, verdict <> 'pending' AS final) AS decided
-    WHERE jobs.id = orphan.id
-    RETURNING jobs.id, orphan.lost, jobs.attempts, jobs.status, jobs.queue, jobs.priority, jobs.available_at,
-        jobs.started_at, jobs.worker_id, jobs.round
-), kept AS (
-    INSERT INTO job_attempts (job_id, lease, attempt, outcome, error, worker, started_at, round)
-    SELECT id, lost, attempts, 'rescued', %(error)s, worker_id::text, started_at, round FROM rescued
-    ON CONFLICT DO NOTHING
-)
-SELECT id, queue, priority, available_at, status FROM rescued
-"""
-
-PRUNE: Final[LiteralString] = """
-DELETE FROM jobs WHERE id IN (
-    SELECT id FROM jobs WHERE id > %(after)s AND id <= %(through)s AND finished_at IS NOT NULL
-        AND finished_at < now() - make_interval(secs => CASE WHEN status = 'completed' THEN %(completed)s
-            ELSE %(failed)s END)
-    FOR UPDATE SKIP LOCKED)
-"""
-
-PRUNE_CHUNK: Final[LiteralString] = """
-SELECT max(id) AS through, min(created_at) AS oldest FROM
-    (SELECT id, created_at FROM jobs WHERE id > %s ORDER BY id LIMIT %s) AS chunk
-"""
-
-TAKE_LEAD: Final[LiteralString] = """
-INSERT INTO leaders AS current (duty, holder) VALUES (%(duty)s, %(holder)s)
-ON CONFLICT (duty) DO UPDATE SET holder = %(holder)s, renewed_at = now(),
-    term = current.term + (current.holder <> %(holder)s)::int
-WHERE current.holder = %(holder)s OR current.renewed_at < now() - make_interval(secs => %(ttl)s)
-RETURNING term
-"""
-
-LEAVE_LEAD: Final[LiteralString] = "DELETE FROM leaders WHERE duty = %s AND holder = %s"
-
-LEADER: Final[LiteralString] = """
-SELECT holder, extract(epoch FROM now() - renewed_at) AS age FROM leaders WHERE duty = %s
 """
 
 # --- queues and schedules --------------------------------------------------------------------------------------------
@@ -338,16 +223,6 @@ FROM (
 ) AS open
 """
 
-WAITING_OF_TENANT: Final[LiteralString] = f"""
-SELECT count(*) FROM (
-    SELECT FROM jobs WHERE id >= {FLOOR} AND status = 'pending' AND tenant IS NOT DISTINCT FROM %(tenant)s
-    UNION ALL
-    SELECT FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR} AND status = 'pending'
-        AND tenant IS NOT DISTINCT FROM %(tenant)s
-    LIMIT %(most)s
-) AS waiting
-"""
-
 OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
 
 OPEN_COUNTS_WITHIN: Final[LiteralString] = (
@@ -364,8 +239,19 @@ SCHEDULE_COLUMNS: Final[LiteralString] = """id, substr(name, coalesce(length(ten
 """The name of a tenant's schedule is stored as `tenant/name`; no name of its own holds a slash."""
 
 LIST_SCHEDULES: Final[LiteralString] = f"""
-SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
+SELECT {SCHEDULE_COLUMNS}, more FROM (
+    SELECT *, sum(octet_length(job::text)) OVER (page ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes,
+        lead(id) OVER page IS NOT NULL AS more
+    FROM (
+        SELECT * FROM schedules
+        WHERE (%(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s) AND (%(after)s::text IS NULL OR name > %(after)s)
+        ORDER BY name LIMIT %(limit)s + 1
+    ) AS following
+    WINDOW page AS (ORDER BY name)
+) AS schedules
+WHERE coalesce(bytes, 0) < %(bytes)s ORDER BY schedules.name LIMIT %(limit)s
 """
+"""`more`: another one follows."""
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
 LOCK_SCHEDULE: Final[LiteralString] = f"{GET_SCHEDULE} FOR NO KEY UPDATE"
 SWITCH_SCHEDULE: Final[LiteralString] = f"""

@@ -5,13 +5,10 @@ by a program's own transaction) is only seen here. A count costs as much as the 
 the less often the longer it takes, and on a connection of its own, beside the refill.
 """
 
-import asyncio
-import contextlib
 import time
 from typing import Final
 
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.store import overflow
 from goqueue.store.connect import Database
 from goqueue_scheduler.refill import Refill
@@ -54,14 +51,6 @@ class BeyondCount:
                 await self._count(queue)
                 self._next[queue] = time.monotonic() + max(COUNTED, SHARE * (time.monotonic() - began))
         return TICK
-
-    async def run(self) -> None:
-        """Count until cancelled."""
-        self.begin()
-        while True:
-            with contextlib.suppress(BrokerUnavailable, StoreUnavailable):
-                await self.tick()
-            await asyncio.sleep(TICK)
 
     async def _count(self, queue: str) -> None:
         async with self._database.connection() as connection:

@@ -1,89 +1,65 @@
 """Census: what the queues hold, for the metrics. Only the leader takes it, so that it is exported once.
 
-Redis' word on what waits costs nothing and is asked for often. PostgreSQL counts as many rows as are open or failed, so
-it is asked the less often the longer it takes.
+Redis' word on what waits costs nothing and is asked for often; where Redis is unavailable, PostgreSQL's last count
+(`goqueue_scheduler.counts`) takes its place.
 """
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from goqueue import metrics
 from goqueue.broker import Broker
-from goqueue.errors import BrokerUnavailable, StoreUnavailable
+from goqueue.errors import BrokerUnavailable
 from goqueue.instruments import OTHER
 from goqueue.service import promptly
 from goqueue.store import dispatch, queues
 from goqueue.store.connect import Database
+from goqueue_scheduler.counts import Counts
 
 INTERVAL: Final = 2.0
 """Seconds between two looks at Redis and the workers."""
 
-COUNTED: Final = 10.0
-"""Seconds between two counts by PostgreSQL, at least."""
-
-SHARE: Final = 50
-"""Times that a count takes until the next one."""
-
-_SHOWN: Final = (
-    metrics.DEPTH,
-    metrics.OLDEST,
-    metrics.IN_FLIGHT,
-    metrics.SCHEDULED,
-    metrics.FAILED,
-    metrics.PAUSED,
-    metrics.QUEUE_WORKERS,
-    metrics.WORKERS,
-)
-
-
-@dataclass(slots=True)
-class _Count:
-    """Jobs of one queue; `oldest` in seconds."""
-
-    ready: int = 0
-    scheduled: int = 0
-    processing: int = 0
-    failed: int = 0
-    oldest: float = 0.0
+_SHOWN: Final = (metrics.DEPTH, metrics.OLDEST, metrics.PAUSED, metrics.QUEUE_WORKERS, metrics.WORKERS)
 
 
 class Census:
     """The leader's census of these queues."""
 
-    def __init__(self, database: Database, broker: Broker, names: Iterable[str]) -> None:
+    name = "census"
+
+    def __init__(self, database: Database, broker: Broker, names: Iterable[str], counts: Counts) -> None:
         self._database = database
         self._broker = broker
         self._names = list(names)
+        self._counts = counts
 
-    async def run(self) -> None:
-        """Count until cancelled; then show nothing, as another one counts."""
-        counted: dict[str, _Count] = {}
-        count_at = 0.0
-        try:
-            while metrics.DEPTH.on:
-                with contextlib.suppress(StoreUnavailable):
-                    began = time.monotonic()
-                    if began >= count_at:
-                        counted = await self._count()
-                        count_at = time.monotonic() + max(COUNTED, SHARE * (time.monotonic() - began))
-                    await self._look()
-                    waiting = await self._waiting()
-                    for name, count in counted.items():
-                        depth, oldest = waiting.get(name, (count.ready, count.oldest))
-                        metrics.DEPTH.set(depth, name)
-                        metrics.OLDEST.set(oldest, name)
-                await asyncio.sleep(INTERVAL)
-            await asyncio.Event().wait()  # nobody asks: a duty must not end
-        finally:
-            for metric in _SHOWN:
-                metric.forget()
+    def begin(self) -> None:
+        """Nothing is kept from one look to the next."""
+
+    def end(self) -> None:
+        """Show nothing: another one looks."""
+        for metric in _SHOWN:
+            metric.forget()
+
+    async def tick(self) -> float:
+        """Look once, where anybody asks."""
+        if metrics.DEPTH.on:
+            try:
+                await self._look()
+            finally:
+                await self._show_waiting()
+        return INTERVAL
+
+    async def _show_waiting(self) -> None:
+        waiting = await self._waiting()
+        for name, count in self._counts.counted.items():
+            depth, oldest = waiting.get(name, (count.ready, count.oldest))
+            metrics.DEPTH.set(depth, name)
+            metrics.OLDEST.set(oldest, name)
 
     async def _waiting(self) -> dict[str, tuple[int, float]]:
-        """Queue to (depth, age of the first in seconds), as Redis knows it; empty where it is away."""
+        """Queue to (depth, age of the longest-waiting job in seconds) by Redis; empty where it is unavailable."""
         try:
             depths = await promptly(self._broker.depths(self._names))
         except BrokerUnavailable:
@@ -93,26 +69,6 @@ class Census:
             name: (found.depth, max(0.0, now - found.oldest_ms / 1000) if found.depth else 0.0)
             for name, found in depths.items()
         }
-
-    async def _count(self) -> "dict[str, _Count]":
-        """As PostgreSQL counts; shows what only PostgreSQL knows."""
-        async with self._database.connection() as connection:
-            opened = await queues.open_counts(connection)
-            failed = await queues.failed_counts(connection)
-        counted = {name: _Count() for name in (*self._names, OTHER)}
-        for found in opened:
-            count = counted.get(found.queue, counted[OTHER])
-            count.ready += found.ready
-            count.scheduled += found.scheduled
-            count.processing += found.processing
-            count.oldest = max(count.oldest, found.oldest_seconds or 0.0)
-        for queue, jobs in failed.items():
-            counted.get(queue, counted[OTHER]).failed += jobs
-        for name, count in counted.items():
-            metrics.SCHEDULED.set(count.scheduled, name)
-            metrics.IN_FLIGHT.set(count.processing, name)
-            metrics.FAILED.set(count.failed, name)
-        return counted
 
     async def _look(self) -> None:
         async with self._database.connection() as connection:

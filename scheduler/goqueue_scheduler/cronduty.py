@@ -3,14 +3,18 @@
 The job carries the tick as its `source_key`, which is unique, so firing twice finds the first job. Ticks missed in an
 absence are made up for by one job for the latest of them, if that is younger than the catch-up bound.
 
+One schedule holds up no other: each is fired by itself, within a bounded time, and one that cannot fire (its unique key
+is held by a transaction that is not over) is tried again after a while.
+
 A stored tick was computed by the zone data of its time. When a scheduler begins to lead it computes the next tick of
 all schedules anew, and of each once more before it fires: a newer release of the zone data may have moved it.
 """
 
 import asyncio
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -20,6 +24,7 @@ from goqueue.errors import Conflict, GoQueueError, InvalidInput, StoreUnavailabl
 from goqueue.job import Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
+from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.store import schedules
 from goqueue.store.schedules import Schedule
@@ -27,8 +32,14 @@ from goqueue.store.schedules import Schedule
 TICK: Final = 0.5
 """Seconds between two looks at the schedules."""
 
-TOGETHER: Final = 16
+LONGEST: Final = 3.0
+"""Seconds that one schedule may take to fire."""
+
+TOGETHER: Final = 4
 """Schedules that fire at the same time: one whose unique key another transaction holds keeps no other from firing."""
+
+BACKOFF: Final = RetryPolicy(base=1.0, factor=2.0, maximum=60.0, jitter=0.25)
+"""Seconds until a schedule that could not fire is tried again."""
 
 CHUNK: Final = 500
 """Schedules whose next tick is computed anew after one look at PostgreSQL."""
@@ -39,39 +50,46 @@ log = structlog.get_logger(__name__)
 class CronDuty:
     """The leader's cron duty; `catch_up` in seconds."""
 
+    name = "cron"
+
     def __init__(self, service: JobService, registry: Registry, queues: Collection[str], catch_up: float) -> None:
         self._service = service
         self._registry = registry
         self._queues = queues
         self._catch_up = timedelta(seconds=catch_up)
-        self._waiting: set[int] = set()  # schedules that could not fire, and whose tick stays due
-        self._firing: set[int] = set()
-        self._turns = asyncio.Semaphore(TOGETHER)
         self.fired = 0
+        self.begin()
 
-    async def run(self) -> None:
-        """Fire until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._fire_due(), name="fire")
-            group.create_task(self._compute_anew(), name="compute next ticks")
+    def begin(self) -> None:
+        """Compute the next ticks anew, and try every schedule."""
+        self._waiting: dict[int, tuple[int, float]] = {}  # could not fire: how often, and when it is tried again
+        self._firing: dict[int, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(TOGETHER)
+        self._anew_after: int | None = 0
 
-    async def _compute_anew(self) -> None:
-        """Replace next ticks that are none by the zone data in force."""
-        after = 0
-        while True:
-            try:
-                async with self._service.database.connection() as connection:
-                    found = await schedules.ahead(connection, after, CHUNK)
-                for schedule, now in found:
-                    await self._correct(schedule, now)
-                    after = schedule.id
-                    await asyncio.sleep(0)  # a computation takes some 0.1 ms: others have their turn
-            except StoreUnavailable as error:
-                log.warning("schedules not read", error=error.message)
-                await asyncio.sleep(TICK)
-            else:
-                if len(found) < CHUNK:
-                    return
+    def end(self) -> None:
+        """Fire no more."""
+        for task in list(self._firing.values()):
+            task.cancel()
+
+    async def tick(self) -> float:
+        """Fire what is due, then compute some of the next ticks anew where that is not done yet."""
+        await self._fire_due()
+        if self._anew_after is None:
+            return TICK
+        await self._compute_anew(self._anew_after)
+        return 0.0
+
+    async def _compute_anew(self, after: int) -> None:
+        """Replace next ticks that are none by the zone data in force, in one chunk of the schedules."""
+        async with self._service.database.connection() as connection:
+            found = await schedules.ahead(connection, after, CHUNK)
+        for schedule, now in found:
+            await self._correct(schedule, now)
+            self._anew_after = schedule.id
+            await asyncio.sleep(0)  # a computation takes some 0.1 ms: others have their turn
+        if len(found) < CHUNK:
+            self._anew_after = None
 
     async def _correct(self, schedule: Schedule, now: datetime) -> bool:
         """Whether the stored next tick was another one than that by the zone data in force, and was replaced."""
@@ -94,41 +112,40 @@ class CronDuty:
         return True
 
     async def _fire_due(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    async with self._service.database.connection() as connection:
-                        due = await schedules.due(connection)
-                except StoreUnavailable as error:
-                    log.warning("schedules not read", error=error.message)
-                else:
-                    # Those that could not fire at the last look come last.
-                    for schedule, now in sorted(due, key=lambda found: found[0].id in self._waiting):
-                        if schedule.id not in self._firing:
-                            self._firing.add(schedule.id)
-                            group.create_task(self._fire_in_turn(schedule, now), name="fire")
-                await asyncio.sleep(TICK)
+        async with self._service.database.connection() as connection:
+            due = await schedules.due(connection)
+        for schedule, now in due:
+            if schedule.id not in self._firing and self._waiting.get(schedule.id, (0, 0.0))[1] <= time.monotonic():
+                self._firing[schedule.id] = asyncio.create_task(self._fire_in_turn(schedule, now), name="fire")
 
     async def _fire_in_turn(self, schedule: Schedule, now: datetime) -> None:
         try:
             async with self._turns:
                 await self._fire_or_tell(schedule, now)
         finally:
-            self._firing.discard(schedule.id)
+            self._firing.pop(schedule.id, None)
 
     async def _fire_or_tell(self, schedule: Schedule, now: datetime) -> None:
-        """Fire; where that fails the tick stays due, for a scheduler that has the key or knows the time zone, and the
-        other schedules fire."""
+        """Fire; where that fails the tick stays due, for a scheduler that has the key or knows the time zone, or for
+        when the unique key is free, and the other schedules fire."""
         try:
-            await self._fire(schedule, now)
-        except StoreUnavailable as error:
-            log.warning("schedule not fired, trying again", schedule=schedule.name, error=error.message)
+            async with asyncio.timeout(LONGEST):
+                await self._fire(schedule, now)
+        except TimeoutError:
+            self._put_off(schedule, f"not within {LONGEST:g} s")
         except GoQueueError as error:
-            if schedule.id not in self._waiting:
-                log.error("schedule cannot fire yet", schedule=schedule.name, error=error.message, fields=error.fields)
-                self._waiting.add(schedule.id)
+            self._put_off(schedule, error.message, error.fields)
+        except Exception as error:
+            log.exception("schedule failed", schedule=schedule.name)
+            self._put_off(schedule, str(error))
         else:
-            self._waiting.discard(schedule.id)
+            self._waiting.pop(schedule.id, None)
+
+    def _put_off(self, schedule: Schedule, why: str, fields: Mapping[str, Any] | None = None) -> None:
+        failures, _ = self._waiting.get(schedule.id, (0, 0.0))
+        if not failures:
+            log.error("schedule cannot fire yet", schedule=schedule.name, error=why, fields=dict(fields or {}))
+        self._waiting[schedule.id] = (failures + 1, time.monotonic() + BACKOFF.delay(failures + 1))
 
     async def _fire(self, schedule: Schedule, now: datetime) -> None:
         if await self._correct(schedule, now):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from goqueue.errors import StoreUnavailable, UnfitDatabase
-from goqueue.store import dispatch
+from goqueue.store import leaders
 from goqueue.store.connect import Database
 
 log = structlog.get_logger(__name__)
@@ -41,13 +41,14 @@ class Leadership:
             while True:
                 self.asked_at = asked = time.monotonic()
                 try:
-                    async with self._database.connection() as connection:
-                        term = await dispatch.take_lead(connection, self._duty, self.holder, self._ttl)
+                    # Whoever has locked the row must not keep this one from stepping down when its lease is over.
+                    async with asyncio.timeout(self._ttl / 3), self._database.connection() as connection:
+                        term = await leaders.take(connection, self._duty, self.holder, self._ttl)
                     if term is not None:
                         held_until = asked + self._ttl
                     elif working is not None:
                         held_until = 0.0
-                except StoreUnavailable:
+                except (StoreUnavailable, TimeoutError):
                     term = None
                 if term is not None and (working is None or working.done()):
                     self._surface(working)
@@ -79,7 +80,7 @@ class Leadership:
     async def _step_down(self) -> None:
         try:
             async with asyncio.timeout(2), self._database.connection() as connection:
-                await dispatch.leave_lead(connection, self._duty, self.holder)
+                await leaders.leave(connection, self._duty, self.holder)
         except (StoreUnavailable, TimeoutError):
             log.warning("could not step down; the lease will run out", duty=self._duty)
 

@@ -5,7 +5,6 @@ on (`goqueue.window`). The highest priority that is left out comes first. Within
 found by their `dispatch_at` are merged in by time. docs/decisions/0017-bounded-ready-sets.md says what that guarantees.
 """
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ import structlog
 
 from goqueue.broker import Broker
 from goqueue.broker.outage import full
-from goqueue.errors import BrokerUnavailable, StoreUnavailable
+from goqueue.errors import BrokerUnavailable
 from goqueue.job import ReadyJob, ready_score, ready_time_ms
 from goqueue.store import overflow, queues
 from goqueue.store.connect import Connection, Database
@@ -62,8 +61,9 @@ class Refill:
         """Queues that have jobs beyond their windows."""
 
     def begin(self) -> None:
-        """A term of leadership begins."""
-        self._broker.left_out = self._left_out
+        """Forget what was left out: the reconciler of a new leader walks first, and leaves it out again."""
+        self._left_out = self._broker.left_out = LeftOut()
+        self._limits.clear()
 
     async def tick(self) -> float:
         """Trim and refill; seconds until the next tick."""
@@ -72,25 +72,6 @@ class Refill:
     def end(self) -> None:
         """The term is over; another leader finds out for itself what is left out."""
         self._broker.left_out = None
-
-    async def run(self) -> None:
-        """Trim and refill until cancelled."""
-        self.begin()
-        away = False
-        try:
-            while True:
-                try:
-                    pause = await self.tick()
-                    if away:
-                        log.info("refilling again")
-                    away = False
-                except (BrokerUnavailable, StoreUnavailable) as error:
-                    if not away:
-                        log.warning("refill interrupted", error=error.message)
-                    away, pause = True, TICK
-                await asyncio.sleep(pause)
-        finally:
-            self.end()
 
     async def look(self) -> bool:
         """One look at all queues; whether any was trimmed or refilled."""
@@ -153,7 +134,8 @@ class Refill:
             except BaseException:
                 self._left_out.restore(marks)
                 raise
-        await self._broker.overflow.trim(queue, tail, len(waiting))
+        if tail:  # what was no id of a job is gone already
+            await self._broker.overflow.trim(queue, tail, len(waiting))
         return max(1, len(tail))
 
     def _size(self, queue: str) -> int:

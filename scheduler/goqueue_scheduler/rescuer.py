@@ -1,77 +1,151 @@
-"""Rescue: which workers are dead. Not by comparing clocks: by watching each worker's beat stand still for a lease.
+"""Rescue: jobs of workers that are no more wait again (`goqueue.rescue` says when, and at what price).
 
-Only time in which this leader could read the workers counts, so an outage of PostgreSQL, which silences all workers,
-buries none of them.
+After a burial, and when a term begins, all open jobs are scanned by PostgreSQL, a chunk of rows at a time, and only
+orphans are transferred. The reconciler's walk hands over those that it meets. Redis has no part in it: the due sweep
+pushes what waits again.
 """
 
-import asyncio
-import contextlib
-import time
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
 
 from goqueue import metrics
-from goqueue.errors import StoreUnavailable
-from goqueue.store import dispatch
-from goqueue.store.connect import Database
-from goqueue_scheduler.dispatcher import Dispatcher
+from goqueue.errors import StoreContended, StoreRefused
+from goqueue.rescue import UNCHARGED, Orphan, delays
+from goqueue.store import dispatch, rescue
+from goqueue.store.connect import Connection, Database
+from goqueue_scheduler.walk import Above, Listed, Walk
 
-TICK: Final = 0.5
-"""Seconds between two looks at the workers."""
+TICK: Final = 0.1
+"""Seconds between two looks at whether there is something to do."""
+
+AGAIN: Final = 1.0
+"""Seconds between two tries to rescue jobs whose rows are locked."""
+
+BATCH: Final = 1000
+"""Jobs that are rescued together."""
+
+ERROR: Final = "its worker died"
 
 log = structlog.get_logger(__name__)
 
 
-class Watch:
-    """Since when each worker's beat has stood still, in observed seconds. Pure: time comes in as an argument."""
+class Orphanage:
+    """What the rescuer is to look at. Pure."""
 
-    def __init__(self, lease: float) -> None:
-        self._lease = lease
-        self._seen: dict[int, tuple[int, float]] = {}
-        self._last_look: float | None = None
+    def __init__(self) -> None:
+        self.scan_asked = True
+        self.found: dict[int, Orphan] = {}
 
-    def look(self, beats: dict[int, int], now: float) -> set[int]:
-        """Take the workers' beats at `now` (monotonic seconds); returns the ids that are dead."""
-        if self._last_look is not None and now - self._last_look > self._lease / 3:
-            # We were blind; that time proves nothing about anybody.
-            blind = now - self._last_look
-            self._seen = {worker: (beat, since + blind) for worker, (beat, since) in self._seen.items()}
-        self._last_look = now
-        self._seen = {
-            worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == beat else (beat, now)
-            for worker, beat in beats.items()
-        }
-        return {worker for worker, (_, since) in self._seen.items() if now - since >= self._lease}
+    def ask_scan(self) -> None:
+        """A worker was buried."""
+        self.scan_asked = True
+
+    def take(self, orphans: Iterable[Orphan]) -> None:
+        """These jobs are to be rescued."""
+        self.found.update({orphan.id: orphan for orphan in orphans})
 
 
 class Rescuer:
-    """The leader's rescue duty: buries dead workers and has the dispatcher take their jobs."""
+    """The leader's rescue duty."""
 
-    def __init__(self, database: Database, dispatcher: Dispatcher, lease_seconds: float) -> None:
+    name = "rescue"
+
+    def __init__(self, database: Database, orphans: Orphanage) -> None:
         self._database = database
-        self._dispatcher = dispatcher
-        self._lease = lease_seconds
-        self._watch = Watch(lease_seconds)  # longer than the duty, which begins anew where another one failed
-        self.buried = 0
+        self._orphans = orphans
+        self.rescued = 0
+        """Jobs taken from dead workers."""
+        self.begin()
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
-            with contextlib.suppress(StoreUnavailable):  # the watch will see that it was blind
-                await self._look()
-            await asyncio.sleep(min(TICK, self._lease / 10))
+    def begin(self) -> None:
+        """A former leader may have buried workers and not rescued their jobs."""
+        self._orphans.scan_asked = True
+        self._walk: Walk | None = None
+        self._held: Counter[int] = Counter()
+        self._again_after: frozenset[str] | None = None
 
-    async def _look(self) -> None:
+    def end(self) -> None:
+        """Nothing to put away."""
+
+    async def tick(self) -> float:
+        """Rescue what was found; else one chunk of a scan."""
+        locked = await self._rescue() if self._orphans.found else False
         async with self._database.connection() as connection:
-            workers = {worker.id: worker for worker in await dispatch.workers(connection)}
-            dead = self._watch.look({worker.id: worker.beat for worker in workers.values()}, time.monotonic())
-            for worker_id in dead:
-                try:
-                    buried = await dispatch.bury(connection, workers[worker_id])
-                finally:
-                    self._dispatcher.ask_reconcile()  # also where only the answer was lost
-                if buried:
-                    self.buried += 1
-                    metrics.BURIED.inc()
-                    log.warning("worker is dead", worker=workers[worker_id].name, worker_id=worker_id)
+            if self._walk is None:
+                await self._begin_scan(connection)
+            if self._walk is not None:
+                await self._scan(connection, self._walk)
+        if self._walk is not None or (self._orphans.found and not locked):
+            return 0.0
+        return AGAIN if locked and not self._orphans.scan_asked else TICK
+
+    async def _begin_scan(self, connection: Connection) -> None:
+        if self._again_after is not None and not (self._again_after & await dispatch.writers(connection)):
+            # A claim of a worker that was buried meanwhile may have come into sight behind the last scan.
+            self._orphans.scan_asked, self._again_after = True, None
+            again = True
+        else:
+            again = False
+        if not self._orphans.scan_asked:
+            return
+        self._orphans.scan_asked = False
+        self._held.clear()
+        self._walk = Walk(await dispatch.boundary(connection))
+        if not again:
+            self._again_after = self._walk.edge.writers or None
+
+    async def _scan(self, connection: Connection, walk: Walk) -> None:
+        match walk.position:
+            case Above(after=after, before=before):
+                chunk = await rescue.orphans_above_floor(connection, after, before)
+            case Listed(after=place, until=until):
+                chunk = await rescue.orphans_listed(connection, place, until)
+            case None:
+                self._walk = None
+                return
+        self._orphans.take(chunk.found)
+        if walk.advance(chunk.read, rescue.CHUNK, chunk.last):
+            self._walk = None
+
+    async def _rescue(self) -> bool:
+        """Rescue what was found; whether some of it could not be, and is kept for another try."""
+        given = delays(self._orphans.found.values(), self._held)
+        items = list(given.items())
+        for start in range(0, len(items), BATCH):
+            await self._rescue_batch(dict(items[start : start + BATCH]))
+        async with self._database.connection() as connection:
+            still = {orphan.id for orphan in await rescue.orphans_among(connection, list(given))}
+        self._orphans.found = {
+            id: orphan for id, orphan in self._orphans.found.items() if id in still or id not in given
+        }
+        return bool(still)
+
+    async def _rescue_batch(self, given: dict[int, float]) -> None:
+        """Rescue these; where PostgreSQL refuses the write, in halves, so that one job holds up only itself."""
+        try:
+            async with self._database.connection() as connection:
+                done = await rescue.rescue(connection, given, ERROR)
+        except (StoreContended, StoreRefused) as error:
+            if len(given) == 1:
+                log.warning("job not rescued, tried again", jobs=list(given), error=error.message)
+                return
+            items = list(given.items())
+            await self._rescue_batch(dict(items[: len(items) // 2]))
+            await self._rescue_batch(dict(items[len(items) // 2 :]))
+        else:
+            self._count(done)
+
+    def _count(self, done: list[rescue.Rescued]) -> None:
+        if not done:
+            return
+        again = [one for one in done if one.fate == "pending"]
+        self.rescued += len(done)
+        charged = sum(one.deaths > UNCHARGED for one in again)
+        metrics.RESCUED.inc(len(again) - charged, "again")
+        metrics.RESCUED.inc(charged, "charged")
+        metrics.RESCUED.inc(len(done) - len(again), "ended")
+        metrics.SUSPECTS.inc(sum(one.deaths == UNCHARGED for one in again))
+        log.warning("jobs rescued", jobs=[one.id for one in again][:20], count=len(done))

@@ -56,8 +56,9 @@ def hold_gil(payload: Work, job: JobContext) -> None:
 if os.environ.get("CHAOS_DIE_BEFORE_PUSH") and "goqueue_api" in sys.modules:
     from goqueue.broker import Broker
 
-    async def die(*_: object, **__: object) -> None:
+    async def die(*_: object, **__: object) -> int:
         """The process ends between commit and push."""
         os.kill(os.getpid(), signal.SIGKILL)
+        return 0
 
-    Broker.push = die  # type: ignore[method-assign, assignment]
+    Broker.push = die  # type: ignore[method-assign]

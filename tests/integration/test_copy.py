@@ -236,10 +236,10 @@ async def test_without_redis_a_bulk_is_accepted_and_found_by_the_dispatcher(engi
         assert service.unpushed == BATCH
 
         async def repaired() -> bool:  # counted after the push, so Redis has them by then
-            return scheduler.dispatcher.repaired >= BATCH
+            return scheduler.dispatcher.strays.repaired >= BATCH
 
         await eventually(repaired)
-        assert scheduler.dispatcher.repaired == BATCH
+        assert scheduler.dispatcher.strays.repaired == BATCH
         assert await engine.broker._redis.zcard(engine.broker._ready("default")) == BATCH
     fetched = await engine.broker.fetch(["default"], BATCH)
     # All became ready at the same time; some ids are longer than others.

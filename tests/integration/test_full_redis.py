@@ -11,7 +11,7 @@ from goqueue import JobContext
 from goqueue.settings import RedisSettings
 from goqueue.store import attempts
 from goqueue_cli.embedded import EmbeddedValkey
-from tests.integration.engine import Engine, connected, empty, eventually
+from tests.integration.engine import Engine, claim, connected, empty, eventually
 from tests.servers.stores import FreshDatabase
 
 BACKLOG = 20_000
@@ -56,7 +56,7 @@ async def test_scheduled_and_rescued_jobs_of_a_healthy_queue_run_while_a_backlog
             async with engine.database.connection() as connection:
                 await connection.execute("UPDATE jobs SET available_at = now() WHERE id = %s", (orphan,))
                 dead = await attempts.register(connection, "dead", ["default"], 1)
-                assert await attempts.claim(connection, dead, [orphan])
+                assert await claim(connection, dead, [orphan])
             for job_id in (scheduled, orphan):
                 await engine.until(job_id, "completed")
         depth = (await engine.broker.depths(["other"]))["other"].depth

@@ -1,6 +1,7 @@
 """Who may write to a job: nobody but the claim that holds it, also where ids of jobs are drawn a second time."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from goqueue import JobContext
 from goqueue.broker.overflow import member
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempts, dispatch, jobs
+from goqueue.store import attempts, dispatch, jobs, rescue
 from tests.integration.engine import Engine, claim, eventually
 
 
@@ -67,7 +68,7 @@ async def test_each_write_that_takes_a_job_away_gives_it_a_lease_that_nobody_hol
         [claimed] = await claim(connection, worker, [job_id])
         seen.append(await lease())
         await attempts.deregister(connection, worker)
-        await dispatch.rescue(connection, [job_id], "died")
+        await rescue.rescue(connection, {job_id: 0.0}, "died")
         assert await engine.rows("SELECT lease FROM job_attempts") == [(claimed.lease,)]
         seen.append(await lease())
     assert len(set(seen)) == len(seen)
@@ -158,7 +159,7 @@ async def test_a_job_that_is_handed_back_keeps_its_place_and_one_that_is_retried
         back = AttemptEnd(ids[0], claimed[ids[0]], Outcome.HANDED_BACK)
         again = AttemptEnd(ids[1], claimed[ids[1]], Outcome.RETRIED, error="e")
         await attempts.end_otherwise(connection, [back, again])
-        due = {job.id: job for job, _ in await dispatch.due(connection, (before[ids[0]], 0))}
+        due = {job.id: job for job, _ in await dispatch.due(connection, (before[ids[0]], 0), datetime.now(UTC))}
     after = dict(await engine.rows("SELECT id, available_at FROM jobs"))
     assert after[ids[0]] == before[ids[0]]
     assert after[ids[1]] > before[ids[1]]
@@ -181,3 +182,22 @@ async def test_a_row_that_somebody_has_locked_holds_up_its_own_job_only(engine: 
         assert (await engine.service.get(ids[7])).status is JobStatus.PENDING
     async with engine.worker():  # the other one has put it back
         assert (await engine.until(ids[7], "completed")).attempts == 1
+
+
+async def test_a_job_is_known_by_its_id_and_the_time_that_it_was_made_in_each_attempt(engine: Engine) -> None:
+    seen: list[tuple[int, float]] = []
+
+    async def note(payload: Any, job: JobContext) -> None:
+        seen.append((job.job_id, job.created))
+        if job.attempt == 1:
+            raise RuntimeError("again")
+
+    engine.handle("note", note)
+    async with engine.scheduler(), engine.worker():
+        job_id = await engine.enqueue("note")
+        made = (await engine.until(job_id, "completed")).created_at.timestamp()
+        await lose_the_tail(engine, job_id)
+        assert await engine.enqueue("note") == job_id
+        await engine.until(job_id, "completed")
+    assert seen[0] == seen[1] == (job_id, made)
+    assert seen[2] == seen[3] != seen[0]

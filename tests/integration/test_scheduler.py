@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from goqueue import JobContext
+from goqueue import JobContext, metrics
 from goqueue.access import Actor
 from goqueue.errors import BrokerUnavailable
 from goqueue.job import NewJob
 from goqueue.lifecycle import JobStatus
+from goqueue.settings import SchedulerSettings
 from goqueue.store import attempts, audit, dispatch, enqueue, schedules, sql
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
-from goqueue_scheduler import dispatcher as module
-from goqueue_scheduler.dispatcher import Dispatcher, Sweeps
+from goqueue_scheduler import floor, reconciler, strays
+from goqueue_scheduler.scheduler import Scheduler
 from tests.integration.engine import Engine, claim, eventually
 
 
@@ -48,14 +49,18 @@ async def ready_ids(engine: Engine, queue: str = "default") -> set[int]:
     return {int(member) for member in members}
 
 
-async def sweep(engine: Engine) -> tuple[Dispatcher, Sweeps]:
-    """One reconciliation, as a new leader makes it."""
-    dispatcher = Dispatcher(engine.database, engine.broker, 60)
-    async with engine.database.connection() as connection:
-        edge = await dispatch.boundary(connection)
-        sweeps = Sweeps(due_through=edge.at, swept=edge.next_id)
-        await dispatcher.reconcile(connection, sweeps)
-    return dispatcher, sweeps
+async def sweep(engine: Engine) -> Scheduler:
+    """One scan for orphans and one walk, as a new leader makes them, and the rise of the floor after them."""
+    scheduler = Scheduler(engine.database, engine.broker, SchedulerSettings(), engine.settings, engine.registry)
+    for duty in (scheduler.dispatcher, scheduler.rescuer, scheduler.reconciler):
+        duty.begin()
+    while not await scheduler.rescuer.tick():
+        pass
+    while await scheduler.dispatcher.tick() == 0.0:
+        pass
+    while await scheduler.reconciler.tick() != reconciler.TICK:
+        pass
+    return scheduler
 
 
 async def test_a_scheduled_job_runs_when_its_time_comes_and_not_before(engine: Engine) -> None:
@@ -76,10 +81,10 @@ async def test_a_job_committed_but_never_pushed_is_found_within_seconds(engine: 
         await engine.until(job_id, "completed")
 
         async def counted() -> bool:  # after the push, of which the worker may hear first
-            return scheduler.dispatcher.repaired > 0
+            return scheduler.dispatcher.strays.repaired > 0
 
         await eventually(counted)
-        assert scheduler.dispatcher.repaired == 1
+        assert scheduler.dispatcher.strays.repaired == 1
 
 
 async def test_of_bulks_that_were_pushed_the_sweep_reads_only_what_lies_between_them(engine: Engine) -> None:
@@ -97,14 +102,14 @@ async def test_of_bulks_that_were_pushed_the_sweep_reads_only_what_lies_between_
             return lost in await ready_ids(engine) and not await engine.broker.noted(0)
 
         await eventually(found)
-        assert scheduler.dispatcher.repaired == 1
+        assert scheduler.dispatcher.strays.repaired == 1
         assert await ready_ids(engine) == {lost, *(one.id for one in first + last)} - {first[700].id}
 
 
 async def test_a_job_owed_by_a_callers_transaction_is_pushed_at_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STRAY_AGE", 3600.0)  # so that only the sweep of each tick can find it
+    monkeypatch.setattr(strays, "STRAY_AGE", 3600.0)  # so that only the sweep of each tick can find it
     async with engine.worker(), engine.scheduler() as scheduler:
         await engine.leads(scheduler)
         (job_id,) = await insert_without_push(engine, owed=True)
@@ -124,7 +129,7 @@ async def test_more_jobs_than_a_chunk_that_are_due_at_the_same_moment_are_all_pu
             return await ready_ids(engine) == {one.id for one in made}
 
         await eventually(all_there)
-        assert scheduler.dispatcher.repaired == 0
+        assert scheduler.dispatcher.strays.repaired == 0
 
 
 async def test_after_redis_lost_everything_every_waiting_job_is_pushed_anew(engine: Engine) -> None:
@@ -148,15 +153,15 @@ async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_o
         await engine.leads(scheduler)
         ids = [await engine.enqueue("nothing") for _ in range(5)]
         await engine.service.close()
-        reconcile, lost = scheduler.dispatcher.reconcile, [True, True]
+        finish, lost = scheduler.reconciler._finish, [True, True]
 
-        async def and_lose(connection: Connection, sweeps: Sweeps) -> None:
-            await reconcile(connection, sweeps)
+        async def lose_and_finish() -> None:
             if lost:
                 lost.pop()
                 await engine.broker._redis.flushdb()
+            await finish()
 
-        scheduler.dispatcher.reconcile = and_lose  # type: ignore[method-assign]
+        scheduler.reconciler._finish = lose_and_finish  # type: ignore[method-assign]
         await engine.broker._redis.flushdb()
 
         async def all_back() -> bool:
@@ -165,30 +170,26 @@ async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_o
         await eventually(all_back)
 
 
-async def test_a_reconciliation_that_was_asked_for_and_interrupted_is_made_up_for(engine: Engine) -> None:
-    async with engine.scheduler() as scheduler:
-        await engine.leads(scheduler)
-        reconcile, calls = scheduler.dispatcher.reconcile, 0
+async def test_a_walk_that_is_interrupted_goes_on_where_it_was(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "CHUNK", 10)
+    ids = await insert_without_push(engine, 35)
+    read, calls = dispatch.open_above_floor, list[int]()
 
-        async def fails_at_first(connection: Connection, sweeps: Sweeps) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 1:
-                raise BrokerUnavailable("redis is unavailable")
-            await reconcile(connection, sweeps)
+    async def fails_once(connection: Connection, after: int, before: int) -> dispatch.OpenJobs:
+        calls.append(after)
+        if len(calls) == 2:
+            raise BrokerUnavailable("redis is unavailable")
+        return await read(connection, after, before)
 
-        (job_id,) = await insert_without_push(engine)
-        await claim_by_dead_worker(engine, job_id)
-        await engine.execute("DELETE FROM workers WHERE name = 'dead'")
-        scheduler.dispatcher.reconcile = fails_at_first  # type: ignore[method-assign]
-        scheduler.dispatcher.ask_reconcile()
+    monkeypatch.setattr(dispatch, "open_above_floor", fails_once)
+    async with engine.scheduler():
 
-        async def back() -> bool:
-            return await ready_ids(engine) == {job_id}
+        async def all_there() -> bool:
+            return await ready_ids(engine) == set(ids)
 
-        await eventually(back)
-    assert calls == 2
-    assert await engine.outcomes(job_id) == ["rescued"]
+        await eventually(all_there)
+        await eventually(engine.broker.epoch)
+    assert calls == [0, ids[9], ids[9], ids[19], ids[29]]
 
 
 async def test_the_job_of_a_silent_worker_runs_again_elsewhere(engine: Engine) -> None:
@@ -196,16 +197,26 @@ async def test_the_job_of_a_silent_worker_runs_again_elsewhere(engine: Engine) -
     await claim_by_dead_worker(engine, job_id)
     async with engine.scheduler(), engine.worker("heir"):
         job = await engine.until(job_id, "completed")
-    assert job.attempts == 2
+    assert job.attempts == 1  # the death of its worker charges none
     assert await engine.outcomes(job_id) == ["rescued"]
+    assert await engine.rows("SELECT deaths FROM jobs") == [(1,)]
 
 
-async def test_a_job_whose_attempts_all_died_ends_in_failed(engine: Engine) -> None:
-    job_id = await engine.enqueue("nothing", max_retries=0)
-    await claim_by_dead_worker(engine, job_id)
-    async with engine.scheduler(), engine.worker("heir"):
-        job = await engine.until(job_id, "failed")
-    assert (job.attempts, job.error) == (1, "its worker died")
+@pytest.mark.parametrize("max_retries", [0, 1])
+async def test_deaths_of_workers_charge_no_attempt_before_the_third(engine: Engine, max_retries: int) -> None:
+    job_id = await engine.enqueue("nothing", max_retries=max_retries)
+    seen = []
+    for number in range(3 + max_retries):
+        await engine.execute("UPDATE jobs SET available_at = now(), dispatch_at = now()")
+        await claim_by_dead_worker(engine, job_id, f"dead {number}")
+        await engine.execute("DELETE FROM workers")
+        await sweep(engine)
+        job = await engine.service.get(job_id)
+        seen.append((job.status.value, job.attempts))
+    uncharged = [("pending", 0)] * 2
+    assert seen == [*uncharged, *[("pending", count + 1) for count in range(max_retries)], ("failed", max_retries + 1)]
+    assert (await engine.service.get(job_id)).error == "its worker died"
+    assert await engine.outcomes(job_id) == ["rescued"] * (3 + max_retries)
 
 
 async def test_a_job_that_was_to_be_cancelled_when_its_worker_died_is_cancelled(engine: Engine) -> None:
@@ -235,7 +246,7 @@ async def test_a_living_worker_is_not_rescued_however_long_its_job_runs(engine: 
         await eventually(two_leases)
         go.set()
         job = await engine.until(job_id, "completed")
-        assert (job.attempts, scheduler.rescuer.buried, scheduler.dispatcher.rescued) == (1, 0, 0)
+        assert (job.attempts, scheduler.watcher.buried, scheduler.rescuer.rescued) == (1, 0, 0)
 
 
 async def test_a_job_set_to_processing_by_an_external_worker_is_nobodys_to_rescue(engine: Engine) -> None:
@@ -245,25 +256,26 @@ async def test_a_job_set_to_processing_by_an_external_worker_is_nobodys_to_rescu
     assert (await engine.service.get(job_id)).status is JobStatus.PROCESSING
 
 
-async def test_the_floor_rises_over_final_jobs_and_loses_no_open_one(engine: Engine) -> None:
+async def test_the_floor_rises_over_final_jobs_and_loses_no_open_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = await insert_without_push(engine, 300)
     waiting, running, lost = ids[0], ids[1], ids[2]
     await engine.execute(
         "UPDATE jobs SET status = 'completed', finished_at = now() WHERE id <> ALL(%s)", [waiting, running, lost]
     )
     await claim_by_dead_worker(engine, running, "alive")
-    was, module.WINDOW = module.WINDOW, 10  # type: ignore[misc]
-    try:
-        await sweep(engine)
-    finally:
-        module.WINDOW = was  # type: ignore[misc]
+    monkeypatch.setattr(floor, "WINDOW", 10)
+    await sweep(engine)
     async with engine.database.connection() as connection:
         assert await dispatch.floor(connection) > ids[-1]
     # Below the floor now; every way of finding open jobs must still see them.
     await engine.execute("DELETE FROM workers")
     await engine.broker._redis.flushdb()
-    dispatcher, _ = await sweep(engine)
-    assert dispatcher.rescued == 1
+    scheduler = await sweep(engine)
+    assert scheduler.rescuer.rescued == 1
+    await engine.execute("UPDATE jobs SET dispatch_at = now() WHERE dispatch_at > now()")
+    await sweep(engine)
     assert await ready_ids(engine) == {waiting, running, lost}
     from goqueue.job import JobFilter
 
@@ -400,7 +412,7 @@ async def test_retention_deletes_final_jobs_past_their_age_and_nothing_else(engi
     await engine.execute(done, "completed", "1 day", young)
     await engine.execute(done, "failed", "8 days", failed)
     day = 86400.0
-    assert await Pruner(engine.database, 7 * day, 30 * day, 365 * day).walk() == 1
+    assert (await Pruner(engine.database, 7 * day, 30 * day, 365 * day).walk())["jobs"] == 1
     assert {row[0] for row in await engine.rows("SELECT id FROM jobs")} == {young, failed, waiting}
 
 
@@ -411,7 +423,7 @@ async def test_retention_deletes_old_entries_of_the_audit_log(engine: Engine) ->
         for queue in ("old", "young"):
             await audit.record(connection, Actor("test"), Action.QUEUE_PAUSED, queue)
     await engine.execute("UPDATE audit_log SET at = now() - interval '2 days' WHERE object = 'old'")
-    assert await Pruner(engine.database, 1.0, 1.0, 86_400.0).forget_deeds() == 1
+    assert (await Pruner(engine.database, 1.0, 1.0, 86_400.0).walk())["audit_log"] == 1
     assert await engine.rows("SELECT object FROM audit_log") == [("young",)]
 
 
@@ -428,3 +440,23 @@ async def test_a_schedules_job_belongs_to_the_tenant_of_the_schedule(engine: Eng
     async with engine.scheduler():
         await eventually(both_fired)
     assert {row[0] for row in await engine.rows("SELECT tenant FROM jobs")} == {"acme", None}
+
+
+async def test_a_redis_that_is_empty_as_no_job_was_ever_made_is_no_loss(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[int] = []
+    monkeypatch.setattr(metrics.REDIS_LOSSES, "inc", lambda: losses.append(1))
+    await engine.execute("ALTER SEQUENCE jobs_id_seq RESTART")
+
+    async def marked() -> bool:
+        return await engine.broker.epoch() is not None
+
+    async with engine.scheduler():
+        await eventually(marked)
+    assert losses == []
+    await engine.enqueue("t")
+    await engine.broker._redis.flushdb()
+    async with engine.scheduler():
+        await eventually(marked)
+    assert losses == [1]

@@ -11,7 +11,7 @@ from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings
-from goqueue.store import attempts, dispatch, schedules
+from goqueue.store import attempts, leaders, retention, schedules
 from goqueue.store.connect import Database
 from tests.integration.engine import Engine, claim
 from tests.servers.stores import FreshDatabase
@@ -110,7 +110,7 @@ async def _live(service: JobService, pool: Database) -> None:
         assert await attempts.complete(connection, [done]) == {first.id}
         failed = AttemptEnd(second.id, second.lease, Outcome.FAILED, error="no \\ luck")
         assert await attempts.end_otherwise(connection, [failed]) == {second.id}
-        assert await dispatch.take_lead(connection, "scheduler", "me", 15.0) is not None
+        assert await leaders.take(connection, "scheduler", "me", 15.0) is not None
         cron = await schedules.put(connection, "s", "0 9 * * *", "UTC", {"queue": "default"}, True, later)
         assert cron[0].next_tick == later
     assert (await service.get(first.id)).result == {"n": 0.1}
@@ -121,7 +121,8 @@ async def _live(service: JobService, pool: Database) -> None:
 
     async with pool.connection() as connection:
         await connection.execute("UPDATE jobs SET finished_at = now() - interval '1 h' WHERE id = %s", (second.id,))
-        await dispatch.prune(connection, 0, 1.0, 1.0)
+        keep = retention.Keep(1.0, 1.0)
+        await retention.delete(connection, (await retention.past(connection, 0, keep)).ids, keep)
         rows: Any = await connection.execute("SELECT count(*) FROM job_attempts WHERE job_id = %s", (second.id,))
         assert await rows.fetchone() == (0,)
 

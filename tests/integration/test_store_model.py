@@ -13,7 +13,7 @@ from goqueue.errors import Conflict
 from goqueue.job import AttemptEnd, NewJob, Outcome
 from goqueue.lifecycle import OPEN, JobStatus, allowed
 from goqueue.settings import DatabaseSettings
-from goqueue.store import attempts, dispatch, jobs
+from goqueue.store import attempts, jobs, rescue
 from goqueue.store.connect import Database, fetch_all
 from goqueue.store.enqueue import insert
 from tests.integration.engine import claim, empty
@@ -31,6 +31,7 @@ class Model:
     key: str | None
     worker: int | None = None
     cancel: bool = False
+    deaths: int = 0
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -160,14 +161,17 @@ class StoreMachine(RuleBasedStateMachine):
         held = [id for id, job in self.model.items() if job.status is JobStatus.PROCESSING]
         self.run(self._in(attempts.deregister, self.worker))
         self.worker = self.run(self._in(attempts.register, "w", ["default"], 1))
-        _, count = self.run(self._in(dispatch.rescue, list(self.model), "died"))
+        done = self.run(self._in(rescue.rescue, dict.fromkeys(self.model, 0.0), "died"))
         rescued = [id for id in held if self.model[id].worker is not None]
-        assert count == len(rescued)
+        assert {one.id for one in done} == set(rescued)
         for id in rescued:
             model = self.model[id]
             self.take_new_lease(id)
+            model.deaths += 1
             if model.cancel:
                 model.status = JobStatus.CANCELLED
+            elif model.deaths <= 2:
+                model.status, model.attempts = JobStatus.PENDING, model.attempts - 1
             elif model.attempts > model.max_retries:
                 model.status = JobStatus.FAILED
             else:

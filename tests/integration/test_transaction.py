@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from goqueue import AsyncClient, InvalidInput, JobContext, enqueue_in, enqueue_in_async
 from goqueue.settings import DatabaseSettings
 from goqueue.store.schema import JOBS
-from goqueue_scheduler import dispatcher
+from goqueue_scheduler import due as due_sweep
 from tests.integration.engine import QUEUES, Anything, Engine, eventually
 from tests.servers.stores import FreshDatabase
 
@@ -186,7 +186,7 @@ async def test_a_job_for_later_waits_for_its_time(engine: Engine, caller: Caller
 async def test_a_transaction_that_took_long_to_commit_has_its_job_dispatched_within_seconds(
     engine: Engine, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "OVERLAP", timedelta(0))  # "long" is now any time
+    monkeypatch.setattr(due_sweep, "OVERLAP", timedelta(0))  # "long" is now any time
     async with engine.worker(), engine.scheduler() as scheduler, begun("AsyncSession", engine, database) as slow:
         await engine.leads(scheduler)
         late = await slow.enqueue("echo", {})

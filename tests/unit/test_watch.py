@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goqueue_scheduler.rescuer import Watch
+from goqueue_scheduler.watch import Watch
 
 LEASE = 15.0
 

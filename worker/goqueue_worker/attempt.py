@@ -113,6 +113,10 @@ class RunningAttempt:
         return self.job.id
 
     @property
+    def created(self) -> float:
+        return self.job.created
+
+    @property
     def attempt(self) -> int:
         return self.job.attempt
 

@@ -238,15 +238,15 @@ async def test_a_key_is_remembered_for_24_hours_after_the_end_of_its_job_however
     passed = "UPDATE idempotency_keys SET look_at = look_at - interval '24 hours'"
     for _ in range(3):  # three days, and the job is still open
         await engine.execute(passed)
-        assert await pruner.forget_keys() == 0
+        assert (await pruner.walk())["idempotency_keys"] == 0
     await end(engine, job["id"], "23 hours 59 minutes")
     await engine.execute(passed)
-    assert await pruner.forget_keys() == 0
+    assert (await pruner.walk())["idempotency_keys"] == 0
     assert await engine.rows("SELECT look_at - now() < interval '2 minutes' FROM idempotency_keys") == [(True,)]
     assert (await post(client))[1]["id"] == job["id"]
     await end(engine, job["id"], "24 hours 1 second")
     await engine.execute(passed)
-    assert await pruner.forget_keys() == 1
+    assert (await pruner.walk())["idempotency_keys"] == 1
     assert (await post(client))[0] == 201
 
 
@@ -255,14 +255,14 @@ async def test_a_key_outlives_a_job_that_retention_deletes_sooner(client: httpx.
     _, job = await post(client)
     await end(engine, job["id"], "2 minutes")
     await engine.execute("UPDATE jobs SET created_at = now() - interval '3 minutes'")
-    assert await pruner.walk() == 1
+    assert (await pruner.walk())["jobs"] == 1
     gone = (409, {"error": "the job with this key was deleted", "fields": {"id": job["id"]}})
     assert await post(client) == gone
     await engine.execute("UPDATE idempotency_keys SET look_at = now()")
-    assert await pruner.forget_keys() == 0
+    assert (await pruner.walk())["idempotency_keys"] == 0
     assert await post(client) == gone
     await engine.execute("UPDATE idempotency_keys SET look_at = now()")
-    assert await pruner.forget_keys() == 1
+    assert (await pruner.walk())["idempotency_keys"] == 1
     assert (await post(client))[0] == 201
 
 
@@ -276,14 +276,13 @@ async def test_a_job_that_a_request_deleted_is_not_made_again(client: httpx.Asyn
 async def test_keys_are_looked_at_in_bounded_steps(
     client: httpx.AsyncClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("goqueue_scheduler.pruner.CHUNK", 3)
-    monkeypatch.setattr("goqueue_scheduler.pruner.PAUSE", 0.0)
+    monkeypatch.setattr("goqueue_scheduler.tables.CHUNK", 3)
     for number in range(10):
         _, job = await post(client, **{"Idempotency-Key": f"k{number}"})
         if number % 2:
             await end(engine, job["id"], "25 hours")
     await engine.execute("UPDATE idempotency_keys SET look_at = now() - interval '1 hour'")
-    assert await Pruner(engine.database, 1e9, 1e9, 1e9).forget_keys() == 5
+    assert (await Pruner(engine.database, 1e9, 1e9, 1e9).walk())["idempotency_keys"] == 5
     assert await engine.rows("SELECT count(*), min(look_at) > now() FROM idempotency_keys") == [(5, True)]
 
 

@@ -109,7 +109,7 @@ async def test_declines_are_forgotten_after_a_month(engine: Engine) -> None:
         await declines.add(connection, "old", 0)
         await declines.add(connection, "new", 0)
     await engine.execute("UPDATE payment_declines SET declined_at = now() - interval '31 days' WHERE ctid = '(0,1)'")
-    assert await Pruner(engine.database, 1.0, 1.0, 1.0).forget_declines() == 1
+    assert (await Pruner(engine.database, 1.0, 1.0, 1.0).walk())["payment_declines"] == 1
     stored = StoredDeclines(engine.database)
     assert (await stored.count("old"), await stored.count("new")) == (0, 1)
 
