@@ -21,11 +21,17 @@ from goqueue import store
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import NewJob
 from goqueue.registry import JobType, Registry
+from goqueue.rescue import UNCHARGED
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings, WorkerSettings
 from goqueue.store import copy, enqueue, sql
+from goqueue_scheduler.census import Census
+from goqueue_scheduler.counts import Counts
+from goqueue_scheduler.cronduty import CronDuty
+from goqueue_scheduler.pruner import Pruner
 from goqueue_scheduler.scheduler import Scheduler
+from goqueue_scheduler.supervisor import Supervisor
 from goqueue_worker import worker as worker_module
 from goqueue_worker.attempt import Stop
 from goqueue_worker.worker import Worker
@@ -51,8 +57,8 @@ def statement_names() -> dict[str, str]:
 PATIENCE: Final = 400.0
 """Seconds after the last fault within which every job must have ended."""
 
-FORGIVEN: Final = 2 if any("RESCUE" in name and "deaths" in text for text, name in statement_names().items()) else 0
-"""Deaths of workers that a job is not charged for."""
+ELSEWHERE: Final = (CronDuty, Pruner, Census, Counts)
+"""Duties that move no job that is there."""
 
 TRACED: Final = 20_000
 
@@ -112,7 +118,7 @@ class World:
         self.server = Server(loop, random.Random(chance.getrandbits(64)), self.note, self._committed, self.crashed)
         self.server.names = statement_names()
         self.redis = redis.RedisServer(loop, random.Random(chance.getrandbits(64)), self.note)
-        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=FORGIVEN)
+        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=UNCHARGED)
         self.engine = EngineSettings(
             queues=["default", "other"], lease_seconds=setup.lease, heartbeat_seconds=setup.heartbeat
         )
@@ -248,8 +254,7 @@ class World:
                 self.engine,
                 self.registry,
             )
-            for duty in ("_cron", "_pruner", "_census"):
-                setattr(scheduler, duty, _Idle())
+            scheduler.supervisor = Supervisor([one for one in scheduler.duties if not isinstance(one, ELSEWHERE)])
             process.scheduler = scheduler
             await scheduler.run()
 
@@ -421,13 +426,6 @@ class World:
             mock.patch.object(copy, "WORTH", 10**9),  # COPY is not simulated
         ):
             yield
-
-
-class _Idle:
-    """A duty without work."""
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
 
 
 def _dropped(_logger: Any, _method: str, _event: Any) -> Any:
