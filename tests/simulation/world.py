@@ -89,6 +89,8 @@ class Setup:
     """Seconds between two faults, on average."""
     rush: float
     """Part of that time in which the jobs come."""
+    impatience: float
+    """Share of failing attempts that somebody cancels just as they end."""
     short: float
     """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
@@ -128,6 +130,8 @@ class World:
         self.processes: dict[str, Process] = {}
         self.ids: dict[int, int] = {}
         """Number → id of jobs that were accepted."""
+        self.service: JobService | None = None
+        """The API's."""
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
         self._seed_floor()
@@ -194,6 +198,8 @@ class World:
         self.invariants.ended(run, kind)
         self.note(process, f"handler of job {payload.n} ends: {kind}")
         if kind == "failed":
+            if self.service is not None and self.chance.random() < self.setup.impatience:
+                self.spawn("api", self._cancel_soon(self.service, payload.n, attempt.job.id))
             raise RuntimeError("planned")
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -324,7 +330,7 @@ class World:
 
     async def customers(self) -> None:
         """Enqueue jobs, cancel and retry some."""
-        service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
+        service = self.service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
         owner = client.database(self.server, "library", 8)
         left = self.setup.jobs
         while left > 0 and not self.over.is_set():
@@ -347,6 +353,10 @@ class World:
             if self.chance.random() < 0.3:
                 await asyncio.sleep(self.chance.choice((0.0, 0.01, 0.3, 5.0)) * self.chance.random())
                 await self._cancel(service, number, made.id)
+
+    async def _cancel_soon(self, service: JobService, number: int, job_id: int) -> None:
+        await asyncio.sleep(self.chance.uniform(0.0, 0.02))
+        await self._cancel(service, number, job_id)
 
     async def _cancel(self, service: JobService, number: int, job_id: int) -> None:
         before = self.server.timeline
