@@ -185,10 +185,15 @@ LEADING: Final = Gauge(
     ("scheduler", "operator"),
     ("process",),
 )
-DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
+DEPTH: Final = Gauge(
+    "goqueue_queue_depth",
+    "Jobs that could run and wait, those beyond the window in Redis included.",
+    ("scheduler",),
+    ("queue",),
+)
 OLDEST: Final = Gauge(
     "goqueue_queue_oldest_age_seconds",
-    "For how long the first of them could have run; 0: none waits.",
+    "For how long the longest-waiting of them could have run, of any priority; 0: none waits.",
     ("scheduler",),
     ("queue",),
     unit="seconds",

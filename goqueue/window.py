@@ -15,7 +15,10 @@ from typing import Final, NamedTuple
 from goqueue.job import ReadyJob, ready_priority, ready_time_ms
 
 LOOK_SECONDS: Final = 0.25
-"""Seconds after which a push asks again how full the ready set is."""
+"""Seconds after which a push asks again how full the ready set is, where it was half full or more."""
+
+CALM_SECONDS: Final = 2.0
+"""The same where it was not."""
 
 STALE_SECONDS: Final = 1.0
 """Seconds for which the answer counts; later a job is pushed, and the leader trims."""
@@ -49,6 +52,8 @@ class _Seen:
     full: bool
     last: float
     """Score of its last member."""
+    patience: float
+    """Seconds after which to ask again."""
     pushed: int = 0
     """Pushed here since then."""
 
@@ -77,12 +82,13 @@ class Window:
         if seen is None:
             return True
         seen.pushed += pushed
-        return seen.pushed * PARTS >= self.size or time.monotonic() - seen.at > LOOK_SECONDS
+        return seen.pushed * PARTS >= self.size or time.monotonic() - seen.at > seen.patience
 
     def saw(self, queue: str, depth: int, last: float | None, beyond: int) -> None:
         """Take in how a ready set is: its members, the score of the last one, jobs of the queue that it has not."""
         full = depth >= self.size or (beyond > 0 and depth * LOW >= self.size)
-        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or 0.0)
+        patience = LOOK_SECONDS if full or 2 * depth >= self.size else CALM_SECONDS
+        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or 0.0, patience)
 
 
 def marks_of(jobs: Iterable[ReadyJob]) -> dict[Level, Mark]:

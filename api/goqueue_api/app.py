@@ -32,7 +32,20 @@ from goqueue.settings import (
 )
 from goqueue.store import installation, migrate
 from goqueue.store.connect import Database, dsn
-from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
+from goqueue_api import (
+    admin,
+    bulk,
+    docs,
+    errors,
+    health,
+    job_types,
+    jobs,
+    listing,
+    openapi,
+    queues,
+    schedule_list,
+    schedules,
+)
 from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
@@ -44,7 +57,7 @@ from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
 from goqueue_api.throttle import Limits, RedisCounter
 
-PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health)
+PARTS: Final = (bulk, jobs, listing, queues, schedule_list, schedules, job_types, admin, health)
 """The modules whose `router` holds routes; the hot one is found early."""
 
 log = structlog.get_logger(__name__)

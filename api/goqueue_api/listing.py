@@ -22,7 +22,7 @@ router = APIRouter(tags=["jobs"], route_class=Guarded)
 
 MAX_PAGE: Final = 1000
 
-_NEXT: Final = {
+NEXT: Final = {
     "Link": {"description": 'The next page, `<?…>; rel="next"`, where there may be one.', "schema": {"type": "string"}}
 }
 
@@ -79,7 +79,7 @@ class LogQuery(BaseModel):
 
 
 @router.get(
-    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}}
+    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": NEXT}}
 )
 @router.get(
     "/jobs/", summary="List jobs", response_model=list[JobView], responses=documented(400), include_in_schema=False
@@ -99,12 +99,12 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
     parts = context(request)
     async with parts.memory.making() as admit:
         page = await parts.service.page(wanted, parts.search_seconds, admit)
-        answer = json_response([job_view(job) for job in page.jobs], headers=_link(request, page.next))
+        answer = json_response([job_view(job) for job in page.jobs], headers=link(request, page.next))
         del page
     return paced(answer, parts.memory)
 
 
-def _link(request: Request, after: int | str | None) -> dict[str, str] | None:
+def link(request: Request, after: int | str | None) -> dict[str, str] | None:
     """The header that names the next page, relative to this address, whatever a proxy shows of it (RFC 8288, 3986)."""
     if after is None:
         return None
@@ -115,7 +115,7 @@ def _link(request: Request, after: int | str | None) -> dict[str, str] | None:
     "/jobs/{id}/attempts",
     summary="List a job's attempts and log lines",
     response_model=AttemptsView,
-    responses={**documented(400, 404), 200: {"headers": _NEXT}},
+    responses={**documented(400, 404), 200: {"headers": NEXT}},
 )
 @needs(Scope.JOBS_READ)
 async def attempts(request: Request, id: str, query: Annotated[AttemptQuery, Query()]) -> Response:
@@ -124,7 +124,7 @@ async def attempts(request: Request, id: str, query: Annotated[AttemptQuery, Que
     A `Link` header with `rel="next"` says that there are more, and where; a page ends after some 1 MiB of errors, too.
     """
     page, lines = await context(request).service.history(job_id(id), caller(request).reach, query.after, query.limit)
-    answer = json_response({"attempts": page.attempts, "logs": lines}, headers=_link(request, page.next))
+    answer = json_response({"attempts": page.attempts, "logs": lines}, headers=link(request, page.next))
     return paced(answer, context(request).memory)
 
 

@@ -39,6 +39,14 @@ def full(error: BaseException) -> bool:
     return isinstance(error, OutOfMemoryError) or isinstance(error.__cause__, OutOfMemoryError)
 
 
+def connection_lost(error: BaseException) -> bool:
+    """Whether this is the error by which asyncio's streams say that a connection was closed before it was written to:
+    `writelines` uses what is None by then (CPython 3.12 and 3.13, gh-136234)."""
+    if isinstance(error, TypeError):
+        return "'NoneType' object is not callable" in str(error)
+    return isinstance(error, AttributeError) and "'NoneType' object has no attribute '_add_writer'" in str(error)
+
+
 class Outage:
     """Logs the begin and the end of an outage of one process's Redis, however many commands fail in between."""
 

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
@@ -21,7 +21,7 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, full, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
@@ -77,7 +77,9 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except FAILURES as error:
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
+                raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
             if self.answered:
@@ -184,16 +186,22 @@ class Broker:
                 if self.left_out is not None:
                     self.left_out.add(fitting)
                     self.left_out.full |= full(error)
-        await self._spread({queue: len(waiting) for queue, waiting in by_queue.items()}, left_out, arrived)
+        if left_out:
+            await self._leave_out([job for jobs in left_out.values() for job in jobs])
+        await self._if_accepted(self._tell_of_push(by_queue, left_out, arrived=arrived))
+        if arrived and refusal is None:
+            await self._if_accepted(self._note(sorted(job.id for waiting in by_queue.values() for job in waiting)))
         if refusal is not None and self.left_out is None:
             raise refusal
-        if arrived:
-            try:
-                await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
-            except BrokerUnavailable as error:  # without its note a push is as good
-                if isinstance(error, ForeignBroker) or not self.answered:
-                    raise
         return added
+
+    async def _if_accepted(self, asking: Awaitable[None]) -> None:
+        """Ask what a push does not need: the ids are there. That Redis refuses it is logged."""
+        try:
+            await asking
+        except BrokerUnavailable as error:
+            if isinstance(error, ForeignBroker) or not self.answered:
+                raise
 
     def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
         """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""
@@ -210,48 +218,49 @@ class Broker:
         async with self._speaking("push"):
             return int(await self._pusher.zadd(self._ready(queue), {member(job.id): job.score for job in jobs}))
 
-    async def _spread(self, counts: dict[str, int], left_out: dict[str, list[ReadyJob]], arrived: bool) -> None:
-        """Tell listeners, count what arrived, mark what was left out, and ask how full the ready sets are.
+    async def _leave_out(self, jobs: Sequence[ReadyJob]) -> None:
+        if self.left_out is not None:
+            self.left_out.add(jobs)
+        else:
+            await self.overflow.lower(marks_of(jobs))
 
-        Raises:
-            BrokerUnavailable: no answer; or Redis refused the marks.
-        """
-        out = [job for jobs in left_out.values() for job in jobs]
-        looked = [queue for queue, count in counts.items() if self.window.must_look(queue, count)]
-        async with self._speaking("announce"), self._redis.pipeline(transaction=False) as pipe:
-            if out and self.left_out is not None:
-                self.left_out.add(out)
-            elif out:
-                self.overflow.mark(pipe, marks_of(out))
-            marked = len(pipe)
-            for queue, count in counts.items():
-                if arrived:
-                    pipe.hincrby(f"{self._prefix}:arrived", queue, count)
-                    if left_out.get(queue):
-                        self.overflow.count(pipe, queue, len(left_out[queue]))
-                if not self._clustered:
-                    pipe.publish(self.arrivals_channel, queue)
-            told = len(pipe)
+    async def _tell_of_push(
+        self, pushed: dict[str, list[ReadyJob]], left_out: dict[str, list[ReadyJob]], *, arrived: bool
+    ) -> None:
+        """Tell listeners, count what arrived, and ask how full the ready sets are."""
+        looked = [queue for queue, jobs in pushed.items() if self.window.must_look(queue, len(jobs))]
+        async with self._speaking("count"), self._redis.pipeline(transaction=False) as pipe:
             for queue in looked:
                 pipe.zcard(self._ready(queue))
                 pipe.zrange(self._ready(queue), -1, -1, withscores=True)
             if looked:
                 self.overflow.ask_beyond(pipe, looked)
+            asked = len(pipe)
+            for queue, jobs in pushed.items():
+                if arrived:
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(jobs))
+                    if left_out.get(queue):
+                        self.overflow.count(pipe, queue, len(left_out[queue]))
+                if not self._clustered:
+                    pipe.publish(self.arrivals_channel, queue)
             replies = await pipe.execute(raise_on_error=False)
-            for reply in replies[:marked]:
-                if isinstance(reply, Exception):
-                    raise reply
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception) and (number >= asked or not refused(reply)):
+                    # A cluster's client returns the errors of its connections as replies, too, of whatever class.
+                    raise reply if isinstance(reply, FAILURES) else RedisError(self.describe(reply)) from reply
+            if asked:
+                self._see(looked, *replies[:asked])
             if self._clustered:  # whose pipelines take no messages
-                for queue in counts:
+                for queue in pushed:
                     await self._redis.publish(self.arrivals_channel, queue)
-        # The ids are there. That Redis refuses to count them, since a counter holds no number, is logged.
-        for reply in replies[marked:told]:
-            if isinstance(reply, Exception):
-                self._outage.refused("count", self.describe(reply))
-        *sets, beyond = replies[told:] or ((),)
-        if not any(isinstance(reply, Exception) for reply in (*sets, beyond)):  # an older user lacks the rights to look
-            for queue, depth, last, more in zip(looked, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
-                self.window.saw(queue, depth, last[0][1] if last else None, more)
+
+    def _see(self, queues: Sequence[str], *replies: Any) -> None:
+        """Take in how full ready sets are."""
+        if any(isinstance(reply, Exception) for reply in replies):
+            return  # a user with the rights of an earlier version: every job is pushed
+        *sets, beyond = replies
+        for queue, depth, last, more in zip(queues, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
+            self.window.saw(queue, depth, last[0][1] if last else None, more)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.

@@ -239,8 +239,19 @@ SCHEDULE_COLUMNS: Final[LiteralString] = """id, substr(name, coalesce(length(ten
 """The name of a tenant's schedule is stored as `tenant/name`; no name of its own holds a slash."""
 
 LIST_SCHEDULES: Final[LiteralString] = f"""
-SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
+SELECT {SCHEDULE_COLUMNS}, more FROM (
+    SELECT *, sum(octet_length(job::text)) OVER (page ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes,
+        lead(id) OVER page IS NOT NULL AS more
+    FROM (
+        SELECT * FROM schedules
+        WHERE (%(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s) AND (%(after)s::text IS NULL OR name > %(after)s)
+        ORDER BY name LIMIT %(limit)s + 1
+    ) AS following
+    WINDOW page AS (ORDER BY name)
+) AS schedules
+WHERE coalesce(bytes, 0) < %(bytes)s ORDER BY schedules.name LIMIT %(limit)s
 """
+"""`more`: another one follows."""
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
 LOCK_SCHEDULE: Final[LiteralString] = f"{GET_SCHEDULE} FOR NO KEY UPDATE"
 SWITCH_SCHEDULE: Final[LiteralString] = f"""

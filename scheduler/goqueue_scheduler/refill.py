@@ -61,8 +61,9 @@ class Refill:
         """Queues that have jobs beyond their windows."""
 
     def begin(self) -> None:
-        """A term of leadership begins."""
-        self._broker.left_out = self._left_out
+        """Forget what was left out: the reconciler of a new leader walks first, and leaves it out again."""
+        self._left_out = self._broker.left_out = LeftOut()
+        self._limits.clear()
 
     async def tick(self) -> float:
         """Trim and refill; seconds until the next tick."""
@@ -133,7 +134,8 @@ class Refill:
             except BaseException:
                 self._left_out.restore(marks)
                 raise
-        await self._broker.overflow.trim(queue, tail, len(waiting))
+        if tail:  # what was no id of a job is gone already
+            await self._broker.overflow.trim(queue, tail, len(waiting))
         return max(1, len(tail))
 
     def _size(self, queue: str) -> int:

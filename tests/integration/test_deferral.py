@@ -89,9 +89,11 @@ async def test_a_job_that_nobody_can_run_fails_when_its_time_is_over(engine: Eng
     assert (outcomes[-1], set(outcomes[:-1])) == ("failed", {"deferred"})
 
 
-async def test_a_payload_that_was_put_into_the_table_by_hand_fails_as_well(engine: Engine) -> None:
+@pytest.mark.parametrize("payload", ["[1]", "1", "null", "{}"])
+async def test_a_payload_that_was_put_into_the_table_by_hand_fails_as_well(engine: Engine, payload: str) -> None:
     engine.registry = Registry([JobType("known", Old, handler=run)])
-    rows = await engine.rows("INSERT INTO jobs (queue, type, payload) VALUES ('default', 'known', '[1]') RETURNING id")
+    insert = "INSERT INTO jobs (queue, type, payload) VALUES ('default', 'known', %s) RETURNING id"
+    rows = await engine.rows(insert, payload)
     async with engine.scheduler(), engine.worker(defer_seconds=0.3):
         job = await engine.until(rows[0][0], "failed")
     assert "payload validation failed" in (job.error or "")

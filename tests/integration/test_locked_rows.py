@@ -200,14 +200,14 @@ async def test_a_worker_that_ends_while_a_row_is_locked_leaves_that_job_to_the_r
 async def test_a_claim_that_does_not_end_keeps_no_drain_from_its_end(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, claiming = attempts.claim, asyncio.Event()
+    first_claim, claiming = attempts.claim, asyncio.Event()
     stuck: list[int] = []
 
     async def hang(payload: Any, job: JobContext) -> None:
         await asyncio.Event().wait()
 
     async def never_answers(connection: Connection, *arguments: Any, **more: Any) -> list[ClaimedJob]:
-        found = await claim(connection, *arguments, **more)
+        found = await first_claim(connection, *arguments, **more)
         if stuck and found:
             claiming.set()
             await asyncio.Event().wait()

@@ -1,5 +1,6 @@
 """The answer to a claim is lost: its jobs run, each once, by the worker that has them without knowing it."""
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,7 +17,8 @@ from goqueue_worker.worker import Worker
 from tests.integration.engine import Engine, claim, connected, eventually
 from tests.servers.link import Link
 
-JOBS = 4000
+JOBS = 5000
+OUTAGES = 20
 
 
 def port_of(dsn: str) -> int:
@@ -113,8 +115,9 @@ async def test_many_lost_answers_of_two_claim_loops_run_no_job_twice(engine: Eng
         return int(open_jobs) == 0
 
     async with linked(engine, lease=60) as (link, behind), engine.scheduler(), behind.worker(concurrency=20):
-        for _ in range(25):
+        for _ in range(OUTAGES):
             await link.lose_answers(0.01, cut=0.05)
+            await asyncio.sleep(0.05)  # some are to be completed, too
         await eventually(completed)
         assert link.lost > 0
     assert {job_id: count for job_id, count in runs.items() if count != 1} == {}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -9,8 +10,8 @@ import pytest
 
 from goqueue.errors import InvalidInput
 from goqueue.job import Attempt, Job, JobFilter, NewJob
-from goqueue.store import attempt_pages, pages
-from tests.integration.api.serving import app_on, serving
+from goqueue.store import attempt_pages, pages, schedules
+from tests.integration.api.serving import app_on, new_key, serving
 from tests.integration.engine import Engine
 
 
@@ -134,3 +135,25 @@ async def test_a_place_that_no_page_named_is_refused(engine: Engine, after: str)
     async with serving(app_on(engine, auth="off")) as client:
         answer = await client.get(f"/jobs/{job_id}/attempts", params={"after": after})
         assert (answer.status_code, list(answer.json()["fields"])) == (400, ["after"])
+
+
+@pytest.mark.parametrize("limit", [2, 1000])
+async def test_link_leads_through_all_schedules_of_the_tenant(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(schedules, "MOST", 1_000)
+    template = {"queue": "email", "type": "send_email", "payload": {"pad": "x" * 400}}
+    names = [f"s{n:02}" for n in range(9)]
+    tick = datetime(2190, 1, 1, tzinfo=UTC)
+    async with engine.database.connection() as connection:
+        for tenant in (None, "acme", "other"):
+            for name in names:
+                await schedules.put(connection, name, "0 0 1 1 *", "UTC", template, True, tick, tenant=tenant)
+        assert len(await schedules.list_all(connection)) == 27
+    for tenant in (None, "acme"):
+        async with serving(app_on(engine)) as client:
+            client.headers.update(await new_key(engine, tenant=tenant))
+            found = await follow(client, f"/schedules?limit={limit}")
+        assert [len(page) for page in found] == ([2, 2, 2, 2, 1] if limit == 2 else [3, 3, 3])
+        assert [one["name"] for page in found for one in page] == names
+        assert {one["tenant"] for page in found for one in page} == {tenant}

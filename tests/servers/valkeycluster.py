@@ -45,6 +45,10 @@ class ValkeyCluster:
             self._wait(lambda number=number: b"cluster_state:ok" in self.ask(number, "CLUSTER", "INFO"))
             self._wait(lambda number=number: len(self.ask(number, "CLUSTER", "SLOTS")) == self._masters)
 
+    def is_master(self, node: int) -> bool:
+        """Whether a node is no replica."""
+        return bool(self.ask(node, "INFO", "replication").get("role") == "master")
+
     def owner(self, key: str) -> int:
         """The node that serves a key."""
         slot = self.ask(0, "CLUSTER", "KEYSLOT", key)

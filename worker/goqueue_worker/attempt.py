@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
 
-
 ABANDON_AFTER: Final = 5.0
 """Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
 
@@ -112,6 +111,10 @@ class RunningAttempt:
     @property
     def job_id(self) -> int:
         return self.job.id
+
+    @property
+    def created(self) -> float:
+        return self.job.created
 
     @property
     def attempt(self) -> int:
@@ -221,7 +224,7 @@ async def run(
         if kind is None or kind.handler is None:
             raise Deferred(f"this worker knows no job type {job.type!r}")
         content = orjson.loads(job.payload)
-        if encryption.MARK in content:
+        if isinstance(content, dict) and encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
         try:
             payload = kind.parse(content)

@@ -1,4 +1,4 @@
-"""What others ask of a worker: to cancel a job that it has, to take nothing from a queue for a while."""
+"""What a worker must know of others: a job is to be cancelled, a queue is paused, another worker serves its queues."""
 
 import asyncio
 import contextlib
@@ -24,20 +24,27 @@ class Requests:
         broker: Broker,
         every: float,
         *,
+        served: tuple[str, list[str]],
         jobs: Callable[[], Sequence[int]],
         cancel: Callable[[int], None],
         resumed: Callable[[], None],
     ) -> None:
-        """`every` in seconds; `jobs` tells which jobs the worker has; `cancel` and `resumed` are called on request."""
+        """`every` in seconds; `served` is the worker's name and queues; `jobs` tells which jobs it has.
+
+        `cancel` and `resumed` are called on request.
+        """
         self._database = database
         self._broker = broker
         self._every = every
+        self._served = served
         self._jobs = jobs
         self._cancel = cancel
         self._resumed = resumed
         self._told = False
         self.paused: set[str] = set()
         """Queues from which nothing is to be fetched."""
+        self.alone = False
+        """Whether no other worker serves any of the queues, as of the last look."""
 
     async def hear(self) -> None:
         """Requests as they are made."""
@@ -65,6 +72,7 @@ class Requests:
         while True:
             try:
                 await self._look_at_pauses()
+                await self._look_for_others()
                 if ids := self._jobs():
                     async with self._database.connection() as connection:
                         for job_id in await attempts.cancel_requests(connection, ids):
@@ -83,5 +91,15 @@ class Requests:
         before, self.paused = self.paused, paused
         self._resumed()
         if not paused <= before:
-            with contextlib.suppress(BrokerUnavailable):
-                await self._broker.wake_fetch()  # it may wait for jobs of a queue that is paused now
+            await self._begin_fetch_anew()  # it may wait for jobs of a queue that is paused now
+
+    async def _look_for_others(self) -> None:
+        async with self._database.connection() as connection:
+            others = await attempts.others(connection, *self._served)
+        was_alone, self.alone = self.alone, not others
+        if was_alone and others:
+            await self._begin_fetch_anew()  # it asks for all that there is room for
+
+    async def _begin_fetch_anew(self) -> None:
+        with contextlib.suppress(BrokerUnavailable):
+            await self._broker.wake_fetch()

@@ -28,6 +28,9 @@ HAND_BACK_SECONDS: Final = 2.0
 DEFER_SECONDS: Final = 30.0
 """Longest wait for PostgreSQL's word on how long a job has been deferred."""
 
+AGAIN_SECONDS: Final = 10.0
+"""Pause before the next try to end an attempt, after one that failed."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -136,7 +139,10 @@ class Runner:
             self.reports.end_log(running.logged, job)
         if self.running.get(job.id) is running:
             del self.running[job.id]
-        self._count(running, end)
+        try:
+            self._count(running, end)
+        except Exception:
+            log.exception("attempt not counted", job_id=job.id)
         self._completer.put(end)
         self._ended()
         if end.outcome is Outcome.DEFERRED:  # told once for each type
@@ -162,10 +168,17 @@ class Runner:
         """Act on the attempts whose deadline is over."""
         for running in list(self.running.values()):
             if running.deadline < now:
-                if running.stop is not None:
-                    self._abandon(running)
-                else:
-                    running.interrupt(Stop.TIMEOUT if running.begun else Stop.HAND_BACK)
+                try:
+                    self._act(running)
+                except Exception:  # one odd attempt must not cost the others their deadlines
+                    running.deadline = now + AGAIN_SECONDS
+                    log.exception("attempt not interrupted", job_id=running.job.id)
+
+    def _act(self, running: RunningAttempt) -> None:
+        if running.stop is not None:
+            self._abandon(running)
+        else:
+            running.interrupt(Stop.TIMEOUT if running.begun else Stop.HAND_BACK)
 
     def _abandon(self, running: RunningAttempt) -> None:
         """End an attempt whose handler was interrupted and goes on."""

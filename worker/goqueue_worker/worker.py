@@ -20,6 +20,7 @@ import structlog
 
 from goqueue import instruments, metrics
 from goqueue.broker import Broker
+from goqueue.broker.connect import BLOCK_SECONDS
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError
 from goqueue.job import AttemptEnd, ClaimedJob, ReadyJob
@@ -40,6 +41,7 @@ from goqueue_worker.membership import Membership, Standing
 from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
+from goqueue_worker.share import IDLE_AFTER, FetchShare
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.undone import Rewriter
 
@@ -88,6 +90,7 @@ class Worker:
         self._reserved = 0  # fetched, not yet claimed
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
+        self._share = FetchShare()
         self._ended = 0
         self._starting = False
         self._freed = asyncio.Event()
@@ -116,6 +119,7 @@ class Worker:
             database,
             broker,
             engine.heartbeat_seconds,
+            served=(self.name, list(self._weights)),
             jobs=lambda: [*self._running, *(job.id for _, job in self._held)],
             cancel=self._cancel,
             resumed=self._freed.set,
@@ -178,12 +182,17 @@ class Worker:
             open_queues = {name: weight for name, weight in self._weights.items() if name not in self._requests.paused}
             may = self._membership.worker_id is not None and not self._membership.fenced
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
+                self._share.alone = self._requests.alone
+                count = self._share.of(min(room, most))
                 try:
-                    ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
+                    ready = await self._broker.fetch(
+                        weighted_order(open_queues), count, BLOCK_SECONDS if self._share.fresh else IDLE_AFTER
+                    )
                 except BrokerUnavailable:  # logged by the broker, once for each outage
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
+                    self._share.fetched(count, len(ready))
                     if ready and ready[0].queue in self._requests.paused:  # it was paused meanwhile
                         await self._claims.put_back(ready)
                         continue
@@ -198,10 +207,7 @@ class Worker:
         self._tallies.claimed(jobs)
         now = time.monotonic()
         self._held.extend((now, job) for job in jobs)
-        if self._stopping.is_set():
-            self._hand_back_held()
-        else:
-            self._start_held()
+        self._start_held()
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
@@ -266,6 +272,8 @@ class Worker:
             await self._drain.drain(fetching, self._claims, self._hand_back_held)
         finally:
             if not completing.done():  # nothing to wait for after a drain; else some other part broke
+                self._hand_back_held()
+                await self._runner.give_up()
                 await self._drain.write_ends()
             ended = all(task.done() for task in fetching)  # else a claim may still take jobs
             for task in (*fetching, completing, *duties):
