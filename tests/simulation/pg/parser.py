@@ -261,7 +261,7 @@ class _Parser:
 
     def _item(self) -> tuple[Expression, str]:
         if self._take("*"):
-            raise Unsupported("SELECT *")
+            return (lambda env: None), syntax.STAR
         start = self._at
         value = self.expression()
         spelled = self._tokens[start : self._at]
@@ -516,10 +516,25 @@ class _Parser:
         elif not self._is(")"):
             arguments = self._list(self.expression)
         self._must(")")
+        if name == "lead" and self._take("over", "("):
+            return self._lead(arguments[0])
         if name in values.FUNCTIONS:
             function = values.FUNCTIONS[name]
             return lambda env: function(*[argument(env) for argument in arguments])
         return lambda env: env.run.call(name, [argument(env) for argument in arguments])
+
+    def _lead(self, argument: Expression) -> Expression:
+        query = self._selects[-1]
+        self._must("order", "by")
+        place = len(query.windows)
+        query.windows.append(syntax.Lead(argument, self.expression()))
+        self._must(")")
+
+        def value(env: Env) -> Any:
+            assert env.windows is not None
+            return env.windows[place]
+
+        return value
 
     def _aggregate(self, name: str) -> Expression:
         query = self._selects[-1]
