@@ -30,7 +30,7 @@ RETURNING {_CLAIMED}
 
 
 CLAIM: Final[LiteralString] = _claim("%(ids)s::bigint[]")
-"""The claim asks for the pause, too: a queue's jobs do not start once its pause is committed, whatever a worker has
+"""The claim asks for the pause, too: nobody gets a job of a queue once its pause is committed, whatever a worker has
 heard of it."""
 
 CLAIM_UNLOCKED: Final[LiteralString] = _claim(
@@ -84,6 +84,11 @@ COMPLETED: Final[LiteralString] = """
 SELECT id FROM jobs
 WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(id, %(ids)s::bigint[])]
     AND status || '' = 'completed'
+"""
+
+STILL_PROCESSING: Final[LiteralString] = """
+SELECT id, lease FROM jobs
+WHERE id = ANY(%(ids)s::bigint[]) AND lease = ANY(%(leases)s::int[]) AND status || '' = 'processing'
 """
 
 END_OTHERWISE: Final[LiteralString] = """

@@ -1,8 +1,7 @@
 """Attempts begin and end: claim, finish, heartbeat. The worker's half of the hot path; every write is fenced."""
 
 import secrets
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import orjson
 
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob, ready_score
+from goqueue.job import AttemptEnd, ClaimedJob, LogLine, Outcome, ReadyJob, ready_score
 from goqueue.store import attempt_sql, sql
 from goqueue.store.connect import Connection, fetch_all
 
@@ -69,6 +68,12 @@ async def held(connection: Connection, worker_id: int, ids: Iterable[int], lease
     cursor = connection.cursor(binary=True)
     await cursor.execute(attempt_sql.HELD, {"worker": worker_id, "ids": array_text(ids), "leases": array_text(leases)})
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
+
+
+async def still_processing(connection: Connection, attempts: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of the attempts, given as job and lease, that have not ended."""
+    wanted = {"ids": array_text(id for id, _ in attempts), "leases": array_text(lease for _, lease in attempts)}
+    return [(row[0], row[1]) for row in await fetch_all(connection, attempt_sql.STILL_PROCESSING, wanted)]
 
 
 async def passed_over(connection: Connection, ids: Sequence[int]) -> tuple[list[ReadyJob], set[str]]:
@@ -195,13 +200,11 @@ async def save_progress(connection: Connection, reports: Sequence[tuple[int, int
     await connection.execute(sql.SAVE_PROGRESS, [list(column) for column in zip(*reports, strict=True)])
 
 
-async def save_logs(
-    connection: Connection, lines: Sequence[tuple[int, int, str, str, datetime]], keyring: Keyring | None = None
-) -> None:
-    """Store `(job id, attempt, level, message, time)` lines that handlers reported."""
+async def save_logs(connection: Connection, lines: Sequence[LogLine], keyring: Keyring | None = None) -> None:
+    """Store lines that handlers logged; those of jobs that are no more are left out."""
     if keyring is not None:
         lines = [
-            (id, attempt, level, keyring.seal(encryption.log_of(id), message.encode()).decode(), at)
-            for id, attempt, level, message, at in lines
+            line._replace(message=keyring.seal(encryption.log_of(line.job_id), line.message.encode()).decode())
+            for line in lines
         ]
     await connection.execute(sql.SAVE_LOGS, [list(column) for column in zip(*lines, strict=True)])

@@ -31,7 +31,7 @@ def main() -> int:
         without=chosen.without,
         focus=chosen.faults,
         at_once=chosen.jobs,
-        keep_going=chosen.keep_going,
+        enough=lambda _: not chosen.keep_going,
     )
     for outcome in bad:
         again = f"python -m tests.simulation --seed {outcome.seed}"

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,9 +47,10 @@ def explore(
     without: str | None = None,
     focus: Sequence[str] = (),
     at_once: int = 1,
-    keep_going: bool = False,
+    enough: Callable[[Outcome], bool] = lambda outcome: True,
 ) -> list[Outcome]:
-    """Simulate seeds (a number: from it on) for so long, or until one violates an invariant; those that did."""
+    """Simulate seeds (a number: from it on) for so long, or until one that violates an invariant is `enough`; those
+    that did."""
     began = time.monotonic()
     _warm_up()
     numbers = iter(itertools.count(seeds)) if isinstance(seeds, int) else iter(seeds)
@@ -63,12 +64,11 @@ def explore(
         if outcome.violations:
             bad.append(outcome)
             print(f"seed {outcome.seed}: {outcome.violations[0][:200]}", flush=True)
-            if not keep_going:
+            if enough(outcome):
                 break
     took = time.monotonic() - began
-    print(
-        f"{ran} seeds, {steps} steps, {simulated / 3600:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations"
-    )
+    hours = simulated / 3600
+    print(f"{ran} seeds, {steps} steps, {hours:.1f} simulated hours in {took:.1f} s; {len(bad)} with violations")
     return bad
 
 

@@ -80,7 +80,8 @@ class Invariants:
         for other in self.runs[number]:
             if other.outcome is None and not self._excused(other):
                 self._fail(
-                    f"job {number} begins in {process} while it runs in {other.process}, which is neither fenced nor dead"
+                    f"job {number} begins in {process} while it runs in {other.process}, "
+                    "which is neither fenced nor dead"
                 )
         self.runs[number].append(run)
         return run
@@ -158,7 +159,6 @@ class Invariants:
         for claims in self.claims.values():
             for claim in claims:
                 claim.lost = claim.lost or claim.commit > last
-                claim.commit = -1  # numbers of commits begin anew there
         for number in list(self.claims):
             self.claims[number].sort(key=lambda claim: not claim.lost)
         for number in list(self.cancelled):

@@ -73,26 +73,26 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         handle = _Handle(callback, args, self, context or copy_context())
         self._put(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
         timer = _Timer(when, callback, args, self, context or copy_context())
-        timer._scheduled = True
+        timer._scheduled = True  # type: ignore[attr-defined]
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
         return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass  # found when its time comes
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Threads there are none: the function runs whole, some time soon."""
         future = self.create_future()
 
@@ -121,13 +121,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def spawn(self, process: str, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+    def spawn(self, process: str, work: Coroutine[Any, Any, Any], name: str | None = None) -> None:
         """Run a coroutine as a part of a process."""
+        self.kept.append(self.task(process, work, name))
+
+    def task(self, process: str, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+        """The same; its task."""
         context = copy_context()
         context.run(PROCESS.set, process)
-        task: asyncio.Task[Any] = self.create_task(work, name=name, context=context)
-        self.kept.append(task)
-        return task
+        return self.create_task(work, name=name, context=context)
 
     def kill(self, process: str) -> None:
         """Nothing of it runs any more."""
@@ -147,7 +149,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """Run callbacks until the loop shall stop."""
         queues, frozen, choices = self._queues, self.frozen, self._choices
-        while not self._stopping:
+        while not self._stopping:  # type: ignore[attr-defined]
             if self._timers and self._timers[0][0] <= self._now:
                 self._release_timers()
             ready = [name for name, queue in queues.items() if queue and name not in frozen]
@@ -216,7 +218,7 @@ def deterministic(seed: int) -> Iterator[SimulatedLoop]:
         mock.patch.object(time, "monotonic", loop.time),
         mock.patch.object(time, "perf_counter", loop.time),
         mock.patch.object(asyncio, "Task", SimulatedTask),
-        mock.patch.object(os, "getpid", lambda: 1),
+        mock.patch.object(os, "getpid", return_value=1),
         mock.patch.object(secrets, "token_hex", lambda length=32: f"{drawn.getrandbits(8 * length):0{2 * length}x}"),
         mock.patch.object(secrets, "randbits", drawn.getrandbits),
         mock.patch.object(secrets, "randbelow", drawn.randrange),

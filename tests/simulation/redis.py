@@ -154,7 +154,7 @@ class Subscription:
 
         await self._server.speak(self.client, "", enter)
 
-    async def get_message(self, timeout: float) -> Any:
+    async def get_message(self, timeout: float) -> Any:  # noqa: ASYNC109 - redis-py's signature
         try:
             async with asyncio.timeout(timeout):
                 message = await self.messages.get()
@@ -234,7 +234,8 @@ class Pipeline:
         return len(self._commands)
 
     async def execute(self, raise_on_error: bool = True) -> list[Reply]:
-        return await self._server.speak(self._client, "", lambda: [command() for command in self._commands])
+        replies: list[Reply] = await self._server.speak(self._client, "", lambda: [one() for one in self._commands])
+        return replies
 
 
 class _Commands:
@@ -362,8 +363,8 @@ class SimulatedFetcher:
 def broker(server: RedisServer, client: str) -> Broker:
     """A `Broker` of a process, which speaks to the simulated server."""
     with (
-        mock.patch.object(real, "connect", lambda *_: RedisClient(server, client)),
-        mock.patch.object(real, "Fetcher", lambda _: SimulatedFetcher(server, client)),
+        mock.patch.object(real, "connect", return_value=RedisClient(server, client)),
+        mock.patch.object(real, "Fetcher", return_value=SimulatedFetcher(server, client)),
     ):
         return Broker(RedisSettings(url=SecretStr("redis://simulated")))
 

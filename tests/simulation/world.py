@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+from unittest import mock
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -20,11 +21,17 @@ from goqueue import store
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import NewJob
 from goqueue.registry import JobType, Registry
+from goqueue.rescue import UNCHARGED
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings, WorkerSettings
-from goqueue.store import enqueue, sql
+from goqueue.store import copy, enqueue, sql
+from goqueue_scheduler.census import Census
+from goqueue_scheduler.counts import Counts
+from goqueue_scheduler.cronduty import CronDuty
+from goqueue_scheduler.pruner import Pruner
 from goqueue_scheduler.scheduler import Scheduler
+from goqueue_scheduler.supervisor import Supervisor
 from goqueue_worker import worker as worker_module
 from goqueue_worker.attempt import Stop
 from goqueue_worker.worker import Worker
@@ -35,8 +42,23 @@ from tests.simulation.membership import SimulatedMembership
 from tests.simulation.pg import client
 from tests.simulation.pg.server import Server
 
+
+@functools.cache
+def statement_names() -> dict[str, str]:
+    """Text of each statement of the engine → its name."""
+    return {
+        value: name
+        for module in pkgutil.iter_modules(store.__path__)
+        for name, value in vars(importlib.import_module(f"goqueue.store.{module.name}")).items()
+        if isinstance(value, str) and name.isupper()
+    }
+
+
 PATIENCE: Final = 400.0
 """Seconds after the last fault within which every job must have ended."""
+
+ELSEWHERE: Final = (CronDuty, Pruner, Census, Counts)
+"""Duties that move no job that is there."""
 
 TRACED: Final = 20_000
 
@@ -65,6 +87,10 @@ class Setup:
     """How long jobs and faults come."""
     pace: float
     """Seconds between two faults, on average."""
+    rush: float
+    """Part of that time in which the jobs come."""
+    impatience: float
+    """Share of failing attempts that somebody cancels just as they end."""
     short: float
     """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
@@ -94,9 +120,7 @@ class World:
         self.server = Server(loop, random.Random(chance.getrandbits(64)), self.note, self._committed, self.crashed)
         self.server.names = statement_names()
         self.redis = redis.RedisServer(loop, random.Random(chance.getrandbits(64)), self.note)
-        self.invariants = Invariants(
-            lambda: self.server.storage, self._excused, self.fail, forgiven=2 if "deaths" in RESCUE_TEXT() else 0
-        )
+        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=UNCHARGED)
         self.engine = EngineSettings(
             queues=["default", "other"], lease_seconds=setup.lease, heartbeat_seconds=setup.heartbeat
         )
@@ -106,6 +130,8 @@ class World:
         self.processes: dict[str, Process] = {}
         self.ids: dict[int, int] = {}
         """Number → id of jobs that were accepted."""
+        self.service: JobService | None = None
+        """The API's."""
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
         self._seed_floor()
@@ -142,7 +168,8 @@ class World:
         worker = self.processes[run.process].worker
         assert worker is not None
         membership = worker._membership
-        alive = {cell.versions[-1][1]["id"] for cell in self.server.storage.tables["workers"].cells if _there(cell)}
+        rows = (cell.versions[-1][1] for cell in self.server.storage.tables["workers"].cells if cell.versions)
+        alive = {row["id"] for row in rows if row is not None}
         return (
             run.claim.lost
             or run.process in self.loop.dead
@@ -171,12 +198,18 @@ class World:
         self.invariants.ended(run, kind)
         self.note(process, f"handler of job {payload.n} ends: {kind}")
         if kind == "failed":
+            if self.service is not None and self.chance.random() < self.setup.impatience:
+                self.spawn("api", self._cancel_soon(self.service, payload.n, attempt.job.id))
             raise RuntimeError("planned")
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
-    def spawn(self, process: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, process: str, work: Coroutine[Any, Any, Any]) -> None:
         """Run a part of a process, whose errors end the simulation."""
+        self.loop.kept.append(self.task(process, work))
+
+    def task(self, process: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """The same; its task."""
 
         async def watched() -> None:
             try:
@@ -186,7 +219,7 @@ class World:
             except BaseException as error:
                 self.crashed(error)
 
-        return self.loop.spawn(process, watched())
+        return self.loop.task(process, watched())
 
     def start_worker(self) -> Process:
         """A new worker process."""
@@ -209,7 +242,7 @@ class World:
             if not process.leaving:
                 self.fail(f"{process.name} ended by itself")
 
-        process.task = self.spawn(process.name, main())
+        process.task = self.task(process.name, main())
         self.note(process.name, "starts")
         return process
 
@@ -227,12 +260,11 @@ class World:
                 self.engine,
                 self.registry,
             )
-            for duty in ("_cron", "_pruner", "_census"):
-                setattr(scheduler, duty, _Idle())
+            scheduler.supervisor = Supervisor([one for one in scheduler.duties if not isinstance(one, ELSEWHERE)])
             process.scheduler = scheduler
             await scheduler.run()
 
-        process.task = self.spawn(process.name, main())
+        process.task = self.task(process.name, main())
         self.note(process.name, "starts")
         return process
 
@@ -258,7 +290,12 @@ class World:
         self.note(process.name, f"{'is frozen' if whole else 'blocks'} for {seconds:.1f} s")
         for name in names:
             self.loop.freeze(name)
-        self.after(seconds, lambda: [self.loop.thaw(name) for name in names], process.name, "goes on")
+
+        def thaw() -> None:
+            for name in names:
+                self.loop.thaw(name)
+
+        self.after(seconds, thaw, process.name, "goes on")
 
     def after(self, seconds: float, act: Callable[[], Any], who: str = "world", what: str = "") -> None:
         """Do something later."""
@@ -293,7 +330,7 @@ class World:
 
     async def customers(self) -> None:
         """Enqueue jobs, cancel and retry some."""
-        service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
+        service = self.service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
         owner = client.database(self.server, "library", 8)
         left = self.setup.jobs
         while left > 0 and not self.over.is_set():
@@ -304,7 +341,7 @@ class World:
                     self.spawn("library", self._enqueue_late(owner))
                 else:
                     self.spawn("api", self._enqueue(service))
-            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / 3))
+            await asyncio.sleep(self.chance.expovariate(self.setup.jobs / self.setup.seconds / self.setup.rush / 6))
 
     async def _enqueue(self, service: JobService) -> None:
         order = self.order()
@@ -316,6 +353,10 @@ class World:
             if self.chance.random() < 0.3:
                 await asyncio.sleep(self.chance.choice((0.0, 0.01, 0.3, 5.0)) * self.chance.random())
                 await self._cancel(service, number, made.id)
+
+    async def _cancel_soon(self, service: JobService, number: int, job_id: int) -> None:
+        await asyncio.sleep(self.chance.uniform(0.0, 0.02))
+        await self._cancel(service, number, job_id)
 
     async def _cancel(self, service: JobService, number: int, job_id: int) -> None:
         before = self.server.timeline
@@ -347,7 +388,7 @@ class World:
         for _ in range(self.setup.schedulers):
             self.start_scheduler()
         self.spawn("world", self.customers())
-        faults = self.spawn("world", nemesis(self))
+        faults = self.task("world", nemesis(self))
         await self._wait(self.setup.seconds)
         faults.cancel()
         self.heal()
@@ -385,42 +426,17 @@ class World:
     @contextlib.contextmanager
     def installed(self) -> Any:
         """The parts that take the place of real ones."""
-        former = worker_module.Membership
-        worker_module.Membership = lambda *args, **more: SimulatedMembership(  # type: ignore[misc, assignment]
-            self.server, self.loop, *args, **more
-        )
+
+        def membership(*arguments: Any, **more: Any) -> SimulatedMembership:
+            return SimulatedMembership(self.server, self.loop, *arguments, **more)
+
         structlog.configure(processors=[_dropped], logger_factory=structlog.ReturnLoggerFactory())
-        try:
+        with (
+            mock.patch.object(worker_module, "Membership", membership),
+            mock.patch.object(copy, "WORTH", 10**9),  # COPY is not simulated
+        ):
             yield
-        finally:
-            worker_module.Membership = former  # type: ignore[misc]
-
-
-class _Idle:
-    """A duty without work."""
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
 
 
 def _dropped(_logger: Any, _method: str, _event: Any) -> Any:
     raise structlog.DropEvent
-
-
-def _there(cell: Any) -> bool:
-    return bool(cell.versions) and cell.versions[-1][1] is not None
-
-
-def RESCUE_TEXT() -> str:
-    return getattr(sql, "RESCUE", "")
-
-
-@functools.cache
-def statement_names() -> dict[str, str]:
-    """Text of each statement of the engine → its name."""
-    found = {}
-    for module in pkgutil.iter_modules(store.__path__):
-        for name, value in vars(importlib.import_module(f"goqueue.store.{module.name}")).items():
-            if isinstance(value, str) and name.isupper():
-                found[value] = name
-    return found

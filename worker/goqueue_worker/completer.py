@@ -18,6 +18,7 @@ from goqueue.job import AttemptEnd, Outcome
 from goqueue.store import attempts
 from goqueue.store.connect import Connection, Database
 from goqueue.tasks import wait_at_most
+from goqueue_worker.recent import RecentEnds
 
 BATCH: Final = 1_000
 """Ends in one statement."""
@@ -83,6 +84,7 @@ class Completer:
         self._enough = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.recent = RecentEnds()
         self.stale = 0
         """Ends that came too late: their job had been given to somebody else."""
 
@@ -92,6 +94,7 @@ class Completer:
             self._work.set()
             self._idle.clear()
         self._waiting.append(end)
+        self.recent.add(end)
         if len(self._waiting) >= ENOUGH:
             self._enough.set()
 

@@ -43,6 +43,7 @@ from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
 from goqueue_worker.share import IDLE_AFTER, FetchShare
 from goqueue_worker.tallies import Tallies
+from goqueue_worker.undone import Rewriter
 
 TICK: Final = 0.1
 """Seconds between two looks at deadlines, and the longest that a claimed job waits for its slot."""
@@ -95,6 +96,7 @@ class Worker:
         self._freed = asyncio.Event()
         self._joined = asyncio.Event()
         self._completer = Completer(database, self._freed.set)
+        self._rewriter = Rewriter(database, self._completer, engine.heartbeat_seconds)
         self._tallies = Tallies()
         self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._runner = Runner(
@@ -255,6 +257,7 @@ class Worker:
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
             asyncio.create_task(self._claims.recover(), name="recover"),
+            asyncio.create_task(self._rewriter.run(), name="rewrite"),
             asyncio.create_task(self._reports.run(self._database), name="reports"),
             asyncio.create_task(self._requests.hear(), name="hear"),
             asyncio.create_task(self._requests.look(), name="look"),

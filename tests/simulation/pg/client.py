@@ -141,7 +141,7 @@ class SimulatedPool:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @contextlib.asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[SimulatedConnection]:
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[SimulatedConnection]:  # noqa: ASYNC109 - psycopg's signature
         """Lend a connection.
 
         Raises:
@@ -196,7 +196,7 @@ class SimulatedPool:
         """Drop idle connections that are broken."""
         self._idle = deque(one for one in self._idle if not one.closed)
 
-    async def close(self, timeout: float = 0) -> None:
+    async def close(self, timeout: float = 0) -> None:  # noqa: ASYNC109 - psycopg's signature
         """Close all idle connections."""
         for connection in self._idle:
             await connection.close()

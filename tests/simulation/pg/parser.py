@@ -17,41 +17,10 @@ _TOKEN: Final = re.compile(
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
-    [
-        "from",
-        "where",
-        "order",
-        "limit",
-        "group",
-        "having",
-        "union",
-        "for",
-        "returning",
-        "on",
-        "left",
-        "join",
-        "cross",
-        "inner",
-        "set",
-        "values",
-        "as",
-        "using",
-        "with",
-        "and",
-        "or",
-        "not",
-        "when",
-        "then",
-        "else",
-        "end",
-        "offset",
-        "window",
-        "conflict",
-        "do",
-        "is",
-        "in",
-        "between",
-    ]
+    (  # noqa: SIM905 - a line for each would be half a page
+        "and as between conflict cross do else end for from group having in inner is join left limit not offset on or "
+        "order returning set then union using values when where window with"
+    ).split()
 )
 _LONG_TYPES: Final = {("double", "precision"): "double", ("timestamp", "with"): "timestamptz"}
 
@@ -250,8 +219,8 @@ class _Parser:
 
     def _lock(self) -> syntax.Lock:
         row = self._take("update") or self._take("no", "key", "update")
-        if not row:
-            _ = self._take("share") or self._must("key", "share")
+        if not row and not self._take("share"):
+            self._must("key", "share")
         of = self._word() if self._take("of") else None
         lock = syntax.Lock(row, of=of)
         if self._take("skip", "locked"):
@@ -292,7 +261,7 @@ class _Parser:
 
     def _item(self) -> tuple[Expression, str]:
         if self._take("*"):
-            raise Unsupported("SELECT *")
+            return (lambda env: None), syntax.STAR
         start = self._at
         value = self.expression()
         spelled = self._tokens[start : self._at]
@@ -547,10 +516,25 @@ class _Parser:
         elif not self._is(")"):
             arguments = self._list(self.expression)
         self._must(")")
+        if name == "lead" and self._take("over", "("):
+            return self._lead(arguments[0])
         if name in values.FUNCTIONS:
             function = values.FUNCTIONS[name]
             return lambda env: function(*[argument(env) for argument in arguments])
         return lambda env: env.run.call(name, [argument(env) for argument in arguments])
+
+    def _lead(self, argument: Expression) -> Expression:
+        query = self._selects[-1]
+        self._must("order", "by")
+        place = len(query.windows)
+        query.windows.append(syntax.Lead(argument, self.expression()))
+        self._must(")")
+
+        def value(env: Env) -> Any:
+            assert env.windows is not None
+            return env.windows[place]
+
+        return value
 
     def _aggregate(self, name: str) -> Expression:
         query = self._selects[-1]

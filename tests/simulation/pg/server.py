@@ -66,7 +66,7 @@ class Server:
         self.names: dict[str, str] = {}
         """Text of a statement → its name, for the trace."""
         self.traps: dict[str, Callable[[str], None]] = {}
-        """Begin of a statement's name → called with the client of the next one that changes rows; its answer is lost."""
+        """Begin of a statement's name → called with the client of the next that changes rows; its answer is lost."""
         self._loop = loop
         self._chance = chance
         self._trace = trace
@@ -172,6 +172,7 @@ class Server:
         if sprung is not None:
             self._trace(session.client, f"{name}: its answer is lost")
             self.traps.pop(sprung)(session.client)
+            self._forget(session)
             session.break_off("connection reset by peer")
             return
         if self._chance.random() < self.trouble.lost_answer:
@@ -179,11 +180,9 @@ class Server:
             await self._lose(session)
             return
         await asyncio.sleep(self._latency())
-        if answer.done() or session.cut:
-            if session.cut:
-                self._forget(session)
-            return
-        if isinstance(outcome, BaseException):
+        if answer.done():  # the connection broke meanwhile
+            self._forget(session)
+        elif isinstance(outcome, BaseException):
             answer.set_exception(outcome)
         else:
             answer.set_result(outcome)

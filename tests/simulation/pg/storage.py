@@ -71,6 +71,8 @@ class Transaction:
         self.waits_for: Transaction | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.aborted = False
+        self.lock_timeout: float | None = None
+        """Its own, in seconds; None: the session's."""
         self.statements: list[str] = []
 
 
@@ -98,7 +100,7 @@ class Table:
     cells: list[Cell] = field(default_factory=list)
 
 
-class Sequence_:
+class NumberSequence:
     """A sequence."""
 
     def __init__(self) -> None:
@@ -136,7 +138,7 @@ class Storage:
 
     def __init__(self, tables: Sequence[Table], committed: Callable[[list[Change]], None]) -> None:
         self.tables = {table.name: table for table in tables}
-        self.sequences: dict[str, Sequence_] = {}
+        self.sequences: dict[str, NumberSequence] = {}
         self.commits = 0
         self.open: dict[int, Transaction] = {}
         self._committed = committed
@@ -150,9 +152,9 @@ class Storage:
         transaction = self.open[self._transactions] = Transaction(self._transactions, now, client)
         return transaction
 
-    def sequence(self, name: str) -> Sequence_:
+    def sequence(self, name: str) -> NumberSequence:
         """The sequence of that name."""
-        return self.sequences.setdefault(name, Sequence_())
+        return self.sequences.setdefault(name, NumberSequence())
 
     def draw(self, name: str) -> int:
         """`nextval(name)`."""

@@ -70,7 +70,7 @@ def _to_interval(value: Any) -> timedelta:
 
 
 def _to_int(value: Any) -> int:
-    return int(value) if isinstance(value, str | bool | int) else int(math.floor(value + 0.5))
+    return int(value) if isinstance(value, str | bool | int) else math.floor(value + 0.5)
 
 
 _SCALARS: Final[dict[str, Callable[[Any], Any]]] = {
