@@ -4,8 +4,8 @@ BIN := .venv/bin
 TIERS := .venv/bin/python tools/run_tiers.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format test-unit test-integration test-oldest test-chaos \
-	test-chart test-e2e bench cluster cluster-down image docs dashboards lock sbom audit fuzz clean
+.PHONY: help setup run test lint format test-unit test-simulation test-integration test-oldest \
+	test-chaos test-chart test-e2e bench cluster cluster-down image docs dashboards lock sbom audit fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -17,7 +17,7 @@ run: setup ## Run all of GoQueue on this machine: API, worker, scheduler, Postgr
 	@exec $(BIN)/goqueue dev
 
 test: setup ## Run every check and every test
-	@$(TIERS) lint unit integration oldest fuzz chaos chart e2e
+	@$(TIERS) lint unit simulation integration oldest fuzz chaos chart e2e
 
 lint: setup ## Check style, types and the dependency rules
 	@failed=; for check in "ruff check" "ruff format --check" mypy lint-imports; do \
@@ -30,6 +30,9 @@ format: setup ## Put the code into the project's style
 
 test-unit: setup ## Test the pure logic (seconds)
 	@$(TIERS) unit
+
+test-simulation: setup ## Explore interleavings of the engine's protocol with seeds (SEED=… repeats one)
+	@$(if $(SEED),$(BIN)/python -m tests.simulation --seed $(SEED),$(TIERS) simulation)
 
 test-integration: setup ## Test on real PostgreSQL, Valkey, SMTP and HTTP
 	@$(TIERS) integration

@@ -70,7 +70,7 @@ async def _measure(dsn: str, jobs: int) -> None:
     async with database.connection() as connection:
         for name, more in _filters(jobs).items():
             began = time.monotonic()
-            page = await listing.find(connection, JobFilter(queue="default", **more), seconds=1.5)
+            page = await listing.search(connection, JobFilter(queue="default", **more), seconds=1.5)
             short = page.next is not None and len(page.jobs) < 100
             print(f"{name:30} {time.monotonic() - began:6.2f} s{', goes on' if short else ''}", flush=True)
     await database.close()

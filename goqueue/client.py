@@ -180,6 +180,7 @@ class AsyncClient:
 
         Raises:
             InvalidInput: type, payload or an option is wrong; nothing was done.
+            Conflict: another transaction holds the `unique_key` and is not over yet; nothing was done.
             StoreUnavailable: PostgreSQL is unavailable; the job may or may not have been made.
         """
         self.load_types(kind)
@@ -193,6 +194,7 @@ class AsyncClient:
 
         Raises:
             InvalidInput: as for `enqueue`; its fields name the `index` of the first wrong payload.
+            Conflict: as for `enqueue`.
             StoreUnavailable: as for `enqueue`.
         """
         self.load_types(kind)
@@ -222,7 +224,7 @@ class AsyncClient:
         newest_first: bool = False,
         limit: int = 100,
     ) -> list[Job]:
-        """One page of the jobs that match all that is given, ordered by id.
+        """The first jobs that match all that is given, ordered by id.
 
         Args:
             queue: Only jobs of this queue.
@@ -230,7 +232,7 @@ class AsyncClient:
             status: Only jobs in this state, e.g. `failed`.
             created_after: Only jobs made at this time or later (an aware datetime).
             created_before: Only jobs made before it.
-            after: The id of the last job of the page before.
+            after: Only jobs beyond this id, e.g. that of the last job found before.
             newest_first: Order by id, descending.
             limit: As many at most.
 
@@ -277,7 +279,7 @@ class AsyncClient:
             NotFound: there is no such job.
             StoreUnavailable: PostgreSQL is unavailable.
         """
-        return (await self.service.history(job_id))[0]
+        return await self.service.attempts(job_id)
 
     async def logs(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """The lines that the job's handler logged, oldest first: `id`, `round`, `attempt`, `level`, `message`, `at`.

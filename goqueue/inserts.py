@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
 from goqueue import metrics
-from goqueue.errors import Conflict, KeysHeld, StoreRefused
+from goqueue.errors import Conflict, KeysHeld, StoreContended, StoreRefused
 from goqueue.gather import Gather
 from goqueue.idempotency import RequestKey
 from goqueue.job import Enqueued, NewJob, ReadyJob
@@ -32,6 +32,9 @@ QUICK: Final = 0.05
 
 PATIENCE: Final = 1.0
 """Seconds that a lone order waits for another transaction with its key, and before that for its turn."""
+
+LOCKED: Final = 10.0
+"""Seconds that orders wait for a lock on the whole table where statements have no bound of their own."""
 
 REMEMBERED: Final = 10.0
 """Seconds for which a key is known as contended after an order was refused for it."""
@@ -203,7 +206,7 @@ class Inserts:
             Conflict: another transaction holds one of their keys; nothing was written.
         """
         if not any(job.unique_key or job.source_key for job in orders):
-            return await self._insert(orders, QUICK)
+            return await self._insert_unlocked(orders)
         try:
             return await self._insert(orders, QUICK)
         except KeysHeld:
@@ -226,12 +229,23 @@ class Inserts:
 
     async def _insert_plain(self, orders: list[NewJob]) -> Sequence[Enqueued | Exception]:
         try:
-            return await self._insert(orders, QUICK)
+            return await self._insert_unlocked(orders)
         except StoreRefused as error:
             if len(orders) == 1:
                 return [error]
         half = len(orders) // 2
         return [*await self._insert_plain(orders[:half]), *await self._insert_plain(orders[half:])]
+
+    async def _insert_unlocked(self, orders: Sequence[NewJob]) -> list[Enqueued]:
+        """Orders without keys wait for a lock on the whole table only, as a migration takes it: for as long as a
+        statement may."""
+        until = time.monotonic() + (self._database.statement_timeout or LOCKED)
+        while True:
+            try:
+                return await self._insert(orders, QUICK)
+            except StoreContended:
+                if time.monotonic() >= until:
+                    raise
 
     async def _insert_keyed(self, orders: list[NewJob], wait: float) -> Sequence[Enqueued | Exception]:
         return await self._insert(orders, wait)

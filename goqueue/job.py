@@ -3,6 +3,7 @@
 What is made once a job is not frozen: that would make its making four times as slow.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -157,7 +158,11 @@ class ClaimedJob:
 
 
 class Outcome(StrEnum):
-    """How an attempt ended. Only `completed` leaves no row in `job_attempts`."""
+    """How an attempt ended. Only `completed` leaves no row in `job_attempts`.
+
+    `deferred`: this worker cannot run the job, another may: it knows no such type, its model does not accept the
+    payload, or it does not have the encryption key.
+    """
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -165,6 +170,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     SNOOZED = "snoozed"
     HANDED_BACK = "handed_back"
+    DEFERRED = "deferred"
     RESCUED = "rescued"
 
 
@@ -172,10 +178,10 @@ class Outcome(StrEnum):
 class AttemptEnd:
     """The end of one attempt, as the worker reports it to the store.
 
-    `delay` (seconds until the next attempt) counts for `retried` and `snoozed`; `result` is JSON text or None.
+    `delay` (seconds until the next attempt) counts for outcomes that another attempt follows; `result` is JSON text or
+    None.
     `progress` is the last that the attempt reported; it is kept where the job is final.
-    `trace_context` takes the place of the job's, where it is not None and the job goes on. `deferred` says that `delay`
-    is the least: the longer attempts have been put off, the longer is the wait (`goqueue.retry.deferral`).
+    `trace_context` takes the place of the job's, where it is not None and the job goes on.
     """
 
     id: int
@@ -186,7 +192,6 @@ class AttemptEnd:
     delay: float = 0.0
     trace_context: str | None = None
     progress: float | None = None
-    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,15 @@ class Attempt:
     worker: str | None
     started_at: datetime | None
     finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPage:
+    """Some attempts of a job, oldest first."""
+
+    attempts: list[Attempt]
+    next: str | None
+    """What `after` must be for the next page; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +242,8 @@ class Page:
 
     jobs: list[Job]
     next: int | None
-    """What `after` must be for the next page; None: there is none. A page that ran out of time may be short, or empty,
-    and have a next one."""
+    """What `after` must be for the next page; None: there is none. A page that ran out of time, or of memory, may be
+    short, or empty, and have a next one."""
 
 
 @dataclass(slots=True)
@@ -252,10 +266,10 @@ def ready_score(priority: int, available_at_ms: int) -> float:
 
 
 def ready_time_ms(score: float) -> int:
-    """The `available_at` (ms since the epoch) that `ready_score` put into a score."""
-    return int(score) % 10**13
+    """The `available_at` (ms since the epoch) that `ready_score` put into a score; 0 for an infinite one."""
+    return int(score) % 10**13 if math.isfinite(score) else 0
 
 
 def ready_priority(score: float) -> int:
-    """The priority that `ready_score` put into a score."""
-    return -(int(score) // 10**13)
+    """The priority that `ready_score` put into a score; 0 for an infinite one."""
+    return -(int(score) // 10**13) if math.isfinite(score) else 0

@@ -107,7 +107,8 @@ HTTP_CUT: Final = Counter(
 
 ATTEMPTS: Final = Counter(
     "goqueue_attempts_total",
-    "Attempts ended; `outcome`: completed, retried, failed, cancelled, snoozed, handed_back.",
+    "Attempts ended; `outcome`: completed, retried, failed, cancelled, snoozed, handed_back, deferred (this "
+    "worker could not run the job, another may).",
     ("worker",),
     ("queue", "type", "outcome"),
     outside=True,
@@ -142,6 +143,17 @@ ABANDONED: Final = Gauge(
     "Handlers that go on although their attempts are over: they did not stop when they were told to.",
     ("worker",),
 )
+ISOLATED_BUSY: Final = Gauge(
+    "goqueue_worker_isolated_jobs",
+    "Jobs that run in processes of their own, since two workers or more died that ran them.",
+    ("worker",),
+)
+ISOLATED: Final = Counter(
+    "goqueue_worker_isolated_attempts_total",
+    "Attempts in processes of their own; `result`: ended, or died (the process ended before it could tell an end).",
+    ("worker",),
+    ("result",),
+)
 HELD: Final = Gauge("goqueue_worker_held_jobs", "Jobs claimed for slots about to be free.", ("worker",))
 UNWRITTEN: Final = Gauge("goqueue_worker_unwritten_ends", "Ended attempts not yet in PostgreSQL.", ("worker",))
 STALE: Final = Counter(
@@ -173,10 +185,15 @@ LEADING: Final = Gauge(
     ("scheduler", "operator"),
     ("process",),
 )
-DEPTH: Final = Gauge("goqueue_queue_depth", "Jobs that could run and wait.", ("scheduler",), ("queue",))
+DEPTH: Final = Gauge(
+    "goqueue_queue_depth",
+    "Jobs that could run and wait, those beyond the window in Redis included.",
+    ("scheduler",),
+    ("queue",),
+)
 OLDEST: Final = Gauge(
     "goqueue_queue_oldest_age_seconds",
-    "For how long the first of them could have run; 0: none waits.",
+    "For how long the longest-waiting of them could have run, of any priority; 0: none waits.",
     ("scheduler",),
     ("queue",),
     unit="seconds",

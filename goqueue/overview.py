@@ -12,7 +12,7 @@ from goqueue.store import dispatch, queues
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue: `depth` jobs wait and could run, the first of them since `oldest_seconds`; `in_flight` run."""
+    """One queue: `depth` jobs wait and could run, the longest-waiting one for `oldest_seconds`; `in_flight` run."""
 
     name: str
     paused: bool

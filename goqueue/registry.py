@@ -38,12 +38,24 @@ class JobContext(Protocol):
         """The job's id."""
 
     @property
+    def created(self) -> float:
+        """When the job was made, in seconds since the epoch; the same in each attempt.
+
+        Where a database loses its last transactions (a crash, a failover to a standby that lacks them), the ids of the
+        jobs that it lost are given to others. Id and time together name one job.
+        """
+
+    @property
     def attempt(self) -> int:
         """The number of this attempt, from 1."""
 
     @property
     def max_retries(self) -> int:
         """How many retries the job has in all."""
+
+    @property
+    def deaths(self) -> int:
+        """How many workers died while they held the job; 0 in all but odd cases."""
 
     @property
     def queue(self) -> str:

@@ -45,14 +45,3 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY = RetryPolicy()
-
-LONGEST_DEFERRAL = 300.0
-"""Longest wait, in seconds, of a job whose attempt was put off since this worker cannot run it yet."""
-
-
-def deferral(first: float, age: float) -> float:
-    """Seconds until a job that no worker could run for `age` seconds is tried again; `first` at least.
-
-    As long as it has waited so far: so the waits double.
-    """
-    return min(max(first, age), max(first, LONGEST_DEFERRAL))

@@ -34,7 +34,7 @@ class Load:
     running: int | None
     """Jobs that workers hold."""
     oldest: float = 0.0
-    """Seconds for which the first of the waiting ones has been ready."""
+    """Seconds for which the longest-waiting one has been ready."""
     arrivals: float = 0.0
     """New jobs a second."""
     rate: float | None = None

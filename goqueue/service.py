@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from goqueue import metrics, tracing
@@ -19,10 +19,10 @@ from goqueue.errors import BrokerUnavailable, Conflict, NotFound
 from goqueue.gather import Gather
 from goqueue.idempotency import RequestKey
 from goqueue.inserts import Inserts, count_enqueued
-from goqueue.job import Attempt, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
+from goqueue.job import Attempt, AttemptPage, Enqueued, Job, JobFilter, NewJob, Page, ReadyJob
 from goqueue.lifecycle import JobStatus
 from goqueue.logger import Logger
-from goqueue.store import audit, enqueue, idempotency, jobs, listing, queues
+from goqueue.store import attempt_pages, audit, enqueue, idempotency, jobs, listing, pages, queues
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, Database
 from goqueue.store.settled import SettledEdge
@@ -182,15 +182,41 @@ class JobService:
         return [found.get(job_id) or NotFound("job not found") for job_id in ids]
 
     async def find(self, wanted: JobFilter) -> list[Job]:
-        """One page of jobs, however long it takes to find them."""
-        return (await self.page(wanted)).jobs
+        """As many jobs as the filter's limit says, however long it takes to find them and however large they are."""
+        return [job async for page in self.pages(wanted) for job in page.jobs]
 
-    async def page(self, wanted: JobFilter, seconds: float | None = None) -> Page:
-        """One page of jobs; after about that many seconds what was found by then."""
+    async def pages(self, wanted: JobFilter) -> AsyncIterator[Page]:
+        """The same in pages that fit into memory."""
+        while wanted.limit > 0:
+            page = await self.page(wanted)
+            yield page
+            if page.next is None:
+                return
+            wanted = dataclasses.replace(wanted, after=page.next, limit=wanted.limit - len(page.jobs))
+
+    async def page(
+        self,
+        wanted: JobFilter,
+        seconds: float | None = None,
+        admit: Callable[[], Awaitable[None]] | None = None,
+    ) -> Page:
+        """One page of jobs, of so many as fit into memory (`goqueue.store.pages`).
+
+        Args:
+            wanted: Which jobs.
+            seconds: After about that time the page has what was found by then; None: it is full or the last one.
+            admit: Awaited before a page is read that may take some memory.
+        """
         if wanted.settled:
             wanted = dataclasses.replace(wanted, before=await self._settled.find())
+        keyring = self.database.keyring
         async with self.database.connection() as connection:
-            return await listing.find(connection, wanted, self.database.keyring, seconds=seconds)
+            hits = await listing.search(connection, wanted, seconds=seconds)
+            if admit is None or pages.is_small(hits):
+                return await pages.read(connection, wanted, hits, keyring)
+        await admit()
+        async with self.database.connection() as connection:
+            return await pages.read(connection, wanted, hits, keyring)
 
     @contextlib.asynccontextmanager
     async def _act(self, job_id: int, actor: Actor | None, action: Action | None) -> AsyncIterator[Connection]:
@@ -271,13 +297,30 @@ class JobService:
         self._push_soon([ready])
         metrics.RETRIED_BY_HAND.inc()
 
-    async def history(self, job_id: int, reach: Reach | None = None) -> tuple[list[Attempt], list[dict[str, Any]]]:
-        """The finished attempts of a job and its handler's log lines; NotFound where there is no such job."""
+    async def history(
+        self, job_id: int, reach: Reach | None = None, after: str | None = None, limit: int = 1000
+    ) -> tuple[AttemptPage, list[dict[str, Any]]]:
+        """One page of the finished attempts of a job, and with the first one the first 1,000 lines that its handler
+        logged.
+
+        Raises:
+            NotFound: there is no such job, or not within reach.
+            InvalidInput: `after` is not the `next` of a page.
+        """
         async with self.database.connection() as connection:
             await _place(connection, job_id, reach)
             keyring = self.database.keyring
-            ended = await jobs.attempts_of(connection, job_id, keyring)
-            return ended, await jobs.logs_of(connection, job_id, keyring=keyring)
+            ended = await attempt_pages.attempts_of(connection, job_id, keyring, after=after, limit=limit)
+            return ended, [] if after else await jobs.logs_of(connection, job_id, keyring=keyring)
+
+    async def attempts(self, job_id: int) -> list[Attempt]:
+        """All finished attempts of a job, oldest first; NotFound where there is no such job."""
+        page, _ = await self.history(job_id)
+        found = page.attempts
+        while page.next is not None:
+            page, _ = await self.history(job_id, after=page.next)
+            found += page.attempts
+        return found
 
     async def logs(self, job_id: int, after: int, limit: int, reach: Reach | None = None) -> list[dict[str, Any]]:
         """One page of the lines that the job's handler logged; NotFound where there is no such job."""

@@ -41,7 +41,7 @@ SYSTEM: Final = "goqueue"
 _WRONG: Final = frozenset({Outcome.RETRIED, Outcome.FAILED})
 """Outcomes that are errors."""
 
-AGAIN: Final = frozenset({Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK})
+AGAIN: Final = frozenset({Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK, Outcome.DEFERRED})
 """Outcomes that another attempt follows."""
 
 
@@ -144,7 +144,7 @@ class Spans:
             span.set_attribute("goqueue.attempt.outcome", end.outcome.value)
             if end.outcome in _WRONG:
                 record(span, error, end.error if error is None else None)
-            if end.outcome in (Outcome.RETRIED, Outcome.SNOOZED):
+            if end.outcome in (Outcome.RETRIED, Outcome.SNOOZED, Outcome.DEFERRED):
                 span.set_attribute("goqueue.attempt.retry_delay", end.delay)
         if end.outcome in AGAIN:
             end.trace_context = self.for_the_next(job, span.get_span_context())

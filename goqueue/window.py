@@ -15,7 +15,10 @@ from typing import Final, NamedTuple
 from goqueue.job import ReadyJob, ready_priority, ready_time_ms
 
 LOOK_SECONDS: Final = 0.25
-"""Seconds after which a push asks again how full the ready set is."""
+"""Seconds after which a push asks again how full the ready set is, where it was half full or more."""
+
+CALM_SECONDS: Final = 2.0
+"""The same where it was not."""
 
 STALE_SECONDS: Final = 1.0
 """Seconds for which the answer counts; later a job is pushed, and the leader trims."""
@@ -23,8 +26,8 @@ STALE_SECONDS: Final = 1.0
 PARTS: Final = 10
 """A push asks again, too, after this part of the window was pushed."""
 
-LOW: Final = 4
-"""Below a fourth of the window everything is pushed, whatever waits in PostgreSQL: no worker shall idle."""
+LOW: Final = 20
+"""Below this part of the window everything is pushed, whatever waits in PostgreSQL: no worker shall idle."""
 
 
 class Level(NamedTuple):
@@ -49,6 +52,8 @@ class _Seen:
     full: bool
     last: float
     """Score of its last member."""
+    patience: float
+    """Seconds after which to ask again."""
     pushed: int = 0
     """Pushed here since then."""
 
@@ -77,12 +82,13 @@ class Window:
         if seen is None:
             return True
         seen.pushed += pushed
-        return seen.pushed * PARTS >= self.size or time.monotonic() - seen.at > LOOK_SECONDS
+        return seen.pushed * PARTS >= self.size or time.monotonic() - seen.at > seen.patience
 
     def saw(self, queue: str, depth: int, last: float | None, beyond: int) -> None:
         """Take in how a ready set is: its members, the score of the last one, jobs of the queue that it has not."""
         full = depth >= self.size or (beyond > 0 and depth * LOW >= self.size)
-        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or 0.0)
+        patience = LOOK_SECONDS if full or 2 * depth >= self.size else CALM_SECONDS
+        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or 0.0, patience)
 
 
 def marks_of(jobs: Iterable[ReadyJob]) -> dict[Level, Mark]:
@@ -115,6 +121,8 @@ class LeftOut:
     listed: dict[Level, Place] = field(default_factory=dict)
     """No job of the level that has a `dispatch_at` and was left out comes before the place. A `dispatch_at` is never
     earlier than the time at which the job could run, so that time is such a place."""
+    full: bool = False
+    """Whether Redis refused a push for want of memory since the leader last made room."""
 
     def add(self, jobs: Iterable[ReadyJob]) -> None:
         """Remember jobs that were not pushed."""
@@ -126,6 +134,11 @@ class LeftOut:
             else:
                 plain.append(job)
         for level, mark in marks_of(plain).items():
+            lower(self.marks, level, mark)
+
+    def restore(self, marks: dict[Level, Mark]) -> None:
+        """Take back marks that could not be written."""
+        for level, mark in marks.items():
             lower(self.marks, level, mark)
 
     def lower_listed(self, level: Level, place: Place) -> None:

@@ -81,11 +81,16 @@ def autoscaling() -> Dashboard:
     slots = [
         graph(
             "Slots",
-            "Jobs that all workers can run at the same time, those they run, and those claimed for slots soon free.",
+            "Jobs that all workers can run at the same time, those they run, those claimed for slots soon free, those "
+            "that wait for a thread, those in processes of their own, and handlers that go on although their attempts "
+            "are over.",
             PLAIN,
             (total(metrics.SLOTS, ""), "slots"),
             (total(metrics.SLOTS_BUSY, ""), "busy"),
             (total(metrics.HELD, ""), "held"),
+            (total(metrics.THREADS_AWAITED, ""), "awaiting a thread"),
+            (total(metrics.ISOLATED_BUSY, ""), "isolated"),
+            (total(metrics.ABANDONED, ""), "abandoned handlers"),
         ),
         graph(
             "Busy slots",

@@ -31,7 +31,8 @@ def job_types() -> Dashboard:
         ),
         graph(
             "Attempts by outcome",
-            "How attempts ended. snoozed: asked to run later, no attempt charged; handed_back: their worker ended.",
+            "How attempts ended. snoozed: asked to run later, no attempt charged; handed_back: their worker ended; "
+            "deferred: their worker could not run them, another may.",
             JOBS_A_SECOND,
             (rate(metrics.ATTEMPTS, "type, outcome", *CHOSEN, 'outcome!="completed"'), "{{type}} {{outcome}}"),
         ),

@@ -1,6 +1,6 @@
 """Run the checks and the tiers of tests, some at a time, and close with one line that counts them all.
 
-    tools/run_tiers.py lint unit integration oldest fuzz chaos chart e2e
+    tools/run_tiers.py lint unit simulation integration oldest fuzz chaos chart e2e
 
 One tier alone prints as it goes. Of several, each prints its closing line when it ends, and the whole output
 of those that failed follows at the end. Logs and JUnit reports stay in .build/test/.
@@ -51,6 +51,7 @@ ENGINE = (
 LIMITS = {
     "lint": 600,
     "unit": 600,
+    "simulation": 1200,
     "integration": 2700,
     "oldest": 1800,
     "fuzz": 600,
@@ -60,7 +61,7 @@ LIMITS = {
 }
 """Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below."""
 
-FIRST = ["e2e", "lint", "integration", "oldest", "chaos", "chart", "fuzz", "unit"]
+FIRST = ["e2e", "lint", "integration", "oldest", "simulation", "chaos", "chart", "fuzz", "unit"]
 """Order of the starts: what takes longest (the end-to-end tier builds a Kubernetes) goes first."""
 
 NO_TESTS = 5  # pytest's exit code for a run that found none

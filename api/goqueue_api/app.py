@@ -32,10 +32,24 @@ from goqueue.settings import (
 )
 from goqueue.store import installation, migrate
 from goqueue.store.connect import Database, dsn
-from goqueue_api import admin, bulk, docs, errors, health, job_types, jobs, listing, openapi, queues, schedules
+from goqueue_api import (
+    admin,
+    bulk,
+    docs,
+    errors,
+    health,
+    job_types,
+    jobs,
+    listing,
+    openapi,
+    queues,
+    schedule_list,
+    schedules,
+)
 from goqueue_api.access import Authenticator, Gate, check_decided, open_to_all
 from goqueue_api.api_keys import ApiKeys
 from goqueue_api.context import Context
+from goqueue_api.memory import Memory
 from goqueue_api.middleware import Boundary
 from goqueue_api.openness import Openness, is_open
 from goqueue_api.quotas import Quotas
@@ -43,7 +57,7 @@ from goqueue_api.rates import Rates
 from goqueue_api.routing import Methods, all_routes
 from goqueue_api.throttle import Limits, RedisCounter
 
-PARTS: Final = (bulk, jobs, listing, queues, schedules, job_types, admin, health)
+PARTS: Final = (bulk, jobs, listing, queues, schedule_list, schedules, job_types, admin, health)
 """The modules whose `router` holds routes; the hot one is found early."""
 
 log = structlog.get_logger(__name__)
@@ -75,6 +89,8 @@ def create_app(
         StaleSchema: migrations are missing.
         Undecided: a route does not say what it asks of its callers (at once).
     """
+
+    memory = Memory(max(api.max_body_bytes, api.max_bulk_body_bytes), 0.4 * api.request_timeout)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -110,7 +126,7 @@ def create_app(
         gate = Gate(ways, openness=openness, limits=limits)
         known = Queues(types, engine.queues)
         app.state.context = Context(
-            service, types, known, rates, gate, quotas, search_seconds=0.3 * api.request_timeout
+            service, types, known, rates, gate, memory, quotas, search_seconds=0.3 * api.request_timeout
         )
         try:
             yield
@@ -145,6 +161,7 @@ def create_app(
         seconds=api.request_timeout,
         max_bytes=api.max_body_bytes,
         max_bulk_bytes=api.max_bulk_body_bytes,
+        memory=memory,
     )
     if tracing.on is not None:
         from goqueue_api.tracing import Traced

@@ -12,6 +12,7 @@ from goqueue.job import MAX_ID
 from goqueue.registry import Registry
 from goqueue.service import JobService
 from goqueue_api.access import Caller, Gate
+from goqueue_api.memory import Memory
 from goqueue_api.quotas import Quotas
 from goqueue_api.rates import Rates
 
@@ -25,6 +26,7 @@ class Context:
     queues: Collection[str]
     rates: Rates
     gate: Gate
+    memory: Memory
     quotas: Quotas | None = None
     """None: any number of jobs may wait."""
     search_seconds: float = 1.5

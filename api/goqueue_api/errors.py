@@ -25,6 +25,7 @@ from goqueue.errors import (
 )
 from goqueue_api.access import Unauthenticated
 from goqueue_api.bodies import BodyTooLarge, UnknownEncoding, json_response
+from goqueue_api.memory import Overloaded
 from goqueue_api.routing import Methods
 from goqueue_api.throttle import TooManyRequests
 
@@ -44,6 +45,7 @@ STATUS: Final[dict[type[GoQueueError], int]] = {
     TooManyRequests: 429,
     StoreUnavailable: 503,
     BrokerUnavailable: 503,
+    Overloaded: 503,
     StaleSchema: 503,
     UnfitDatabase: 503,
 }
@@ -68,7 +70,7 @@ _MEANING: Final = {
     422: "The `Idempotency-Key` came with another request before; nothing was changed.",
     429: "The caller, or its address, sent too many requests, or too many jobs of its tenant wait: see `Retry-After`.",
     500: "The server failed.",
-    503: "PostgreSQL cannot be reached.",
+    503: "PostgreSQL cannot be reached, or large requests use all the memory for them: see `Retry-After`.",
 }
 
 
@@ -100,7 +102,7 @@ def install(app: FastAPI, methods: Methods) -> None:
         response = error_response(status_of(error), error)
         if isinstance(error, UnfitDatabase):
             log.error(error.message)
-        if isinstance(error, TooManyRequests):
+        if isinstance(error, TooManyRequests | Overloaded):
             response.headers["Retry-After"] = str(error.wait)
         return response
 

@@ -31,7 +31,7 @@ from goqueue_api.errors import documented, error_response
 from goqueue_api.middleware import traceparent
 from goqueue_api.routing import Direct
 from goqueue_api.throttle import TooManyRequests
-from goqueue_api.views import AttemptsView, CancelView, JobView, created_view, job_view
+from goqueue_api.views import CancelView, JobView, created_view, job_view
 
 router = APIRouter(tags=["jobs"], route_class=Direct)
 
@@ -214,16 +214,3 @@ async def delete(request: Request, id: str) -> Response:
     """Hide a job; an open one is cancelled first. Retention removes it for good."""
     await context(request).service.delete(job_id(id), actor(request))
     return Response(status_code=204)
-
-
-@router.get(
-    "/jobs/{id}/attempts",
-    summary="List a job's attempts and log lines",
-    response_model=AttemptsView,
-    responses=documented(400, 404),
-)
-@needs(Scope.JOBS_READ)
-async def attempts(request: Request, id: str) -> Response:
-    """The finished attempts of a job with their errors, and the lines its handler logged."""
-    ended, lines = await context(request).service.history(job_id(id), caller(request).reach)
-    return json_response({"attempts": ended, "logs": lines})

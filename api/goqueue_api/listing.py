@@ -14,14 +14,15 @@ from goqueue_api.access import needs
 from goqueue_api.bodies import json_response
 from goqueue_api.context import caller, context, job_id
 from goqueue_api.errors import documented
+from goqueue_api.memory import paced
 from goqueue_api.routing import Guarded
-from goqueue_api.views import JobView, LogLine, job_view
+from goqueue_api.views import AttemptsView, JobView, LogLine, job_view
 
 router = APIRouter(tags=["jobs"], route_class=Guarded)
 
 MAX_PAGE: Final = 1000
 
-_NEXT: Final = {
+NEXT: Final = {
     "Link": {"description": 'The next page, `<?…>; rel="next"`, where there may be one.', "schema": {"type": "string"}}
 }
 
@@ -59,6 +60,16 @@ class ListQuery(BaseModel):
     )
 
 
+class AttemptQuery(BaseModel):
+    """Which attempts to list."""
+
+    model_config = ConfigDict(extra="forbid")
+    after: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="Where the page begins: taken from the `Link` of the page before."
+    )
+    limit: Limit = MAX_PAGE
+
+
 class LogQuery(BaseModel):
     """Which lines to list. Pages by key: `after` is the id of the last line of the page before."""
 
@@ -68,7 +79,7 @@ class LogQuery(BaseModel):
 
 
 @router.get(
-    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": _NEXT}}
+    "/jobs", summary="List jobs", response_model=list[JobView], responses={**documented(400), 200: {"headers": NEXT}}
 )
 @router.get(
     "/jobs/", summary="List jobs", response_model=list[JobView], responses=documented(400), include_in_schema=False
@@ -78,20 +89,43 @@ async def find(request: Request, query: Annotated[ListQuery, Query()]) -> Respon
     """The jobs of a queue, newest last; 100 of them unless `limit` says otherwise.
 
     A `Link` header with `rel="next"` says that there may be more, and where. A page can be short, or empty, and have
-    one: the search ends after a time, whatever it has found.
+    one: the search ends after a time, whatever it has found, and a page after some 4 MiB of payloads and results.
     """
     if not query.queue:
         raise InvalidInput("queue parameter is required")
     who = caller(request)
     who.check_use(query.queue, query.type)
     wanted = JobFilter(**query.model_dump(), reach=who.reach)
-    page = await context(request).service.page(wanted, context(request).search_seconds)
-    headers = None
-    if page.next is not None:
-        # Relative to this address, whatever a proxy shows of it (RFC 8288, RFC 3986).
-        following = request.url.include_query_params(after=page.next).query
-        headers = {"Link": f'<?{following}>; rel="next"'}
-    return json_response([job_view(job) for job in page.jobs], headers=headers)
+    parts = context(request)
+    async with parts.memory.making() as admit:
+        page = await parts.service.page(wanted, parts.search_seconds, admit)
+        answer = json_response([job_view(job) for job in page.jobs], headers=link(request, page.next))
+        del page
+    return paced(answer, parts.memory)
+
+
+def link(request: Request, after: int | str | None) -> dict[str, str] | None:
+    """The header that names the next page, relative to this address, whatever a proxy shows of it (RFC 8288, 3986)."""
+    if after is None:
+        return None
+    return {"Link": f'<?{request.url.include_query_params(after=after).query}>; rel="next"'}
+
+
+@router.get(
+    "/jobs/{id}/attempts",
+    summary="List a job's attempts and log lines",
+    response_model=AttemptsView,
+    responses={**documented(400, 404), 200: {"headers": NEXT}},
+)
+@needs(Scope.JOBS_READ)
+async def attempts(request: Request, id: str, query: Annotated[AttemptQuery, Query()]) -> Response:
+    """The finished attempts of a job with their errors, and on the first page the lines its handler logged.
+
+    A `Link` header with `rel="next"` says that there are more, and where; a page ends after some 1 MiB of errors, too.
+    """
+    page, lines = await context(request).service.history(job_id(id), caller(request).reach, query.after, query.limit)
+    answer = json_response({"attempts": page.attempts, "logs": lines}, headers=link(request, page.next))
+    return paced(answer, context(request).memory)
 
 
 @router.get(

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -15,6 +15,7 @@ from goqueue import metrics, tracecontext, tracing
 from goqueue.instruments import OTHER
 from goqueue.tracecontext import TraceContext
 from goqueue_api.bodies import BodyTooLarge, UnknownEncoding
+from goqueue_api.memory import FREE, Memory
 from goqueue_api.throttle import HEADERS as RATE_LIMIT
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -40,8 +41,12 @@ class Boundary:
     A HEAD request is served as a GET whose body is not sent (RFC 9110, 9.3.2).
     """
 
-    def __init__(self, app: ASGIApp, seconds: float, max_bytes: int, max_bulk_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, seconds: float, max_bytes: int, max_bulk_bytes: int, memory: Memory | None = None
+    ) -> None:
+        """`memory` holds the bodies that are not small, None: without a bound."""
         self._app = app
+        self._memory = memory
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._max_bulk_bytes = max_bulk_bytes
@@ -58,6 +63,12 @@ class Boundary:
         limit = self._max_bulk_bytes if scope["path"].rstrip("/") == "/jobs/bulk" else self._max_bytes
         started = 0  # the status of the answer
         began = time.perf_counter()
+        held = 0  # bytes of room for the body
+
+        async def room() -> None:
+            nonlocal held
+            if self._memory is not None:
+                held = await self._memory.bodies.acquire(min(declared, limit) or limit)
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
@@ -72,7 +83,7 @@ class Boundary:
         with structlog.contextvars.bound_contextvars(request_id=shown):
             try:
                 async with asyncio.timeout(self._seconds):
-                    await self._app(scope, _limited(receive, limit, declared, encoded), send_with_id)
+                    await self._app(scope, _limited(receive, limit, declared, encoded, room), send_with_id)
             except TimeoutError:
                 if started:
                     raise
@@ -85,6 +96,8 @@ class Boundary:
                 log.exception("request failed", path=scope["path"])
                 await _answer(send_with_id, 500, b'{"error":"internal server error"}')
             finally:
+                if held and self._memory is not None:
+                    self._memory.bodies.release(held)
                 if head and "route" in scope:
                     asked["route"] = scope["route"]  # for the span around this
                 if started:
@@ -133,17 +146,23 @@ def _look(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, int, bool]:
     return request_id or uuid.uuid4().hex.encode(), declared, encoded
 
 
-def _limited(receive: Receive, limit: int, declared: int, encoded: bool) -> Receive:
+def _limited(
+    receive: Receive, limit: int, declared: int, encoded: bool, room: Callable[[], Awaitable[None]]
+) -> Receive:
     """`receive` that gives up once more than `limit` bytes came, or at once where the request declares more or has a
-    compressed body."""
+    compressed body. It waits for room before it reads on in a body that is not small."""
     seen = 0
+    counts = False
 
     async def counted() -> Message:
-        nonlocal seen
+        nonlocal seen, counts
         if encoded:
             raise UnknownEncoding
         if declared > limit:
             raise BodyTooLarge("request body is too large", {"limit_bytes": limit})
+        if not counts and (seen > FREE or declared > FREE):
+            counts = True
+            await room()
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:

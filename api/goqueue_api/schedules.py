@@ -20,16 +20,6 @@ from goqueue_api.views import JobView, ScheduleView, created_view, job_view
 router = APIRouter(tags=["schedules"], route_class=Direct)
 
 
-@router.get("/schedules", summary="List schedules", response_model=list[ScheduleView], responses=documented())
-@needs(Scope.JOBS_READ)
-async def list_all(request: Request) -> Response:
-    """All schedules of the caller's tenant, by name."""
-    database, reach = context(request).service.database, caller(request).reach
-    async with database.connection() as connection:
-        found = await schedules.list_all(connection, database.keyring, reach=reach)
-    return json_response([schedule_view(schedule) for schedule in found if is_within(schedule, reach)])
-
-
 @router.get("/schedules/{name}", summary="Show a schedule", response_model=ScheduleView, responses=documented(400, 404))
 @needs(Scope.JOBS_READ)
 async def get(request: Request, name: str) -> Response:

@@ -24,7 +24,7 @@ from limits.aio.storage import RedisStorage
 from starlette.types import Scope
 
 from goqueue import metrics
-from goqueue.broker.outage import describe
+from goqueue.broker.outage import connection_lost, describe
 from goqueue.broker.redis import FAILURES
 from goqueue.errors import GoQueueError
 
@@ -92,7 +92,9 @@ class RedisCounter:
         try:
             async with asyncio.timeout(PATIENCE):
                 count = await self._counters.incr(key, expiry, amount)
-        except FAILURES as error:
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
+                raise
             if self._away_until == -math.inf:
                 reason = describe(error) if str(error) else f"no answer within {PATIENCE:g} s"
                 log.warning("redis counts no requests; each process limits by itself", reason=reason)

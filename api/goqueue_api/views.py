@@ -66,7 +66,8 @@ class LogLine(BaseModel):
 
 
 class AttemptsView(BaseModel):
-    """The finished attempts of a job, oldest first, and the first 1,000 lines that its handler logged."""
+    """One page of the finished attempts of a job, oldest first, and with the first page the first 1,000 lines that its
+    handler logged."""
 
     attempts: list[AttemptView]
     logs: list[LogLine]

@@ -171,6 +171,7 @@ def worker() -> None:
     from goqueue.probes import Probes
     from goqueue.settings import WorkerSettings
     from goqueue_worker import handlers
+    from goqueue_worker.isolation import Isolation
     from goqueue_worker.worker import Worker
 
     engine = _begin_counting("worker")
@@ -182,7 +183,8 @@ def worker() -> None:
             stack.push_async_callback(installed.close)
             database, broker, conninfo = await _stores(stack, 6, stop)
             await installed.attach(database)
-            work = Worker(database, broker, conninfo, chosen, engine)
+            isolation = Isolation(chosen.isolated) if chosen.isolated else None
+            work = Worker(database, broker, conninfo, chosen, engine, isolation=isolation)
             probes = Probes(chosen.health_host, chosen.health_port, work.unwell, work.unready)
             probes.start()
             stack.callback(probes.stop)

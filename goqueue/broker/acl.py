@@ -38,7 +38,15 @@ COMMANDS: Final = (
 )
 """Every command that is sent; a test compares it with what a server counted after all of the work was done."""
 
-CLUSTER_COMMANDS: Final = ("cluster|slots", "cluster|shards", "cluster|nodes", "command", "readonly", "readwrite")
+CLUSTER_COMMANDS: Final = (
+    "cluster|slots",
+    "cluster|shards",
+    "cluster|nodes",
+    "command",
+    "asking",
+    "readonly",
+    "readwrite",
+)
 """What a client asks of a Redis Cluster beside them."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from goqueue.broker.outage import refused
+from goqueue.broker.reading import words
 
 KEY: Final = "installation"
 """The key's name, after the prefix."""
@@ -57,7 +58,7 @@ async def _compare(ask: Any, key: str, installation: str) -> None:
                 raise
             return
         found = await ask("GET", key)  # another one may have been first
-    if found is not None and found.decode() != installation:
+    if found is not None and words(found) != installation:
         raise Foreign("another installation's id is there")
 
 
@@ -66,4 +67,4 @@ async def adopt(client: Any, prefix: str, installation: str) -> str | None:
     key = f"{prefix}:{KEY}"
     found = await client.execute_command("GET", key)
     await client.execute_command("SET", key, installation)
-    return None if found is None else str(found.decode())
+    return None if found is None else words(found)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ResponseError
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import ResponseError
 
 SHORTEST: Final = 4
 """Characters of a password that is looked for in messages; a shorter one would take words apart."""
@@ -30,8 +30,21 @@ def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether Redis answered, and its answer is that it does not do this."""
-    return isinstance(error, ResponseError) and not isinstance(error, NotConnected)
+    """Whether Redis answered, and its answer is that it does not do this. A cluster that is down answers, too."""
+    return isinstance(error, ResponseError) and not isinstance(error, NotConnected | ClusterDownError)
+
+
+def full(error: BaseException) -> bool:
+    """Whether Redis refused because its memory is used up; `error` or its cause is the client's."""
+    return isinstance(error, OutOfMemoryError) or isinstance(error.__cause__, OutOfMemoryError)
+
+
+def connection_lost(error: BaseException) -> bool:
+    """Whether this is the error by which asyncio's streams say that a connection was closed before it was written to:
+    `writelines` uses what is None by then (CPython 3.12 and 3.13, gh-136234)."""
+    if isinstance(error, TypeError):
+        return "'NoneType' object is not callable" in str(error)
+    return isinstance(error, AttributeError) and "'NoneType' object has no attribute '_add_writer'" in str(error)
 
 
 class Outage:

@@ -9,11 +9,14 @@ Keys, after the prefix:
 - `beyond`        hash: queue = about how many jobs; the leader corrects it by PostgreSQL's count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from goqueue.broker.reading import job_id, number, words
 from goqueue.job import ReadyJob
 from goqueue.window import Level, Mark
 
@@ -22,6 +25,8 @@ redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], KEYS[2], 'AGGREGATE', 'MIN')
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '+inf')
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 """
+
+_MARK: Final = re.compile(r"(?P<queue>\S+) (?P<priority>-?[0-9]{1,3})(?: (?P<what>since|listed))?")
 
 
 def _members(level: Level, mark: Mark) -> dict[str, int]:
@@ -84,13 +89,8 @@ class Overflow:
         await self.lower(marks)
         async with self._speaking("refill"):
             flat = await self._take(keys=[self._own, self._new])
-        found = dict(zip((name.decode() for name in flat[::2]), (int(float(at)) for at in flat[1::2]), strict=True))
-        taken = {}
-        for name, at in found.items():
-            queue, priority, *what = name.split(" ")
-            if not what:
-                taken[Level(queue, int(priority))] = Mark(at, found.get(f"{name} since", 0))
-        return taken
+        found = _understood(zip(flat[::2], map(float, flat[1::2]), strict=True))
+        return {level: Mark(at, found.get((level, "since"), 0)) for (level, what), at in found.items() if what == ""}
 
     async def lower(self, marks: Mapping[Level, Mark]) -> None:
         """Lower the marks."""
@@ -140,7 +140,10 @@ class Overflow:
         """The last members of a ready set."""
         async with self._speaking("trim"):
             members = await self._redis.zrange(self._ready(queue), -count, -1, withscores=True)
-        return [ReadyJob(int(name), queue, score) for name, score in members]
+        jobs = {name: job_id(name) for name, _ in members}
+        if odd := [name for name, found in jobs.items() if found is None]:
+            await self._redis.zrem(self._ready(queue), *odd)
+        return [ReadyJob(found, queue, score) for name, score in members if (found := jobs[name]) is not None]
 
     async def trim(self, queue: str, jobs: Sequence[ReadyJob], beyond: int) -> None:
         """Take jobs out of a ready set, of which so many wait on beyond it. The caller has marked them."""
@@ -162,14 +165,26 @@ class Overflow:
 
 def beyond_of(reply: Sequence[bytes | None]) -> list[int]:
     """Jobs beyond the windows, in the order of the queues that were asked for."""
-    return [max(0, int(count or 0)) for count in reply]
+    return [number(count or b"") or 0 for count in reply]
 
 
 def oldest_of(reply: Sequence[tuple[bytes, float]]) -> dict[str, int]:
     """Queue to the earliest time (ms) at which a job that is left out could have run."""
     oldest: dict[str, int] = {}
-    for name, at in reply:
-        queue, _, *what = name.decode().split(" ")
+    for (level, what), at in _understood(reply).items():
         if what:
-            oldest[queue] = min(int(at), oldest.get(queue, int(at)))
+            oldest[level.queue] = min(at, oldest.get(level.queue, at))
     return oldest
+
+
+def _understood(members: Iterable[tuple[bytes, float]]) -> dict[tuple[Level, str], int]:
+    """The marks by their level and what each is of (empty: the smallest id). What another program wrote there is
+    passed over."""
+    found: dict[tuple[Level, str], int] = {}
+    for name, at in members:
+        parts = _MARK.fullmatch(words(name))
+        if parts is not None and math.isfinite(at):
+            level = Level(parts["queue"], int(parts["priority"]))
+            key = (level, parts["what"] or "")
+            found[key] = min(int(at), found.get(key, int(at)))
+    return found

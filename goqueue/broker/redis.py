@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.cluster import RedisCluster
@@ -21,8 +21,9 @@ from goqueue.broker import installation as owner
 from goqueue.broker.connect import BLOCK_SECONDS, close, connect, secrets_of
 from goqueue.broker.depths import QueueDepth, measure
 from goqueue.broker.fetcher import Fetcher
-from goqueue.broker.outage import Outage, describe, refused
+from goqueue.broker.outage import Outage, connection_lost, describe, full, refused
 from goqueue.broker.overflow import Overflow, beyond_of, member
+from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
 from goqueue.job import ReadyJob
 from goqueue.settings import RedisSettings
@@ -45,10 +46,12 @@ class Broker:
     def __init__(self, settings: RedisSettings) -> None:
         self._redis = connect(settings, self._greet)
         self._prefix = settings.prefix
+        self._clustered = isinstance(self._redis, RedisCluster)
         self._pusher: Any = None
         self._fetcher = Fetcher(self._redis)
         self._noted = f"{settings.prefix}:pushed"
         self._outage = Outage()
+        self._reader = Reader()
         self._secrets = secrets_of(settings)
         self.window = Window(settings.window)
         self.overflow = Overflow(self._redis, settings.prefix, self._speaking)
@@ -74,7 +77,9 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except FAILURES as error:
+        except (*FAILURES, TypeError, AttributeError) as error:
+            if not isinstance(error, FAILURES) and not connection_lost(error):
+                raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
             if self.answered:
@@ -119,7 +124,11 @@ class Broker:
     async def ping(self) -> None:
         """Ask for a sign of life."""
         async with self._speaking("ping"):
-            await self._redis.ping()
+            if self._clustered:
+                # Any node would answer a ping. The queues are unavailable where their own node is.
+                await self._redis.get(f"{self._prefix}:{owner.KEY}")
+            else:
+                await self._redis.ping()
 
     async def check_owner(self) -> None:
         """Ask for a sign of life, and whether the ready sets are still this installation's; mark them where nobody has.
@@ -176,12 +185,23 @@ class Broker:
                 refusal = error
                 if self.left_out is not None:
                     self.left_out.add(fitting)
-        await self._spread({queue: len(waiting) for queue, waiting in by_queue.items()}, left_out, arrived)
+                    self.left_out.full |= full(error)
+        if left_out:
+            await self._leave_out([job for jobs in left_out.values() for job in jobs])
+        await self._if_accepted(self._tell_of_push(by_queue, left_out, arrived=arrived))
+        if arrived and refusal is None:
+            await self._if_accepted(self._note(sorted(job.id for waiting in by_queue.values() for job in waiting)))
         if refusal is not None and self.left_out is None:
             raise refusal
-        if arrived:
-            await self._note(sorted(job.id for waiting in by_queue.values() for job in waiting))
         return added
+
+    async def _if_accepted(self, asking: Awaitable[None]) -> None:
+        """Ask what a push does not need: the ids are there. That Redis refuses it is logged."""
+        try:
+            await asking
+        except BrokerUnavailable as error:
+            if isinstance(error, ForeignBroker) or not self.answered:
+                raise
 
     def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
         """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""
@@ -198,39 +218,49 @@ class Broker:
         async with self._speaking("push"):
             return int(await self._pusher.zadd(self._ready(queue), {member(job.id): job.score for job in jobs}))
 
-    async def _spread(self, counts: dict[str, int], left_out: dict[str, list[ReadyJob]], arrived: bool) -> None:
-        """Tell listeners, count what arrived, mark what was left out, and ask how full the ready sets are.
+    async def _leave_out(self, jobs: Sequence[ReadyJob]) -> None:
+        if self.left_out is not None:
+            self.left_out.add(jobs)
+        else:
+            await self.overflow.lower(marks_of(jobs))
 
-        Raises:
-            BrokerUnavailable: no answer; or Redis refused the marks.
-        """
-        out = [job for jobs in left_out.values() for job in jobs]
-        looked = [queue for queue, count in counts.items() if self.window.must_look(queue, count)]
-        async with self._speaking("push"), self._redis.pipeline(transaction=False) as pipe:
-            if out and self.left_out is not None:
-                self.left_out.add(out)
-            elif out:
-                self.overflow.mark(pipe, marks_of(out))
-            for queue, count in counts.items():
-                if arrived:
-                    pipe.hincrby(f"{self._prefix}:arrived", queue, count)
-                    if left_out.get(queue):
-                        self.overflow.count(pipe, queue, len(left_out[queue]))
-                pipe.publish(self.arrivals_channel, queue)
-            told = len(pipe)
+    async def _tell_of_push(
+        self, pushed: dict[str, list[ReadyJob]], left_out: dict[str, list[ReadyJob]], *, arrived: bool
+    ) -> None:
+        """Tell listeners, count what arrived, and ask how full the ready sets are."""
+        looked = [queue for queue, jobs in pushed.items() if self.window.must_look(queue, len(jobs))]
+        async with self._speaking("count"), self._redis.pipeline(transaction=False) as pipe:
             for queue in looked:
                 pipe.zcard(self._ready(queue))
                 pipe.zrange(self._ready(queue), -1, -1, withscores=True)
             if looked:
                 self.overflow.ask_beyond(pipe, looked)
+            asked = len(pipe)
+            for queue, jobs in pushed.items():
+                if arrived:
+                    pipe.hincrby(f"{self._prefix}:arrived", queue, len(jobs))
+                    if left_out.get(queue):
+                        self.overflow.count(pipe, queue, len(left_out[queue]))
+                if not self._clustered:
+                    pipe.publish(self.arrivals_channel, queue)
             replies = await pipe.execute(raise_on_error=False)
-            for reply in replies[:told]:
-                if isinstance(reply, Exception):
-                    raise reply
-        *sets, beyond = replies[told:] or ((),)
-        if not any(isinstance(reply, Exception) for reply in (*sets, beyond)):  # an older user lacks the rights to look
-            for queue, depth, last, more in zip(looked, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
-                self.window.saw(queue, depth, last[0][1] if last else None, more)
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception) and (number >= asked or not refused(reply)):
+                    # A cluster's client returns the errors of its connections as replies, too, of whatever class.
+                    raise reply if isinstance(reply, FAILURES) else RedisError(self.describe(reply)) from reply
+            if asked:
+                self._see(looked, *replies[:asked])
+            if self._clustered:  # whose pipelines take no messages
+                for queue in pushed:
+                    await self._redis.publish(self.arrivals_channel, queue)
+
+    def _see(self, queues: Sequence[str], *replies: Any) -> None:
+        """Take in how full ready sets are."""
+        if any(isinstance(reply, Exception) for reply in replies):
+            return  # a user with the rights of an earlier version: every job is pushed
+        *sets, beyond = replies
+        for queue, depth, last, more in zip(queues, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
+            self.window.saw(queue, depth, last[0][1] if last else None, more)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.
@@ -248,13 +278,12 @@ class Broker:
             pipe.zremrangebyscore(self._noted, "-inf", f"({start}")
             pipe.zrange(self._noted, 0, -1)
             _, runs = await pipe.execute()
-        pairs = (run.decode().partition("-") for run in runs)
-        return [(int(first), int(last)) for first, _, last in pairs]
+        return self._reader.runs(self._noted, runs)
 
     async def fetch(self, queues: Sequence[str], count: int, block: float = BLOCK_SECONDS) -> list[ReadyJob]:
         """Wait up to `block` seconds for ready jobs of the first of `queues` that has some; at most `count`.
 
-        What is returned is gone from Redis: claim it, or push it back.
+        What is returned is gone from Redis: claim it, or push it back. A member that is no id of a job is dropped.
         """
         keys = [self._ready(queue) for queue in queues]
         async with self._speaking("fetch"):
@@ -263,11 +292,17 @@ class Broker:
             return []
         key, members = reply
         queue = queues[keys.index(key.decode())]
-        return [ReadyJob(int(member), queue, float(score)) for member, score in members]
+        jobs = []
+        for text, score in members:
+            if (found := job_id(text)) is None:
+                self._reader.dropped(self._ready(queue), text)
+            else:
+                jobs.append(ReadyJob(found, queue, float(score)))
+        return jobs
 
     def _own_connection(self) -> Any:
         """A client with a connection to itself; a cluster has none."""
-        return self._redis if isinstance(self._redis, RedisCluster) else self._redis.client()
+        return self._redis if self._clustered else self._redis.client()
 
     async def wake_fetch(self) -> None:
         """Let a blocked `fetch` return at once with nothing; without this it returns when its time is up."""
@@ -289,7 +324,7 @@ class Broker:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
         async with self._speaking("arrived"):
             counts = await self._redis.hgetall(f"{self._prefix}:arrived")
-        return {queue.decode(): int(count) for queue, count in counts.items()}
+        return self._reader.counts(f"{self._prefix}:arrived", counts)
 
     async def tell(self, message: str) -> None:
         """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
@@ -298,6 +333,9 @@ class Broker:
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
+        async with self._speaking("listen"):
+            if self._clustered:
+                await self._redis.initialize()  # a subscription does not do so by itself
         async with self._speaking("listen"), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)
             while True:
@@ -307,13 +345,13 @@ class Broker:
                 elif message["type"] == "subscribe":
                     yield ""
                 elif message["type"] == "message":
-                    yield message["data"].decode()
+                    yield words(message["data"])
 
     async def epoch(self) -> str | None:
         """The mark that the dispatcher left here; None means that Redis lost its contents, or has not all back yet."""
         async with self._speaking("epoch"):
             mark = await self._redis.get(f"{self._prefix}:epoch")
-        return mark.decode() if mark else None
+        return words(mark) if mark else None
 
     async def begin_epoch(self) -> None:
         """Leave an empty mark, before all waiting jobs are pushed."""

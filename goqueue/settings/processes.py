@@ -60,9 +60,25 @@ class WorkerSettings(Group):
         le=10_000,
         description="Threads for handlers that are not async; 0: as many as GOQUEUE_WORKER_CONCURRENCY.",
     )
+    isolated: int = Field(
+        4,
+        ge=0,
+        le=1_000,
+        description="Jobs that run in processes of their own at the same time at most: those that two workers or more "
+        "died of, it seems. 0: they run like others.",
+    )
     grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
+    log_lines: int = Field(1_000, ge=0, le=1_000_000, description="Log lines of one attempt that are kept.")
+    log_bytes: int = Field(
+        1_048_576, ge=0, le=1_073_741_824, description="Bytes of one attempt's log lines that are kept."
+    )
+    defer_seconds: Seconds = Field(
+        6 * 3600.0,
+        description="How long a job whose type or payload this worker does not know waits for one that does; then it "
+        "fails.",
+    )
     retry_base_seconds: Seconds = Field(2.0, description="First retry delay of types that set none.")
     retry_max_seconds: Seconds = Field(3600.0, description="Longest retry delay of types that set none.")
 

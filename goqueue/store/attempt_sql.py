@@ -86,6 +86,11 @@ WHERE id = ANY(%(ids)s::bigint[]) AND lease = (%(leases)s::int[])[width_bucket(i
     AND status || '' = 'completed'
 """
 
+STILL_PROCESSING: Final[LiteralString] = """
+SELECT id, lease FROM jobs
+WHERE id = ANY(%(ids)s::bigint[]) AND lease = ANY(%(leases)s::int[]) AND status || '' = 'processing'
+"""
+
 END_OTHERWISE: Final[LiteralString] = """
 WITH ended AS (
     UPDATE jobs
@@ -122,11 +127,21 @@ SELECT id FROM ended
 """A request to cancel is read from the row that is written, which the statement may have waited for: what a join reads
 of the row is older. A job that was handed back keeps its place in its queue."""
 
-DEFERRED: Final[LiteralString] = """
-SELECT job_id, date_part('epoch', now() - min(job_attempts.finished_at))
-FROM jobs JOIN job_attempts ON job_id = jobs.id AND coalesce(job_attempts.round, 1) = coalesce(jobs.round, 1)
-    AND attempt = attempts AND outcome = 'snoozed'
-WHERE jobs.id = ANY(%(ids)s::bigint[])
-GROUP BY job_id
+DEFERRED_FOR: Final[LiteralString] = """
+SELECT date_part('epoch', now() - min(finished_at)) FROM job_attempts AS kept
+WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
+    SELECT FROM job_attempts AS later WHERE later.job_id = %(job)s AND later.finished_at > kept.finished_at
+        AND (later.outcome NOT IN ('deferred', 'handed_back', 'rescued')
+            OR coalesce(later.round, 1) <> coalesce(kept.round, 1)))
+    AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
 """
-"""For how long jobs have been put off: since the first uncharged end of the attempt that they have now."""
+
+OTHERS: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM workers WHERE name <> %(name)s AND NOT draining AND queues && %(queues)s::text[])
+"""
+
+LOCKED: Final[LiteralString] = """
+WITH free AS (SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND id NOT IN (SELECT id FROM free)
+"""
+"""Locks the rows that nobody has locked, as an UPDATE would, and tells the others."""

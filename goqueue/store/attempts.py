@@ -1,7 +1,7 @@
 """Attempts begin and end: claim, finish, heartbeat. The worker's half of the hot path; every write is fenced."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
@@ -11,7 +11,6 @@ import orjson
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob, ready_score
-from goqueue.retry import deferral
 from goqueue.store import attempt_sql, sql
 from goqueue.store.connect import Connection, fetch_all
 
@@ -19,10 +18,11 @@ _STATUS: Final = {
     Outcome.RETRIED: "pending",
     Outcome.SNOOZED: "pending",
     Outcome.HANDED_BACK: "pending",
+    Outcome.DEFERRED: "pending",
     Outcome.FAILED: "failed",
     Outcome.CANCELLED: "cancelled",
 }
-_REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1}
+_REFUND: Final = {Outcome.SNOOZED: 1, Outcome.HANDED_BACK: 1, Outcome.DEFERRED: 1}
 """Outcomes that give the attempt back, since it was not the job's fault."""
 
 
@@ -69,6 +69,12 @@ async def held(connection: Connection, worker_id: int, ids: Iterable[int], lease
     cursor = connection.cursor(binary=True)
     await cursor.execute(attempt_sql.HELD, {"worker": worker_id, "ids": array_text(ids), "leases": array_text(leases)})
     return [ClaimedJob(*row) for row in await cursor.fetchall()]
+
+
+async def still_processing(connection: Connection, attempts: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of the attempts, given as job and lease, that have not ended."""
+    wanted = {"ids": array_text(id for id, _ in attempts), "leases": array_text(lease for _, lease in attempts)}
+    return [(row[0], row[1]) for row in await fetch_all(connection, attempt_sql.STILL_PROCESSING, wanted)]
 
 
 async def passed_over(connection: Connection, ids: Sequence[int]) -> tuple[list[ReadyJob], set[str]]:
@@ -122,8 +128,6 @@ async def _complete(connection: Connection, ends: dict[int, AttemptEnd], keyring
 
 async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyring: Keyring | None = None) -> set[int]:
     """Write all other ends of attempts, each with its row in `job_attempts`; returns the ids that were ours."""
-    if any(end.deferred for end in ends):
-        await _defer([end for end in ends if end.deferred], connection)
     ends = sorted(ends, key=_BY_JOB)  # all that write to several jobs lock them in this order
     errors = [end.error for end in ends]
     if keyring is not None:
@@ -147,12 +151,16 @@ async def end_otherwise(connection: Connection, ends: Sequence[AttemptEnd], keyr
     return {row[0] for row in rows}
 
 
-async def _defer(ends: Sequence[AttemptEnd], connection: Connection) -> None:
-    """Let jobs that nobody can run for now wait the longer the longer they have waited for that."""
-    rows = await fetch_all(connection, attempt_sql.DEFERRED, {"ids": array_text(end.id for end in ends)})
-    ages = {row[0]: float(row[1]) for row in rows}
-    for end in ends:
-        end.delay = deferral(end.delay, ages.get(end.id, 0.0))
+async def deferred_for(connection: Connection, job_id: int) -> float | None:
+    """Seconds since the job was deferred for the first time after its last attempt that ran; None: it was not."""
+    rows = await fetch_all(connection, attempt_sql.DEFERRED_FOR, {"job": job_id})
+    waited: float | None = rows[0][0]
+    return waited
+
+
+async def locked(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of the jobs whose rows somebody else has locked. The others are locked for this transaction from now on."""
+    return {row[0] for row in await fetch_all(connection, attempt_sql.LOCKED, {"ids": array_text(ids)})}
 
 
 async def register(connection: Connection, name: str, queues: Sequence[str], concurrency: int) -> int:
@@ -170,6 +178,12 @@ async def heartbeat(connection: Connection, worker_id: int, busy: int, draining:
         "stats": orjson.dumps(stats).decode(),
     }
     return bool(await fetch_all(connection, sql.HEARTBEAT, parameters))
+
+
+async def others(connection: Connection, name: str, queues: Sequence[str]) -> bool:
+    """Whether a worker with another name takes jobs from one of the queues."""
+    rows = await fetch_all(connection, attempt_sql.OTHERS, {"name": name, "queues": list(queues)})
+    return bool(rows[0][0])
 
 
 async def cancel_requests(connection: Connection, ids: Sequence[int]) -> list[int]:

@@ -144,6 +144,8 @@ class Database:
         self.maximum = maximum
         self.statement_timeout = statement_timeout
         self.pgbouncer = settings.pgbouncer
+        self.broken = 0
+        """How often a connection could not be had, or broke in use."""
         self._checking: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._hosts.conninfo,
@@ -233,6 +235,7 @@ class Database:
             raise StoreRefused(f"the database refused the value: {type(error).__name__}") from error
 
     def _check_others(self) -> None:
+        self.broken += 1
         if self._checking is None or self._checking.done():
             self._checking = asyncio.get_running_loop().create_task(self._pool.check())
 

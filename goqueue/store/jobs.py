@@ -1,17 +1,15 @@
 """Jobs as readers and operators see them: get, cancel, retry, delete, and the Go project's setters."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
 
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text, shown, shown_text
 from goqueue.errors import Conflict
-from goqueue.job import Attempt, Job, ReadyJob, ready_score
+from goqueue.job import Job, ReadyJob, ready_score
 from goqueue.lifecycle import JobStatus, sources
 from goqueue.store import sql
 from goqueue.store.connect import Connection, fetch_all
@@ -117,17 +115,6 @@ async def retry(connection: Connection, job_id: int) -> ReadyJob | None:
 async def soft_delete(connection: Connection, job_id: int) -> bool:
     """Hide the job from readers; retention removes it later. False where there is none."""
     return bool(await fetch_all(connection, sql.SOFT_DELETE, (job_id,)))
-
-
-async def attempts_of(connection: Connection, job_id: int, keyring: Keyring | None = None) -> list[Attempt]:
-    """The finished attempts of a job, oldest first; a success is read off the job itself."""
-    cursor = connection.cursor(row_factory=class_row(Attempt))
-    await cursor.execute(sql.ATTEMPTS_OF, {"id": job_id})
-    found = await cursor.fetchall()
-    if keyring is None:
-        return found
-    place = encryption.error_of(job_id)
-    return [dataclasses.replace(one, error=shown_text(keyring, place, one.error)) for one in found]
 
 
 async def logs_of(

@@ -9,6 +9,9 @@ walks an index in the order of ids, in chunks, and compares what it meets. What 
   before that time there is none that was created after it.
 
 It stops when the page is full, or when its time is over; then the page says where to go on.
+
+What jobs hold has any size. So a search finds ids, and how much is stored with each; `goqueue.store.pages` then reads
+as many of these jobs as fit into memory.
 """
 
 import time
@@ -19,12 +22,9 @@ from typing import Any, Final, LiteralString
 
 from psycopg.sql import SQL, Composable, Literal
 
-from goqueue.encryption import Keyring
-from goqueue.job import Job, JobFilter, Page
+from goqueue.job import JobFilter
 from goqueue.lifecycle import OPEN, JobStatus
-from goqueue.store import sql
 from goqueue.store.connect import Connection
-from goqueue.store.jobs import job_of, revealed
 
 FIRST_CHUNK: Final = 1_000
 LAST_CHUNK: Final = 20_000
@@ -32,6 +32,11 @@ LAST_CHUNK: Final = 20_000
 
 LISTED: Final = 20_000
 """Up to so many jobs with a `dispatch_at` are read at once and sorted; more are met by walking."""
+
+STORED: Final[LiteralString] = (
+    "pg_column_size(payload) + coalesce(pg_column_size(result), 0) + coalesce(pg_column_size(error), 0)"
+)
+"""Bytes as they are stored, perhaps compressed: PostgreSQL need not read them to know that."""
 
 ORDERED: Final[LiteralString] = """
 SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
@@ -52,21 +57,34 @@ class _Conditions:
     all: Sequence[Composable]
 
 
-async def find(
-    connection: Connection, wanted: JobFilter, keyring: Keyring | None = None, *, seconds: float | None = None
-) -> Page:
-    """One page of jobs, ordered by id.
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A job that a filter lets through; `stored` bytes are its payload, result and error in the table."""
+
+    id: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Those of one page, ordered by id; `next` as in `goqueue.job.Page`."""
+
+    jobs: list[Hit]
+    next: int | None
+
+
+async def search(connection: Connection, wanted: JobFilter, *, seconds: float | None = None) -> Hits:
+    """The jobs of one page, ordered by id.
 
     Args:
         connection: Where to ask.
         wanted: Which jobs.
-        keyring: Decrypts what they hold.
         seconds: The walk ends after about that time; None: when the page is full or no job is left.
     """
     if wanted.limit == 0:
-        return Page([], wanted.after)
+        return Hits([], wanted.after)
     until = None if seconds is None else time.monotonic() + seconds
-    found: list[Job] = []
+    found: list[Hit] = []
     after = wanted.after
     async with connection.transaction():
         await connection.execute(ORDERED, prepare=False)
@@ -78,10 +96,20 @@ async def find(
             after = through
             if through is None or (until is not None and time.monotonic() > until):
                 break
-    return Page([revealed(job, keyring) for job in found], after)
+    return Hits(found, after)
 
 
-async def _chunks(connection: Connection, wanted: JobFilter) -> AsyncIterator[tuple[list[Job], int | None]]:
+def conditions(wanted: JobFilter) -> Composable:
+    """What the row of a job must fulfil."""
+    return _all(_conditions(wanted).all)
+
+
+def order(wanted: JobFilter) -> Composable:
+    """`ASC` or `DESC`."""
+    return _order(wanted.newest_first)
+
+
+async def _chunks(connection: Connection, wanted: JobFilter) -> AsyncIterator[tuple[list[Hit], int | None]]:
     """What was found in one part of the table after the other, and the id through which it was looked at; None: it was
     the last part."""
     conditions = _conditions(wanted)
@@ -107,7 +135,7 @@ async def _chunks(connection: Connection, wanted: JobFilter) -> AsyncIterator[tu
 
 async def _walk(
     connection: Connection, conditions: _Conditions, wanted: JobFilter, low: int
-) -> AsyncIterator[tuple[list[Job], int | None]]:
+) -> AsyncIterator[tuple[list[Hit], int | None]]:
     """Walk from `wanted.after` on over ids above `low`."""
     after = wanted.after
     if not wanted.newest_first:
@@ -151,17 +179,17 @@ async def _look(
 
 async def _select(
     connection: Connection, rows: Composable, where: Sequence[Composable], wanted: JobFilter
-) -> list[Job]:
+) -> list[Hit]:
     """Those of some rows that fulfil the conditions."""
-    query = SQL("SELECT {columns} FROM ({rows}) AS rows WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
-        columns=SQL(sql.COLUMNS),
+    query = SQL("SELECT id, {stored} FROM ({rows}) AS rows WHERE {where} ORDER BY id {order} LIMIT {limit}").format(
+        stored=SQL(STORED),
         rows=rows,
         where=_all(where),
         order=_order(wanted.newest_first),
         limit=Literal(wanted.limit),
     )
     cursor = await connection.execute(query, prepare=False)
-    return [job_of(row) for row in await cursor.fetchall()]
+    return [Hit(*row) for row in await cursor.fetchall()]
 
 
 async def _floor(connection: Connection) -> int | None:
@@ -177,7 +205,7 @@ async def _floor(connection: Connection) -> int | None:
 
 async def _listed(
     connection: Connection, conditions: _Conditions, wanted: JobFilter, low: int, floor: int
-) -> list[Job]:
+) -> list[Hit]:
     """Jobs with a `dispatch_at` below the floor. The inner LIMIT keeps the planner on their index."""
     listed = SQL("SELECT * FROM jobs WHERE dispatch_at IS NOT NULL ORDER BY dispatch_at LIMIT {}").format(
         Literal(2 * LISTED)

@@ -26,12 +26,6 @@ async def paused(connection: Connection) -> set[str]:
     return {row[0] for row in await fetch_all(connection, sql.PAUSED)}
 
 
-async def waiting_of(connection: Connection, tenant: str | None, most: int) -> int:
-    """How many jobs of a tenant wait or are scheduled; counted up to `most`."""
-    rows = await fetch_all(connection, sql.WAITING_OF_TENANT, {"tenant": tenant, "most": most})
-    return int(rows[0][0])
-
-
 async def pause(connection: Connection, name: str) -> None:
     """Let nobody fetch from the queue; running jobs go on."""
     await connection.execute(sql.PAUSE, (name,))

@@ -16,7 +16,12 @@ from goqueue.encryption import FORM, MARK, TEXT_START, KeyMissing, Keyring, Unre
 from goqueue.store.connect import Connection, Database, fetch_all
 
 BATCH: Final = 500
-"""Rows in one transaction."""
+"""Rows in one transaction, at most."""
+
+FIRST_BATCH: Final = 16
+
+ROOM: Final = 4 * 1024 * 1024
+"""Bytes of values in one transaction, about."""
 
 PASSES: Final = 5
 """Walks through a table until no row was skipped; more would mean that a process still writes with another key."""
@@ -94,10 +99,10 @@ async def rotate(database: Database, keyring: Keyring) -> AsyncIterator[Rotated]
 async def _walk(database: Database, keyring: Keyring, kind: Kind, done: Rotated) -> bool:
     """One pass; whether rows were skipped."""
     after = [0] * len(kind.key)
-    unreadable = 0
+    unreadable, batch = 0, FIRST_BATCH
     while True:
         async with database.connection() as connection, connection.transaction():
-            rows = await fetch_all(connection, _select(kind), [_current(keyring, kind), *after, BATCH])
+            rows = await fetch_all(connection, _select(kind), [_current(keyring, kind), *after, batch])
             changed = [
                 (new, *key) for *key, owner, value in rows if (new := _sealed(keyring, kind, owner, value)) is not None
             ]
@@ -105,6 +110,8 @@ async def _walk(database: Database, keyring: Keyring, kind: Kind, done: Rotated)
                 await connection.cursor().executemany(_update(kind), changed)
         if not rows:
             break
+        size = sum(len(new) for new, *_ in changed)
+        batch = min(BATCH, 4 * batch, max(1, ROOM * len(changed) // size)) if size else batch
         done.sealed += len(changed)
         unreadable += len(rows) - len(changed)
         after = list(rows[-1][: len(kind.key)])

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from psycopg.rows import class_row
@@ -13,6 +13,9 @@ from goqueue.encryption import Keyring, shown, template_of
 from goqueue.store import audit, sql
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection, fetch_all
+
+MOST: Final = 4 * 1024 * 1024
+"""Bytes of job templates as text after which a page ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,45 @@ def _revealed(schedule: Schedule, keyring: Keyring | None) -> Schedule:
     return dataclasses.replace(schedule, job={**schedule.job, "payload": payload})
 
 
-async def list_all(
-    connection: Connection, keyring: Keyring | None = None, *, reach: Reach | None = None
-) -> list[Schedule]:
-    """The schedules of the reach's tenant by name; those of all tenants where there is none."""
-    cursor = connection.cursor(row_factory=class_row(Schedule))
+async def list_all(connection: Connection, keyring: Keyring | None = None) -> list[Schedule]:
+    """The schedules of all tenants by name."""
+    found, after = await page(connection, keyring)
+    while after is not None:
+        more, after = await page(connection, keyring, after=after)
+        found += more
+    return found
+
+
+async def page(
+    connection: Connection,
+    keyring: Keyring | None = None,
+    *,
+    reach: Reach | None = None,
+    after: str | None = None,
+    limit: int = 1000,
+) -> tuple[list[Schedule], str | None]:
+    """Schedules by name, of so many as fit into memory, and what `after` must be for the next page, if there is one.
+
+    Args:
+        connection: Where to ask.
+        keyring: Decrypts the payloads.
+        reach: Only those of its tenant; None: those of all.
+        after: Only those behind this name, as it is stored where there is no reach.
+        limit: As many at most.
+    """
     tenant = None if reach is None else reach.tenant
-    await cursor.execute(sql.LIST_SCHEDULES, {"all": reach is None, "tenant": tenant})
-    return [_revealed(schedule, keyring) for schedule in await cursor.fetchall()]
+    values = {
+        "all": reach is None,
+        "tenant": tenant,
+        "after": None if after is None else _stored(after, tenant),
+        "limit": limit,
+        "bytes": MOST,
+    }
+    rows = await fetch_all(connection, sql.LIST_SCHEDULES, values)
+    found = [Schedule(*row[:-1]) for row in rows]
+    last = found[-1] if rows and rows[-1][-1] else None
+    following = None if last is None else last.stored_name if reach is None else last.name
+    return [_revealed(schedule, keyring) for schedule in found], following
 
 
 async def get(

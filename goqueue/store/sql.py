@@ -173,15 +173,6 @@ SOFT_DELETE: Final[LiteralString] = (
     "UPDATE jobs SET deleted_at = now() WHERE id = %s AND deleted_at IS NULL RETURNING id"
 )
 
-ATTEMPTS_OF: Final[LiteralString] = """
-SELECT coalesce(round, 1) AS round, attempt, outcome, error, worker, started_at, finished_at FROM job_attempts
-WHERE job_id = %(id)s
-UNION ALL
-SELECT coalesce(jobs.round, 1), attempts, 'completed', NULL, workers.name, jobs.started_at, finished_at
-FROM jobs LEFT JOIN workers ON workers.id = jobs.worker_id WHERE jobs.id = %(id)s AND status = 'completed'
-ORDER BY finished_at
-"""
-
 LOGS_OF: Final[LiteralString] = """
 SELECT id, coalesce(round, 1), attempt, level, message, at FROM job_logs WHERE job_id = %s AND id > %s
 ORDER BY id LIMIT %s
@@ -232,16 +223,6 @@ FROM (
 ) AS open
 """
 
-WAITING_OF_TENANT: Final[LiteralString] = f"""
-SELECT count(*) FROM (
-    SELECT FROM jobs WHERE id >= {FLOOR} AND status = 'pending' AND tenant IS NOT DISTINCT FROM %(tenant)s
-    UNION ALL
-    SELECT FROM jobs WHERE dispatch_at IS NOT NULL AND id < {FLOOR} AND status = 'pending'
-        AND tenant IS NOT DISTINCT FROM %(tenant)s
-    LIMIT %(most)s
-) AS waiting
-"""
-
 OPEN_COUNTS: Final[LiteralString] = _OPEN_COUNTS + "GROUP BY queue"
 
 OPEN_COUNTS_WITHIN: Final[LiteralString] = (
@@ -258,8 +239,19 @@ SCHEDULE_COLUMNS: Final[LiteralString] = """id, substr(name, coalesce(length(ten
 """The name of a tenant's schedule is stored as `tenant/name`; no name of its own holds a slash."""
 
 LIST_SCHEDULES: Final[LiteralString] = f"""
-SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE %(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s ORDER BY schedules.name
+SELECT {SCHEDULE_COLUMNS}, more FROM (
+    SELECT *, sum(octet_length(job::text)) OVER (page ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes,
+        lead(id) OVER page IS NOT NULL AS more
+    FROM (
+        SELECT * FROM schedules
+        WHERE (%(all)s OR tenant IS NOT DISTINCT FROM %(tenant)s) AND (%(after)s::text IS NULL OR name > %(after)s)
+        ORDER BY name LIMIT %(limit)s + 1
+    ) AS following
+    WINDOW page AS (ORDER BY name)
+) AS schedules
+WHERE coalesce(bytes, 0) < %(bytes)s ORDER BY schedules.name LIMIT %(limit)s
 """
+"""`more`: another one follows."""
 GET_SCHEDULE: Final[LiteralString] = f"SELECT {SCHEDULE_COLUMNS} FROM schedules WHERE name = %s"
 LOCK_SCHEDULE: Final[LiteralString] = f"{GET_SCHEDULE} FOR NO KEY UPDATE"
 SWITCH_SCHEDULE: Final[LiteralString] = f"""

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 Waiting = dict[str, tuple[int, float]]
-"""Queue → (jobs that could run, age of the first in seconds)."""
+"""Queue → (jobs that could run, age of the longest-waiting one in seconds)."""
 
 
 @dataclass(frozen=True, slots=True)

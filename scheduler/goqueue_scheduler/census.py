@@ -59,7 +59,7 @@ class Census:
             metrics.OLDEST.set(oldest, name)
 
     async def _waiting(self) -> dict[str, tuple[int, float]]:
-        """Queue to (depth, age of the first in seconds), as Redis knows it; empty where it is unavailable."""
+        """Queue to (depth, age of the longest-waiting job in seconds) by Redis; empty where it is unavailable."""
         try:
             depths = await promptly(self._broker.depths(self._names))
         except BrokerUnavailable:

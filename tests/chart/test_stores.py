@@ -40,6 +40,27 @@ def pods(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one["spec"]["template"]["spec"] for one in documents if one["kind"] in kinds]
 
 
+@pytest.mark.parametrize(
+    ("given", "maxmemory"),
+    [
+        ({}, 402653184),
+        ({"resources": {"limits": {"memory": "1.5Gi"}}}, 1207959552),
+        ({"resources": {"limits": {"memory": "200M"}}}, 150000000),
+        ({"resources": {"limits": {"memory": 1000000000}}}, 750000000),
+        ({"config": {"maxmemory": "100mb"}}, "100mb"),
+        ({"resources": {"limits": {"memory": None}}}, None),
+        ({"resources": {"limits": None}}, None),
+    ],
+)
+def test_the_bundled_valkey_refuses_writes_before_its_limit_kills_it(given: dict[str, Any], maxmemory: object) -> None:
+    stateful_set = named(rendered({"valkey": given}), "StatefulSet", "-valkey")
+    (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    lines = [line.strip() for line in container["command"][-1].splitlines()]
+    found = [line for line in lines if line.startswith("maxmemory ")]
+    assert found == ([] if maxmemory is None else [f"maxmemory {maxmemory}"])
+    assert "maxmemory-policy noeviction" in lines
+
+
 @pytest.mark.parametrize("password", PASSWORDS)
 async def test_the_bundled_valkey_and_its_clients_agree_on_any_password(password: str, tmp_path: Path) -> None:
     port = free_port()

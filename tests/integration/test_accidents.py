@@ -166,6 +166,30 @@ async def test_a_worker_of_which_a_part_breaks_writes_the_ends_that_it_has(engin
     assert (await engine.service.get(job_id)).status == "completed"
 
 
+async def test_a_worker_of_which_a_part_breaks_hands_back_what_it_runs(engine: Engine) -> None:
+    broken = asyncio.Event()
+
+    async def breaks(database: Database) -> None:
+        await broken.wait()
+        raise RuntimeError("a bug")
+
+    async def waits(payload: Any, job: JobContext) -> None:
+        await asyncio.Event().wait()
+
+    engine.handle("waits", waits)
+    settings = WorkerSettings(concurrency=10, grace_seconds=5)
+    worker = Worker(engine.database, engine.broker, engine.dsn, settings, engine.settings, engine.registry)
+    worker._reports.run = breaks  # type: ignore[method-assign]
+    running = asyncio.create_task(worker.run())
+    job_id = await engine.enqueue("waits", max_retries=0)
+    await engine.until(job_id, "processing")
+    broken.set()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await running
+    job = await engine.service.get(job_id)
+    assert (job.status, job.attempts) == ("pending", 0)
+
+
 async def test_a_worker_whose_heartbeat_hangs_lets_go_of_its_jobs_within_its_lease(engine: Engine) -> None:
     async def waits(payload: Any, job: JobContext) -> None:
         await asyncio.Event().wait()

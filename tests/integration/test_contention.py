@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 import pytest
 
 from goqueue import inserts
-from goqueue.errors import Conflict, StoreRefused
+from goqueue.errors import Conflict, GoQueueError, KeysHeld, StoreContended, StoreRefused, StoreTimeout
 from goqueue.idempotency import RequestKey, request_key
 from goqueue.job import Enqueued, NewJob, Source
+from goqueue.lifecycle import JobStatus
 from goqueue.service import JobService
 from goqueue.settings import DatabaseSettings
 from goqueue.store import enqueue, idempotency
 from goqueue.store.connect import Connection, Database
+from goqueue_api.errors import status_of
+from tests.integration.api.serving import app_on, serving
 from tests.integration.engine import WITHIN, Engine, eventually
 
 T = TypeVar("T")
@@ -193,3 +196,40 @@ async def test_one_refused_value_costs_its_batch_a_few_statements(
     assert [n for n, answer in enumerate(answers) if isinstance(answer, StoreRefused)] == [77]
     assert await engine.rows("SELECT count(*) FROM jobs") == [(255,)]
     assert len(sizes) == 1 + 2 * 8  # log2(256)
+
+
+async def test_the_api_answers_409_in_time_and_everybody_else_as_ever(engine: Engine) -> None:
+    mail = {"queue": "email", "payload": {"to": "ada@example.org", "subject": "Hi", "body": "Hello"}}
+    async with serving(app_on(engine, auth="off")) as client:
+
+        async def post(**more: Any) -> tuple[int, Any]:
+            answer = await client.post("/jobs/create", json={**mail, **more})
+            return answer.status_code, answer.json()
+
+        async with holding(engine, "held", "other"):
+            refused = asyncio.create_task(post(unique_key="held"))
+            await eventually(engine.lock_awaited)
+            assert [status for status, _ in await asyncio.gather(*(post() for _ in range(20)))] == [201] * 20
+            assert await refused == (409, {"error": "unique key is contended, try again"})
+            bulk = await client.post("/jobs/bulk", json=[mail, {**mail, "unique_key": "other"}])
+            assert (bulk.status_code, bulk.json()) == (409, {"error": "unique key is contended, try again"})
+        assert await engine.rows("SELECT count(*) FROM jobs") == [(20,)]
+        assert (await post(unique_key="held"))[0] == 201
+
+
+async def test_a_job_is_not_opened_again_while_another_transaction_holds_its_key(engine: Engine) -> None:
+    job_id = await engine.enqueue("t", unique_key="held")
+    await engine.service.set_status(job_id, JobStatus.FAILED)
+    async with holding(engine, "held"):
+        for act in (engine.service.retry(job_id), engine.service.set_status(job_id, JobStatus.PENDING)):
+            with pytest.raises(Conflict, match="holds this job or its unique key, try again"):
+                await act
+    await engine.service.retry(job_id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(StoreContended("a row is locked"), 503), (KeysHeld("a key is held"), 409), (StoreTimeout("late"), 408)],
+)
+def test_an_error_has_the_status_of_its_nearest_kind(error: GoQueueError, status: int) -> None:
+    assert status_of(error) == status

@@ -12,6 +12,7 @@ from goqueue.registry import JobType
 from goqueue.retry import DEFAULT_RETRY
 from goqueue_worker import attempt, runner
 from goqueue_worker.completer import Completer
+from goqueue_worker.reports import Reports
 from goqueue_worker.runner import Runner
 from goqueue_worker.tallies import Tallies
 from tests.integration.engine import Anything, Engine, eventually
@@ -95,7 +96,7 @@ async def test_an_attempt_that_is_interrupted_before_its_first_step_ends_and_its
     ends: list[AttemptEnd] = []
     completer = Completer(engine.database, lambda: None)
     completer.put = ends.append  # type: ignore[method-assign, assignment]
-    lone = Runner("w", 1, 1, DEFAULT_RETRY, None, completer, Tallies(), lambda: None)
+    lone = Runner("w", 1, 1, DEFAULT_RETRY, engine.database, 60.0, completer, Tallies(), Reports(), lambda: None)
     kind = JobType("note", Anything, handler=note)
     running = lone.attempt(ClaimedJob(1, 1, 1, "default", "note", "{}", 5, None, 0.0, None), kind)
     beginning = asyncio.create_task(lone.run(running, kind))

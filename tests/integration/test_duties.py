@@ -204,7 +204,7 @@ async def test_the_jobs_of_a_dead_worker_are_found_in_its_queues_before_all_othe
         await eventually(rescued)
         assert read[0] == ("other", 0)
         await eventually(scanned)
-        assert [after for name, after in read if name == "all"][0] == 0
+        assert next(after for name, after in read if name == "all") == 0
         assert len([name for name, _ in read if name == "all"]) >= 10
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from goqueue import JobContext, NeverRetry, enqueue_in, retry, transaction
+from goqueue import JobContext, NeverRetry, enqueue_in, transaction
 from goqueue.access import Actor
 from goqueue.encryption import MARK, Keyring, new_key
 from goqueue.errors import Conflict
@@ -25,7 +25,7 @@ from goqueue_api.schedule_acts import run_now, switch
 from goqueue_cli.embedded import _package_folder
 from goqueue_operator import rows as operator_rows
 from goqueue_operator.crds.job import MAX_ERROR, MAX_RESULT
-from goqueue_worker import attempt
+from goqueue_worker import attempt, deferral
 from tests.integration.console import ADA, Console
 from tests.integration.engine import QUEUES, Anything, Engine, eventually
 from tests.servers.stores import FreshDatabase
@@ -161,8 +161,7 @@ async def test_ids_are_given_in_order_and_a_unique_key_still_finds_its_job(engin
 async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_with_it_runs_it(
     engine: Engine, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "KEY_WAIT", 0.05)
-    monkeypatch.setattr(retry, "LONGEST_DEFERRAL", 0.2)
+    monkeypatch.setattr(deferral, "DELAYS", (0.05, 0.2))
     ran = []
 
     async def note(payload: Anything, job: JobContext) -> None:
@@ -173,7 +172,7 @@ async def test_a_worker_without_the_key_gives_the_job_back_uncharged_and_one_wit
 
     async def given_back() -> bool:
         outcomes = await engine.outcomes(job_id)
-        return len(outcomes) >= 3 and set(outcomes) == {"snoozed"}
+        return len(outcomes) >= 3 and set(outcomes) == {"deferred"}
 
     async with engine.scheduler():
         for wrong in (Keyring([new_key()]), None):

@@ -182,3 +182,22 @@ async def test_a_row_that_somebody_has_locked_holds_up_its_own_job_only(engine: 
         assert (await engine.service.get(ids[7])).status is JobStatus.PENDING
     async with engine.worker():  # the other one has put it back
         assert (await engine.until(ids[7], "completed")).attempts == 1
+
+
+async def test_a_job_is_known_by_its_id_and_the_time_that_it_was_made_in_each_attempt(engine: Engine) -> None:
+    seen: list[tuple[int, float]] = []
+
+    async def note(payload: Any, job: JobContext) -> None:
+        seen.append((job.job_id, job.created))
+        if job.attempt == 1:
+            raise RuntimeError("again")
+
+    engine.handle("note", note)
+    async with engine.scheduler(), engine.worker():
+        job_id = await engine.enqueue("note")
+        made = (await engine.until(job_id, "completed")).created_at.timestamp()
+        await lose_the_tail(engine, job_id)
+        assert await engine.enqueue("note") == job_id
+        await engine.until(job_id, "completed")
+    assert seen[0] == seen[1] == (job_id, made)
+    assert seen[2] == seen[3] != seen[0]

@@ -98,19 +98,19 @@ async def test_pages_show_every_job_that_fits_once_and_in_order(
         queue = "default" if seconds is None or not newest_first else None
         first = JobFilter(queue=queue, newest_first=newest_first, limit=7, **wanted)
         seen: list[int] = []
-        page = await listing.find(connection, first, seconds=seconds)
+        page = await listing.search(connection, first, seconds=seconds)
         for _ in range(COUNT):
             assert len(page.jobs) <= 7
             seen += [job.id for job in page.jobs]
             if page.next is None:
                 break
-            page = await listing.find(connection, dataclasses.replace(first, after=page.next), seconds=seconds)
+            page = await listing.search(connection, dataclasses.replace(first, after=page.next), seconds=seconds)
         assert seen == await reference(connection, first), first
 
 
 async def test_without_time_an_answer_looks_at_one_chunk_and_says_where_to_go_on(
     connection: Connection, small_chunks: None
 ) -> None:
-    page = await listing.find(connection, JobFilter(queue="default", type="absent"), seconds=0)
+    page = await listing.search(connection, JobFilter(queue="default", type="absent"), seconds=0)
     assert page.jobs == []
     assert page.next == 11

@@ -10,7 +10,7 @@ import pytest
 from goqueue.access import Reach
 from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempt_sql, attempts, dispatch, listing, rescue, retention, sql
+from goqueue.store import attempt_sql, attempts, dispatch, listing, quota_counts, rescue, retention, sql
 from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.enqueue import insert
@@ -28,7 +28,8 @@ HOT: dict[str, tuple[str, Any]] = {
     "held": (attempt_sql.HELD, {"worker": 1, "ids": IDS, "leases": [1, 2]}),
     "waiting": (attempt_sql.WAITING, {"ids": IDS}),
     "end cancelled": (attempt_sql.END_CANCELLED, {"ids": IDS}),
-    "deferred": (attempt_sql.DEFERRED, {"ids": IDS}),
+    "deferred for": (attempt_sql.DEFERRED_FOR, {"job": 1}),
+    "locked": (attempt_sql.LOCKED, {"ids": IDS}),
     "complete": (attempt_sql.COMPLETE, {"ids": IDS, "leases": IDS, "results": None}),
     "complete with progress": (
         attempt_sql.COMPLETE_WITH_PROGRESS,
@@ -166,7 +167,7 @@ async def test_a_listing_reads_a_bounded_number_of_rows_by_an_index_in_its_order
         return await run(query, *parameters, **options)
 
     monkeypatch.setattr(connection, "execute", explained)
-    await listing.find(connection, JobFilter(queue="default", newest_first=newest_first, **LISTINGS[name]))
+    await listing.search(connection, JobFilter(queue="default", newest_first=newest_first, **LISTINGS[name]))
     assert plans
     for found in plans:
         assert not _scans_jobs(found), found
@@ -287,3 +288,65 @@ async def test_the_statements_of_a_lone_job_are_planned_once(engine: Engine) -> 
             (),
         )
         assert [count for (count,) in planned] == [0, 0, 0]
+
+
+TENANT = {"tenant": "acme", "most": 1000}
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("statement", [quota_counts.WAITING_OF_TENANT, quota_counts.WAITING_OF_TENANT_AMONG_MANY])
+async def test_the_waiting_jobs_of_a_tenant_are_counted_without_those_of_others(
+    connection: Connection, statement: Any, analyzed: bool
+) -> None:
+    await connection.execute(
+        "INSERT INTO jobs (queue, type, payload, tenant, dispatch_at) SELECT 'q' || n % 3, 'noop', '{}',"
+        " CASE WHEN n % 1000 = 0 THEN 'acme' WHEN n % 3 > 0 THEN 'other' END, CASE WHEN n % 2 = 0 THEN now() END"
+        " FROM generate_series(1, 30000) AS n"
+    )
+    if analyzed:
+        await connection.execute("ANALYZE jobs")
+    async with connection.transaction():
+        await connection.execute(listing.ORDERED)
+        rows = await fetch_all(connection, "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement, TENANT)
+    read = _rows_read(rows[0][0][0]["Plan"])
+    own, listed = read.pop("jobs_tenant"), read.pop("jobs_dispatch", 0)
+    assert not read, rows
+    assert own <= 2 * 30 + 4  # its jobs, and one for each queue
+    assert listed <= quota_counts.LISTED
+
+
+@pytest.mark.parametrize("listed", [0, 20_000])
+async def test_a_tenants_waiting_jobs_are_counted_above_and_below_the_floor(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, listed: int
+) -> None:
+    monkeypatch.setattr(quota_counts, "LISTED", listed)
+    await connection.execute(
+        "INSERT INTO jobs (id, queue, type, payload, tenant, status, finished_at, dispatch_at) SELECT n, 'q' || n % 3,"
+        " 'noop', '{}', CASE WHEN n % 4 > 0 THEN 't' || n % 4 END, CASE WHEN n % 5 = 0 THEN 'completed'"
+        " WHEN n % 7 = 0 THEN 'processing' ELSE 'pending' END, CASE WHEN n % 5 = 0 THEN now() END,"
+        " CASE WHEN n % 5 > 0 AND n <= 600 THEN now() END FROM generate_series(1, 1000) AS n"
+    )
+    await connection.execute("UPDATE dispatch_floor SET id = 601")
+    for tenant in ("t1", "t2", "t3", None, "nobody"):
+        ((expected,),) = await fetch_all(
+            connection,
+            "SELECT count(*) FROM jobs WHERE status = 'pending' AND tenant IS NOT DISTINCT FROM %s",
+            (tenant,),
+        )
+        assert await quota_counts.waiting_of(connection, tenant, 10_000) == expected
+        assert await quota_counts.waiting_of(connection, tenant, 5) == min(5, expected)
+    await connection.execute("SELECT setval('jobs_id_seq', 1000)")
+
+
+def _rows_read(plan: dict[str, Any]) -> dict[str, float]:
+    """Rows that each index, or a whole table, gave."""
+    read: dict[str, float] = {}
+    table = plan.get("Relation Name", plan.get("Index Name"))
+    if table == "jobs" or str(table).startswith("jobs_"):
+        place = plan.get("Index Name", "the table")
+        rows = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+        read[place] = read.get(place, 0) + rows
+    for part in plan.get("Plans", ()):
+        for place, rows in _rows_read(part).items():
+            read[place] = read.get(place, 0) + rows
+    return read

@@ -21,7 +21,7 @@ from goqueue_api.throttle import AWAY, RedisCounter
 from goqueue_cli.embedded import EmbeddedValkey, free_port
 from tests.integration.engine import Anything, connected, empty, eventually
 from tests.servers.sentinel import MASTER, run_sentinel
-from tests.servers.stores import FreshDatabase
+from tests.servers.stores import FreshDatabase, FreshRedis
 
 
 @contextlib.asynccontextmanager
@@ -212,3 +212,17 @@ async def test_a_worker_works_and_stops_without_the_right_to_client_and_says_so_
         assert line["missing"] == missing
         assert "NoPermissionError" in line["reason"]
         assert not events([line for line in lines if "lacks a right" not in line["event"]])
+
+
+async def test_a_connection_that_broke_under_a_command_is_an_outage_and_no_error_of_another_kind(
+    ready_queues: FreshRedis,
+) -> None:
+    broker = Broker(RedisSettings(url=SecretStr(ready_queues.url), prefix=ready_queues.prefix))
+    jobs = [ReadyJob(1, "default", 1.0)]
+    await broker.push(jobs)
+    broker._pusher.connection._writer.transport.abort()
+    await asyncio.sleep(0.01)  # until the event loop has closed it
+    with contextlib.suppress(BrokerUnavailable):  # or it is noticed in time: as the Python's streams have it
+        await broker.push(jobs)
+    await broker.push(jobs)
+    await broker.close()

@@ -124,7 +124,8 @@ async def test_attempts_and_log_lines_tell_the_rounds_that_retries_by_hand_begin
         fails = False
         await engine.service.retry(job_id)
         assert (await engine.until(job_id, "completed")).attempts == 1
-    ended, lines = await engine.service.history(job_id)
+    (page, lines), ended = await engine.service.history(job_id), await engine.service.attempts(job_id)
+    assert page.attempts == ended
     assert [(one.round, one.attempt, one.outcome) for one in ended] == [
         (1, 1, "retried"),
         (1, 2, "failed"),
@@ -157,7 +158,8 @@ async def test_a_rescued_attempt_is_of_the_round_in_which_it_ran(engine: Engine)
         await attempts.deregister(connection, worker)
     async with engine.scheduler():
         await engine.until(job_id, "pending")
-    ended, lines = await engine.service.history(job_id)
+    (page, lines), ended = await engine.service.history(job_id), await engine.service.attempts(job_id)
+    assert page.attempts == ended
     assert [(one.round, one.attempt, one.outcome) for one in ended] == [(2, 1, "rescued")]
     assert [(line["round"], line["attempt"]) for line in lines] == [(2, 1)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from goqueue import JobContext
+from goqueue import JobContext, metrics
 from goqueue.access import Actor
 from goqueue.errors import BrokerUnavailable
 from goqueue.job import NewJob
@@ -440,3 +440,23 @@ async def test_a_schedules_job_belongs_to_the_tenant_of_the_schedule(engine: Eng
     async with engine.scheduler():
         await eventually(both_fired)
     assert {row[0] for row in await engine.rows("SELECT tenant FROM jobs")} == {"acme", None}
+
+
+async def test_a_redis_that_is_empty_as_no_job_was_ever_made_is_no_loss(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[int] = []
+    monkeypatch.setattr(metrics.REDIS_LOSSES, "inc", lambda: losses.append(1))
+    await engine.execute("ALTER SEQUENCE jobs_id_seq RESTART")
+
+    async def marked() -> bool:
+        return await engine.broker.epoch() is not None
+
+    async with engine.scheduler():
+        await eventually(marked)
+    assert losses == []
+    await engine.enqueue("t")
+    await engine.broker._redis.flushdb()
+    async with engine.scheduler():
+        await eventually(marked)
+    assert losses == [1]

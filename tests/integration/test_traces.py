@@ -235,6 +235,25 @@ async def test_a_handlers_own_spans_and_lines_are_below_its_attempt(
     assert (line["job_id"], line["attempt"]) == (job["id"], 1)
 
 
+async def test_what_runs_in_a_process_of_its_own_is_in_the_same_trace(
+    stores: Processes, jaeger: Jaeger, engine: Engine
+) -> None:
+    stores.environment |= jaeger.environment() | {"GOQUEUE_LOG_FORMAT": "json"}
+    with stores.start("api") as api:
+        job = await posted(api, {"queue": "default", "type": "own", "payload": {}})
+        await engine.execute("UPDATE jobs SET deaths = 2 WHERE id = %s", job["id"])
+        with stores.start("worker") as worker:
+            spans = await asyncio.to_thread(jaeger.until, job["trace_id"], ended("own work", "process default"))
+            await done(api, job["id"])
+    own = named(spans, "own work")
+    assert own.parent == named(spans, "process default").id
+    (line,) = (line for line in lines_of(worker) if line["event"] == "own line")
+    assert (line["trace_id"], line["span_id"]) == (job["trace_id"], own.id)
+    assert (line["job_id"], line["attempt"]) == (job["id"], 1)
+    result = (await engine.service.get(job["id"])).result
+    assert result["traceparent"].split("-")[1:3] == [job["trace_id"], own.id]
+
+
 async def test_histograms_of_a_worker_name_a_trace_for_who_asks_for_openmetrics(
     stores: Processes, jaeger: Jaeger
 ) -> None:

@@ -15,6 +15,9 @@ from goqueue.job import NewJob
 from goqueue.overview import overview
 from goqueue.settings import RedisSettings
 from goqueue.store import overflow
+from goqueue_operator.load import Looker
+from goqueue_scheduler.census import Census
+from goqueue_scheduler.counts import Counts
 from goqueue_scheduler.refill import Refill
 from tests.integration.engine import Engine, connected, empty, eventually
 from tests.servers.stores import FreshDatabase, FreshRedis
@@ -54,9 +57,9 @@ def ran(engine: Engine) -> list[int]:
 async def refilling(engine: Engine) -> AsyncIterator[Refill]:
     """A refill duty that looks when the test says so."""
     refill = Refill(engine.database, engine.broker, ["default", "other"])
-    engine.broker.left_out = refill._left_out
+    refill.begin()
     yield refill
-    engine.broker.left_out = None
+    refill.end()
 
 
 async def members(engine: Engine, queue: str = "default") -> list[int]:
@@ -252,6 +255,9 @@ async def test_depth_counts_what_is_beyond_the_window_and_what_was_cancelled_the
         ids = await make(engine, 5 * SIZE)
         [state] = [one for one in (await overview(engine.service, ["default"])).queues if one.name == "default"]
         assert state.depth == 5 * SIZE
+        facts = await Looker(engine.service, ["default"]).look()
+        assert facts.waiting is not None
+        assert facts.waiting["default"][0] == 5 * SIZE
         for job_id in ids[-50:]:
             await engine.service.cancel(job_id)
 
@@ -273,6 +279,22 @@ async def test_the_oldest_is_the_longest_waiting_job_of_any_priority(engine: Eng
     assert state.oldest_seconds is not None
     assert state.oldest_seconds >= 60
     assert (await engine.broker.depths(["other"]))["other"].oldest_ms == 0
+    facts = await Looker(engine.service, ["default"]).look()  # as the autoscaler sees it
+    assert facts.waiting is not None
+    assert facts.waiting["default"][0] == 5
+    assert facts.waiting["default"][1] >= 60
+    counts = Counts(engine.database, ["default"])
+    shown = await Census(engine.database, engine.broker, ["default"], counts)._waiting()  # as the gauges show it
+    assert shown["default"][0] == 5
+    assert shown["default"][1] >= 60
+
+
+async def test_members_with_infinite_scores_hide_no_job(engine: Engine) -> None:
+    first = datetime.now(UTC) - timedelta(seconds=60)
+    await make(engine, 1, available_at=first)
+    await make(engine, 1, priority=7)
+    await engine.broker._redis.zadd(engine.broker._ready("default"), {"odd": "-inf", "odder": "+inf"})
+    assert (await engine.broker.depths(["default"]))["default"].oldest_ms == int(first.timestamp() * 1000)
 
 
 async def test_a_low_priority_that_is_all_beyond_the_window_counts_for_the_oldest(engine: Engine) -> None:

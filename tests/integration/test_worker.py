@@ -231,19 +231,6 @@ async def test_a_drained_job_is_run_by_the_next_worker_at_once(engine: Engine) -
             assert (await engine.until(job_id, "completed", seconds=3)).result == 1
 
 
-async def test_a_type_this_worker_does_not_know_is_left_to_another(engine: Engine) -> None:
-    async with engine.worker():
-        job_id = await engine.enqueue("mystery", max_retries=3)
-
-        async def tried() -> bool:
-            return await engine.outcomes(job_id) == ["retried"]
-
-        await eventually(tried)
-    job = await engine.service.get(job_id)
-    assert job.status is JobStatus.PENDING
-    assert "knows no job type 'mystery'" in (job.error or "")
-
-
 @pytest.mark.parametrize(
     ("result", "error"),
     [({1, 2}, "not JSON"), ("x" * 300_000, "larger than"), ("a\0b", "NUL"), ({"k": ["\0"]}, "NUL")],
@@ -470,3 +457,17 @@ async def test_jobs_that_never_wait_leave_the_event_loop_its_turns_and_are_not_h
     turning.cancel()
     assert len(set(seen)) == len(seen) == 50
     assert [await engine.outcomes(job_id) for job_id in ids] == [[]] * 50
+
+
+async def test_a_handler_that_logs_in_a_loop_keeps_so_many_lines_and_says_how_many_were_dropped(engine: Engine) -> None:
+    async def chat(payload: Any, job: JobContext) -> None:
+        for number in range(500):
+            job.log(f"line {number}")
+
+    engine.handle("chat", chat)
+    async with engine.worker(log_lines=20):
+        job_id = await engine.enqueue("chat")
+        await engine.until(job_id, "completed")
+
+    lines = [line["message"] for line in await engine.service.logs(job_id, 0, 1000)]
+    assert lines == [*(f"line {number}" for number in range(20)), "480 log lines dropped"]

@@ -40,10 +40,20 @@ class Link:
         await asyncio.sleep(cut)
         self._up = True
 
+    @contextlib.asynccontextmanager
+    async def swallowing_answers(self) -> AsyncIterator[None]:
+        """Within the block the server gets what it is sent and its answers vanish; then the link is cut."""
+        self._answers = False
+        try:
+            yield
+        finally:
+            await self.cut()
+
     async def cut(self) -> None:
         """Break all connections and accept none until `lead_to`."""
         self._up = False
         await self._break_all()
+        self._answers = True
 
     def lead_to(self, port: int) -> None:
         """Accept connections again, and forward them to this port."""

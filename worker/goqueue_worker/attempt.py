@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import inspect
 import time
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,7 @@ from goqueue.job import MAX_RESULT_BYTES, AttemptEnd, ClaimedJob, Outcome
 from goqueue.jsontext import holds_nul, storable
 from goqueue.registry import Handler, JobType, field_errors
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue_worker.reports import Reports
+from goqueue_worker.reports import AttemptLog, Reports
 
 if TYPE_CHECKING:
     from goqueue_worker.threads import Threads
@@ -29,12 +28,6 @@ log = structlog.get_logger(__name__)
 
 MAX_ERROR_LENGTH: Final = 4_000
 """Characters of an error that are kept."""
-
-MAX_LOG_LENGTH: Final = 4_000
-"""Characters of a log line that are kept."""
-
-KEY_WAIT: Final = 5.0
-"""First wait, in seconds, of a job whose encryption key this worker does not have."""
 
 ABANDON_AFTER: Final = 5.0
 """Seconds after its interruption at which an attempt ends without its handler, if that has not stopped."""
@@ -54,7 +47,8 @@ class RunningAttempt:
     `started` and `deadline` are `time.monotonic()` values in seconds. At the deadline the worker acts: it interrupts
     the handler, or ends the attempt without a handler that it has interrupted before. `begun` is False while the
     attempt waits for a thread or a process. `failure` is what the handler raised, where that ended it; `reported` the
-    progress that it reported last. Once `over`, its end is decided and the handler is not listened to any more.
+    progress that it reported last; `logged` how much it logged, None: nothing. Once `over`, its end is decided and the
+    handler is not listened to any more.
     """
 
     __slots__ = (
@@ -64,6 +58,7 @@ class RunningAttempt:
         "deadline",
         "failure",
         "job",
+        "logged",
         "over",
         "policy",
         "reported",
@@ -88,6 +83,7 @@ class RunningAttempt:
         self.span: Any = None
         self.failure: BaseException | None = None
         self.reported: float | None = None
+        self.logged: AttemptLog | None = None
         self._reports = reports
 
     def begin(self) -> None:
@@ -117,12 +113,20 @@ class RunningAttempt:
         return self.job.id
 
     @property
+    def created(self) -> float:
+        return self.job.created
+
+    @property
     def attempt(self) -> int:
         return self.job.attempt
 
     @property
     def max_retries(self) -> int:
         return self.job.max_retries
+
+    @property
+    def deaths(self) -> int:
+        return self.job.deaths
 
     @property
     def queue(self) -> str:
@@ -149,8 +153,9 @@ class RunningAttempt:
             raise ValueError("level must be debug, info, warning or error")
         if self.over:
             return
-        line = storable(message, MAX_LOG_LENGTH)
-        self._reports.logs.append((self.job.id, self.job.attempt, level, line, datetime.now(UTC)))
+        if self.logged is None:
+            self.logged = AttemptLog()
+        self._reports.add_line(self.logged, self.job, level, message)
 
 
 def encode_result(result: Any) -> str | None:
@@ -179,7 +184,8 @@ def describe(error: BaseException) -> str:
     """An error as one bounded line: its class and message, if it has one that can be told."""
     message = ""
     with contextlib.suppress(Exception):
-        message = str(error)
+        # Pydantic's own words quote the values.
+        message = str(field_errors(error) if isinstance(error, ValidationError) else error)
     return storable(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_ERROR_LENGTH)
 
 
@@ -191,9 +197,13 @@ def failed(job: ClaimedJob, error: str, delay: float | None, policy: RetryPolicy
     return AttemptEnd(job.id, job.lease, Outcome.RETRIED, error=error, delay=wait)
 
 
-def waits_for_key(job: ClaimedJob, error: str) -> AttemptEnd:
-    """The end of an attempt that could not read its payload: it costs the job nothing, who has the key can run it."""
-    return AttemptEnd(job.id, job.lease, Outcome.SNOOZED, error=error, delay=KEY_WAIT, deferred=True)
+class Deferred(Exception):
+    """This worker cannot run the job, and another may. `endless`: the job waits for it as long as it takes."""
+
+    def __init__(self, error: str, *, endless: bool = False) -> None:
+        super().__init__(error)
+        self.error = error
+        self.endless = endless
 
 
 async def run(
@@ -206,28 +216,31 @@ async def run(
     """Run the handler to its end, whatever that is.
 
     Raises:
+        Deferred: the handler was not called, since another worker is needed for it.
         Exception: what the handler raised breaks the rules of its class, as a `Snooze` without `seconds` does.
     """
     job = running.job
     try:
         if kind is None or kind.handler is None:
-            # Another worker may know the type (a deployment is under way): a failed attempt, not a failed job.
-            return failed(job, f"this worker knows no job type {job.type!r}", None, policy)
+            raise Deferred(f"this worker knows no job type {job.type!r}")
         content = orjson.loads(job.payload)
-        if encryption.MARK in content:
+        if isinstance(content, dict) and encryption.MARK in content:
             content = encryption.payload(keyring, encryption.payload_of(job.id), content)
-        payload = kind.parse(content)
+        try:
+            payload = kind.parse(content)
+        except ValidationError as error:
+            # Whoever made the job accepted the payload, mostly: by a newer or an older model than this one.
+            text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
+            raise Deferred(text) from None
         if kind.is_async:
             result = await kind.handler(payload, running)
         else:
             result = await _in_thread(threads, running, kind.handler, payload)
         return AttemptEnd(job.id, job.lease, Outcome.COMPLETED, encode_result(result))
-    except ValidationError as error:
-        running.failure = error
-        text = f"payload validation failed: {field_errors(error)}"[:MAX_ERROR_LENGTH]
-        return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=text)
+    except Deferred:
+        raise
     except KeyMissing as error:
-        return waits_for_key(job, error.message)
+        raise Deferred(error.message, endless=True) from None
     except Unreadable as error:
         return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=error.message)
     except Snooze as signal:

@@ -162,7 +162,7 @@ class Claims:
     async def settle(self) -> bool:
         """Finish when no claim will be made any more; False where jobs may be this worker's that nobody knows of."""
         if self._returning:
-            await asyncio.wait(self._returning, timeout=2 * LOCKED_AGAIN)
+            await asyncio.wait(self._returning, timeout=LOCKED_AGAIN)
         if not self._ledger.settled:
             await self._look_for_lost()
         return self._ledger.settled

@@ -1,13 +1,18 @@
-"""What others ask of a worker: to cancel a job that it has, to take nothing from a queue for a while."""
+"""What a worker must know of others: a job is to be cancelled, a queue is paused, another worker serves its queues."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from goqueue.broker import Broker
+from goqueue.broker.reading import job_id
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
 from goqueue.store import attempts, queues
 from goqueue.store.connect import Database
+
+log = structlog.get_logger(__name__)
 
 
 class Requests:
@@ -19,38 +24,55 @@ class Requests:
         broker: Broker,
         every: float,
         *,
+        served: tuple[str, list[str]],
         jobs: Callable[[], Sequence[int]],
         cancel: Callable[[int], None],
         resumed: Callable[[], None],
     ) -> None:
-        """`every` in seconds; `jobs` tells which jobs the worker has; `cancel` and `resumed` are called on request."""
+        """`every` in seconds; `served` is the worker's name and queues; `jobs` tells which jobs it has.
+
+        `cancel` and `resumed` are called on request.
+        """
         self._database = database
         self._broker = broker
         self._every = every
+        self._served = served
         self._jobs = jobs
         self._cancel = cancel
         self._resumed = resumed
+        self._told = False
         self.paused: set[str] = set()
         """Queues from which nothing is to be fetched."""
+        self.alone = False
+        """Whether no other worker serves any of the queues, as of the last look."""
 
     async def hear(self) -> None:
         """Requests as they are made."""
         while True:
             try:
                 async for message in self._broker.listen(self._broker.control_channel):
-                    verb, _, argument = message.partition(" ")
+                    verb, *words = message.split(" ")
                     if verb == "cancel":
-                        self._cancel(int(argument))
+                        self._cancel_if_known(words)
                     elif verb in ("pause", "resume", ""):
                         await self._look_at_pauses()
+                    # Anything else is of a later version, which does not rely on this one to understand it.
             except (BrokerUnavailable, StoreUnavailable):
                 await asyncio.sleep(1.0)  # neither gives a sign when it is back
+
+    def _cancel_if_known(self, words: Sequence[str]) -> None:
+        if words and (found := job_id(words[0].encode())) is not None:
+            self._cancel(found)
+        elif not self._told:
+            self._told = True
+            log.warning("request to cancel not understood", request=" ".join(words)[:60])
 
     async def look(self) -> None:
         """PostgreSQL's word on them, again and again."""
         while True:
             try:
                 await self._look_at_pauses()
+                await self._look_for_others()
                 if ids := self._jobs():
                     async with self._database.connection() as connection:
                         for job_id in await attempts.cancel_requests(connection, ids):
@@ -69,5 +91,15 @@ class Requests:
         before, self.paused = self.paused, paused
         self._resumed()
         if not paused <= before:
-            with contextlib.suppress(BrokerUnavailable):
-                await self._broker.wake_fetch()  # it may wait for jobs of a queue that is paused now
+            await self._begin_fetch_anew()  # it may wait for jobs of a queue that is paused now
+
+    async def _look_for_others(self) -> None:
+        async with self._database.connection() as connection:
+            others = await attempts.others(connection, *self._served)
+        was_alone, self.alone = self.alone, not others
+        if was_alone and others:
+            await self._begin_fetch_anew()  # it asks for all that there is room for
+
+    async def _begin_fetch_anew(self) -> None:
+        with contextlib.suppress(BrokerUnavailable):
+            await self._broker.wake_fetch()

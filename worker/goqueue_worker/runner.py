@@ -10,18 +10,26 @@ from typing import Final
 import structlog
 
 from goqueue import logs, metrics, tracing
-from goqueue.encryption import Keyring
 from goqueue.job import AttemptEnd, ClaimedJob, Outcome
 from goqueue.registry import JobType
 from goqueue.retry import DEFAULT_RETRY, RetryPolicy
-from goqueue_worker.attempt import RunningAttempt, Stop, describe, failed, interrupted, run, tell
+from goqueue.store.connect import Database
+from goqueue_worker.attempt import Deferred, RunningAttempt, Stop, describe, failed, interrupted, run, tell
 from goqueue_worker.completer import Completer
+from goqueue_worker.deferral import Deferrals
+from goqueue_worker.isolation import SUSPECT, Isolation
 from goqueue_worker.reports import Reports
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.threads import Threads
 
 HAND_BACK_SECONDS: Final = 2.0
 """How long handlers that are told to stop at the end of a drain have for it."""
+
+DEFER_SECONDS: Final = 30.0
+"""Longest wait for PostgreSQL's word on how long a job has been deferred."""
+
+AGAIN_SECONDS: Final = 10.0
+"""Pause before the next try to end an attempt, after one that failed."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,23 +43,31 @@ class Runner:
         slots: int,
         threads: int,
         policy: RetryPolicy,
-        keyring: Keyring | None,
+        database: Database,
+        defer_seconds: float,
         completer: Completer,
         tallies: Tallies,
+        reports: Reports,
         ended: Callable[[], None],
+        isolation: Isolation | None = None,
     ) -> None:
-        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again."""
+        """`policy` is that of types that have none of their own; `ended` is called whenever a slot is free again.
+
+        `isolation` None: suspects run like other jobs.
+        """
+        self._isolation = isolation
         self._name = name
         self._slots = slots
         self._policy = policy
-        self._keyring = keyring
+        self._keyring = database.keyring
+        self._deferrals = Deferrals(database, defer_seconds)
         self._completer = completer
         self._tallies = tallies
         self._ended = ended
         self.running: dict[int, RunningAttempt] = {}
         """The attempts under way, by the ids of their jobs: one for each slot that is taken."""
         self.threads = Threads(threads or slots)
-        self.reports = Reports()
+        self.reports = reports
         self._deaf: set[asyncio.Task[None]] = set()  # tasks of async handlers whose attempts ended without them
         self._context = contextvars.copy_context()  # no attempt may inherit what another one's handler has set
         if tracing.on is not None:
@@ -85,7 +101,15 @@ class Runner:
             logs.JOB.set(running)
             if tracing.on is not None:
                 self._begin_span(running)
-            end = await run(running, kind, running.policy, self.threads, self._keyring)
+            try:
+                if job.deaths < SUSPECT or self._isolation is None:
+                    end = await run(running, kind, running.policy, self.threads, self._keyring)
+                else:
+                    end = await self._isolation.run(running)
+            except Deferred as why:
+                running.failure = why
+                running.wait(DEFER_SECONDS)
+                end = await self._deferrals.end(job, why)
         except asyncio.CancelledError:
             end = interrupted(running, running.policy)
         except BaseException as error:
@@ -111,12 +135,19 @@ class Runner:
         if running.reported is not None:
             end.progress = running.reported
             self.reports.forget(job.id, job.lease)
+        if running.logged is not None:
+            self.reports.end_log(running.logged, job)
         if self.running.get(job.id) is running:
             del self.running[job.id]
-        self._count(running, end)
+        try:
+            self._count(running, end)
+        except Exception:
+            log.exception("attempt not counted", job_id=job.id)
         self._completer.put(end)
         self._ended()
-        if end.outcome is not Outcome.COMPLETED:
+        if end.outcome is Outcome.DEFERRED:  # told once for each type
+            running.failure = None
+        elif end.outcome is not Outcome.COMPLETED:
             with contextlib.suppress(Exception):  # a log's own troubles
                 tell(running, end, self._name)
             running.failure = None
@@ -137,10 +168,17 @@ class Runner:
         """Act on the attempts whose deadline is over."""
         for running in list(self.running.values()):
             if running.deadline < now:
-                if running.stop is not None:
-                    self._abandon(running)
-                else:
-                    running.interrupt(Stop.TIMEOUT if running.begun else Stop.HAND_BACK)
+                try:
+                    self._act(running)
+                except Exception:  # one odd attempt must not cost the others their deadlines
+                    running.deadline = now + AGAIN_SECONDS
+                    log.exception("attempt not interrupted", job_id=running.job.id)
+
+    def _act(self, running: RunningAttempt) -> None:
+        if running.stop is not None:
+            self._abandon(running)
+        else:
+            running.interrupt(Stop.TIMEOUT if running.begun else Stop.HAND_BACK)
 
     def _abandon(self, running: RunningAttempt) -> None:
         """End an attempt whose handler was interrupted and goes on."""
@@ -194,3 +232,4 @@ class Runner:
         metrics.SLOTS_BUSY.read(lambda: len(self.running))
         metrics.THREADS_AWAITED.read(lambda: self.threads.waiting)
         metrics.ABANDONED.read(lambda: self.abandoned)
+        metrics.ISOLATED_BUSY.read(lambda: self._isolation.busy if self._isolation is not None else 0)

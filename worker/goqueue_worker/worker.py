@@ -20,6 +20,7 @@ import structlog
 
 from goqueue import instruments, metrics
 from goqueue.broker import Broker
+from goqueue.broker.connect import BLOCK_SECONDS
 from goqueue.broker.redis import weighted_order
 from goqueue.errors import BrokerUnavailable, GoQueueError
 from goqueue.job import AttemptEnd, ClaimedJob, ReadyJob
@@ -34,11 +35,15 @@ from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import BACKLOG, Completer
 from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
+from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
 from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
+from goqueue_worker.share import IDLE_AFTER, FetchShare
 from goqueue_worker.tallies import Tallies
+from goqueue_worker.undone import Rewriter
 
 TICK: Final = 0.1
 """Seconds between two looks at deadlines, and the longest that a claimed job waits for its slot."""
@@ -70,7 +75,9 @@ class Worker:
         engine: EngineSettings,
         registry: Registry = REGISTRY,
         name: str | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        """`isolation` None: jobs that workers have died of run like others."""
         self._database = database
         self._broker = broker
         self._settings = settings
@@ -83,30 +90,36 @@ class Worker:
         self._reserved = 0  # fetched, not yet claimed
         self._held: deque[tuple[float, ClaimedJob]] = deque()  # claimed at that time, for a slot about to be free
         self._lookahead = Lookahead(AHEAD * settings.concurrency, time.monotonic())
+        self._share = FetchShare()
         self._ended = 0
         self._starting = False
         self._freed = asyncio.Event()
         self._joined = asyncio.Event()
         self._completer = Completer(database, self._freed.set)
+        self._rewriter = Rewriter(database, self._completer, engine.heartbeat_seconds)
         self._tallies = Tallies()
+        self._reports = Reports(settings.log_lines, settings.log_bytes)
         self._runner = Runner(
             self.name,
             settings.concurrency,
             settings.threads,
             RetryPolicy(base=settings.retry_base_seconds, maximum=settings.retry_max_seconds),
-            database.keyring,
+            database,
+            settings.defer_seconds,
             self._completer,
             self._tallies,
+            self._reports,
             self._on_ended,
+            isolation,
         )
         self._running = self._runner.running
-        self._reports = self._runner.reports
         self._drain = Drain(settings.grace_seconds, broker, database, self._completer, self._runner, self._freed)
         self._stopping = self._drain.begun
         self._requests = Requests(
             database,
             broker,
             engine.heartbeat_seconds,
+            served=(self.name, list(self._weights)),
             jobs=lambda: [*self._running, *(job.id for _, job in self._held)],
             cancel=self._cancel,
             resumed=self._freed.set,
@@ -169,12 +182,17 @@ class Worker:
             open_queues = {name: weight for name, weight in self._weights.items() if name not in self._requests.paused}
             may = self._membership.worker_id is not None and not self._membership.fenced
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
+                self._share.alone = self._requests.alone
+                count = self._share.of(min(room, most))
                 try:
-                    ready = await self._broker.fetch(weighted_order(open_queues), min(room, most))
+                    ready = await self._broker.fetch(
+                        weighted_order(open_queues), count, BLOCK_SECONDS if self._share.fresh else IDLE_AFTER
+                    )
                 except BrokerUnavailable:  # logged by the broker, once for each outage
                     await self._pause(0.5)
                 else:
                     self.hearing.heard()
+                    self._share.fetched(count, len(ready))
                     if ready and ready[0].queue in self._requests.paused:  # it was paused meanwhile
                         await self._claims.put_back(ready)
                         continue
@@ -189,10 +207,7 @@ class Worker:
         self._tallies.claimed(jobs)
         now = time.monotonic()
         self._held.extend((now, job) for job in jobs)
-        if self._stopping.is_set():
-            self._hand_back_held()
-        else:
-            self._start_held()
+        self._start_held()
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
@@ -242,6 +257,7 @@ class Worker:
         duties = [
             asyncio.create_task(self._timer(), name="timer"),
             asyncio.create_task(self._claims.recover(), name="recover"),
+            asyncio.create_task(self._rewriter.run(), name="rewrite"),
             asyncio.create_task(self._reports.run(self._database), name="reports"),
             asyncio.create_task(self._requests.hear(), name="hear"),
             asyncio.create_task(self._requests.look(), name="look"),
@@ -256,6 +272,8 @@ class Worker:
             await self._drain.drain(fetching, self._claims, self._hand_back_held)
         finally:
             if not completing.done():  # nothing to wait for after a drain; else some other part broke
+                self._hand_back_held()
+                await self._runner.give_up()
                 await self._drain.write_ends()
             ended = all(task.done() for task in fetching)  # else a claim may still take jobs
             for task in (*fetching, completing, *duties):

@@ -248,3 +248,14 @@ spec:
       {{- include "goqueue.selectorLabels" . | nindent 6 }}
 {{- end }}
 {{- end -}}
+
+{{- /* Bytes of a Kubernetes quantity such as 512Mi; empty where there is none, or none that this understands. */ -}}
+{{- define "goqueue.bytes" -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $text := include "goqueue.text" . -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text -}}
+{{- $unit := trimPrefix $number $text -}}
+{{- if and $number (hasKey $units $unit) -}}
+{{- int64 (mulf (float64 $number) (float64 (get $units $unit))) -}}
+{{- end -}}
+{{- end -}}

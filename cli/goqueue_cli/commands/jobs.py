@@ -129,7 +129,8 @@ def attempts(id: int, form: str) -> None:
     """Show a job's finished attempts, and what its handler logged."""
 
     async def work(session: Session) -> None:
-        ended, lines = await session.service.history(id)
+        _, lines = await session.service.history(id, limit=1)
+        ended = await session.service.attempts(id)
         if form == "json":
             output.as_json({"attempts": ended, "logs": lines})
             return

@@ -89,6 +89,15 @@ async def test_the_id_is_the_same_in_each_attempt(target: Receiver) -> None:
     assert len({request.headers["webhook-id"] for request in target.requests}) == 1
 
 
+async def test_the_id_differs_between_two_jobs_that_a_database_which_lost_the_first_gave_one_id(
+    target: Receiver,
+) -> None:
+    async with sender() as handler:
+        for created in (1_700_000_000.0, 1_700_000_000.000001):
+            await handler.send(payload(target.url), Context(job_id=5, created=created))
+    assert len({request.headers["webhook-id"] for request in target.requests}) == 2
+
+
 async def test_the_id_differs_between_jobs_installations_and_contents(target: Receiver) -> None:
     for installation in ("first", "second"):
         async with sender(installation=installation) as handler:

@@ -8,8 +8,10 @@ class Context:
     """What a handler sees of its attempt; keeps what it reports."""
 
     job_id: int = 42
+    created: float = 1_700_000_000.125
     attempt: int = 1
     max_retries: int = 5
+    deaths: int = 0
     queue: str = "default"
     cancelled: bool = False
     reported: list[float] = field(default_factory=list)

@@ -23,11 +23,19 @@ NAMES = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"]
 OF_THE_BODY = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
 
 
+MADE = 1_700_000_000.000001
+"""When a job was made; times of PostgreSQL have microseconds."""
+
+
 def message(
     subject: str = "Hello", body: str = "World", job_id: int = 7, sender: str = "Shop <s@example.com>"
 ) -> Message:
     return compose(
-        SendEmail(to="ada@example.com", subject=subject, body=body), mailbox.sender(sender), job_id, "an-installation"
+        SendEmail(to="ada@example.com", subject=subject, body=body),
+        mailbox.sender(sender),
+        job_id,
+        MADE,
+        "an-installation",
     )
 
 
@@ -103,7 +111,7 @@ def test_long_and_odd_subjects_arrive_letter_for_letter_and_fit_their_lines(subj
 
 @given(ANY_LINE | TRICKY)
 def test_any_sender_name_arrives_and_adds_no_header_line(name: str) -> None:
-    sent = compose(SendEmail(to="ada@example.com", subject="s", body="b"), (name, "s@example.com"), 1)
+    sent = compose(SendEmail(to="ada@example.com", subject="s", body="b"), (name, "s@example.com"), 1, MADE)
     lines = header_lines(sent)
     assert [field for field, _ in lines] == NAMES + OF_THE_BODY
     written = re.fullmatch(r"(.+) <s@example\.com>", dict(lines)["From"])
@@ -156,11 +164,11 @@ def test_no_line_break_gets_into_a_header(line_break: str) -> None:
         SendEmail.model_construct(to=f"ada@example.com{line_break}x", subject="x", body="x"),
     ):
         with pytest.raises(NeverRetry):
-            compose(refused, ("", "s@example.com"), 1)
+            compose(refused, ("", "s@example.com"), 1, MADE)
     payload = SendEmail(to="ada@example.com", subject="x", body="x")
     for sender in ((f"Shop{line_break}x", "s@example.com"), ("Shop", f"s@example.com{line_break}x")):
         with pytest.raises(NeverRetry):
-            compose(payload, sender, 1)
+            compose(payload, sender, 1, MADE)
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\n b", "\ud800"])
@@ -187,7 +195,7 @@ def test_no_field_is_written_with_what_is_no_line_of_text(text: str) -> None:
 def test_an_address_is_checked_by_its_form_only(address: str) -> None:
     SEND_EMAIL.validate({"to": address, "subject": "s", "body": "b"})
     assert re.fullmatch(admission._FORMATS["email"][0], address)  # what the API takes is not refused at `kubectl apply`
-    sent = compose(SendEmail(to=address, subject="s", body="b"), ("", "s@example.com"), 1)
+    sent = compose(SendEmail(to=address, subject="s", body="b"), ("", "s@example.com"), 1, MADE)
     assert sent.recipient == ascii_address(address)
     assert dict(header_lines(sent))["To"] == sent.recipient
 
@@ -223,15 +231,22 @@ def test_what_has_not_the_form_of_an_address_is_refused(address: str) -> None:
         SEND_EMAIL.validate({"to": address, "subject": "s", "body": "b"})
     assert "\n" not in caught.value.fields["to"]
     with pytest.raises(NeverRetry):
-        compose(SendEmail.model_construct(to=address, subject="s", body="b"), ("", "s@example.com"), 1)
+        compose(SendEmail.model_construct(to=address, subject="s", body="b"), ("", "s@example.com"), 1, MADE)
 
 
 def test_the_message_id_is_the_same_in_each_attempt_and_another_for_each_job_and_installation() -> None:
+    """Also for the job that is given the id of one which the database has lost."""
     payload = SendEmail(to="ada@example.com", subject="s", body="b")
     other = SendEmail(to="ada@example.com", subject="s", body="c")
-    assert message_id(payload, 1, "example.com", "i") == message_id(payload, 1, "example.com", "i")
-    ids = {message_id(p, job, "example.com", place) for p in (payload, other) for job in (1, 2) for place in "ij"}
-    assert len(ids) == 8
+    assert message_id(payload, 1, MADE, "example.com", "i") == message_id(payload, 1, MADE, "example.com", "i")
+    ids = {
+        message_id(content, job, made, "example.com", place)
+        for content in (payload, other)
+        for job in (1, 2)
+        for made in (MADE, MADE + 1e-6)
+        for place in "ij"
+    }
+    assert len(ids) == 16
 
 
 def test_a_domain_outside_ascii_is_written_in_idna() -> None:

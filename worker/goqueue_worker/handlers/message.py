@@ -46,7 +46,9 @@ class Message:
         return not (self.sender.isascii() and self.recipient.isascii())
 
 
-def compose(payload: SendEmail, sender: tuple[str, str], job_id: int, installation: str = "") -> Message:
+def compose(
+    payload: SendEmail, sender: tuple[str, str], job_id: int, created: float, installation: str = ""
+) -> Message:
     """The message, plain text in UTF-8. `sender` is a name (may be empty) and an address.
 
     Raises:
@@ -55,7 +57,7 @@ def compose(payload: SendEmail, sender: tuple[str, str], job_id: int, installati
     name, address = sender
     try:
         own, recipient = ascii_address(address), ascii_address(payload.to)
-        id = message_id(payload, job_id, own.rpartition("@")[2], installation)
+        id = message_id(payload, job_id, created, own.rpartition("@")[2], installation)
         fields = [
             mailbox_field("From", own, name),
             mailbox_field("To", recipient),
@@ -125,9 +127,10 @@ def ascii_address(address: str) -> str:
         raise ValueError(f"the domain of {address} is no domain: {error}") from None
 
 
-def message_id(payload: SendEmail, job_id: int, domain: str, installation: str = "") -> str:
+def message_id(payload: SendEmail, job_id: int, created: float, domain: str, installation: str = "") -> str:
     """The same for each attempt of a job, and another for each other job of any installation."""
-    return f"<job-{job_id}.{digest(installation, job_id, payload.to, payload.subject, payload.body)}@{domain}>"
+    content = (payload.to, payload.subject, payload.body)
+    return f"<job-{job_id}.{digest(installation, job_id, created, *content)}@{domain}>"
 
 
 def _encoded_words(text: str, used: int) -> str:

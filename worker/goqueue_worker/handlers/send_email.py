@@ -41,7 +41,7 @@ class EmailSender:
         """
         if not self._settings.host:
             raise NeverRetry("no SMTP server is configured: set GOQUEUE_SMTP_HOST")
-        message = compose(payload, self._sender, job.job_id, self.installation)
+        message = compose(payload, self._sender, job.job_id, job.created, self.installation)
         if self._full_name is None and not self._settings.helo:
             self._full_name = await asyncio.to_thread(full_name)
         conversation = Conversation(self._settings, self._tls, self._full_name or "")

@@ -86,7 +86,7 @@ class WebhookSender:
 
         host = "the URL"
         content = orjson.dumps(payload.body)
-        id = webhook_id(self.installation, job.job_id, payload.url, content)
+        id = webhook_id(self.installation, job.job_id, job.created, payload.url, content)
         headers = self._headers(id, content)
         answer = Answer()
         try:
@@ -218,10 +218,10 @@ def is_unpadded(secret: str) -> bool:
     return len(secret.removeprefix("whsec_")) % 4 != 0
 
 
-def webhook_id(installation: str, job_id: int, url: str, body: bytes) -> str:
+def webhook_id(installation: str, job_id: int, created: float, url: str, body: bytes) -> str:
     """The message's identity at its receiver: the same in each attempt of the job, and another for each other job of
     any installation. No full stop: that separates the parts of what is signed."""
-    return f"job_{job_id}_{digest(installation, job_id, url, body)}"
+    return f"job_{job_id}_{digest(installation, job_id, created, url, body)}"
 
 
 def location(response: "httpx.Response") -> str:
