@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 
 from goqueue.job import ReadyJob, ready_score
 from goqueue.rescue import Orphan
+from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
 
 CHUNK = 5000
@@ -174,7 +175,8 @@ async def due(
     connection: Connection, after: Place, until: datetime, limit: int | None = None
 ) -> list[tuple[ReadyJob, datetime]]:
     """A chunk of the waiting jobs whose `dispatch_at` lies after the place and not after `until`, each with it."""
-    rows = await fetch_all(connection, DUE, (*after, until, limit or CHUNK))
+    async with in_index_order(connection):
+        rows = await fetch_all(connection, DUE, (*after, until, limit or CHUNK))
     return [(_ready(id, queue, priority, available_at, True), at) for id, queue, priority, available_at, at in rows]
 
 
@@ -212,14 +214,16 @@ def _arrays(spans: Sequence[Span]) -> tuple[list[int], list[int]]:
 async def open_above_floor(connection: Connection, after: int, before: int, limit: int | None = None) -> OpenJobs:
     """The next chunk of the jobs between the floor and `before`, by id."""
     parameters = {"after": after, "before": before, "limit": limit or CHUNK}
-    *rows, (last, *_, read, open) = await fetch_all(connection, OPEN_ABOVE, parameters)
+    async with in_index_order(connection):
+        *rows, (last, *_, read, open) = await fetch_all(connection, OPEN_ABOVE, parameters)
     return OpenJobs(*_sorted(rows), read, open, last)
 
 
 async def open_listed(connection: Connection, after: Place, until: datetime, limit: int | None = None) -> OpenJobs:
     """The next chunk of the jobs below the floor whose `dispatch_at` is not after `until`, in its order."""
     parameters = {"after_time": after[0], "after": after[1], "until": until, "limit": limit or CHUNK}
-    *rows, (last, *_, read, through) = await fetch_all(connection, OPEN_LISTED, parameters)
+    async with in_index_order(connection):
+        *rows, (last, *_, read, through) = await fetch_all(connection, OPEN_LISTED, parameters)
     return OpenJobs(*_sorted(rows), read, 0, (through, last))
 
 
