@@ -294,13 +294,17 @@ class Execution:
             return self._storage.draw(arguments[0])
         if name == "random":
             return random.random()
-        if name == "set_config" and arguments[0] == "lock_timeout":
-            number = int(str(arguments[1]).removesuffix("ms"))
-            self._transaction.lock_timeout = number / 1000  # the engine gives milliseconds
-            return arguments[1]
+        if name == "set_config":
+            return self._set(*arguments)
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")
+
+    def _set(self, name: str, value: str, local: bool) -> str:
+        """`set_config`, of which only a bound to waits in a transaction makes a difference here."""
+        if name == "lock_timeout" and local:
+            self._transaction.lock_timeout = int(str(value).removesuffix("ms")) / 1000
+        return value
 
     # --- locks -------------------------------------------------------------------------------------------------------
 

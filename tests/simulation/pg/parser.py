@@ -13,7 +13,7 @@ from tests.simulation.pg.syntax import Env, Expression, Select, Source
 
 _TOKEN: Final = re.compile(
     r"\s*(?:--[^\n]*\n\s*)*(?:(?P<named>%\((?P<name>\w+)\)s)|(?P<positional>%s)|(?P<text>'(?:[^']|'')*')"
-    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||%%|[-=<>+*/(),.\[\];&])|$)"
+    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||&&|%%|[-=<>+*/(),.\[\];&])|$)"
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
@@ -392,7 +392,7 @@ class _Parser:
         return lambda env: [row[0] for row in env.run.subselect(query, env)]
 
     def _operators(self, level: int) -> Expression:
-        levels = (("||", "->", "->>", "&"), ("+", "-"), ("*", "/", "%"))
+        levels = (("||", "->", "->>", "&", "&&"), ("+", "-"), ("*", "/", "%"))
         if level == len(levels):
             return self._unary()
         left = self._operators(level + 1)
