@@ -252,8 +252,8 @@ UNDELETED: Final = Counter(
 )
 DUTY_FAILING: Final = Gauge(
     "goqueue_scheduler_duty_failing",
-    "1: the last tick of this duty of the leader failed, and is repeated; `duty`: dispatch, reconcile, watch, rescue, "
-    "cron, retention, census, counts.",
+    "1: the last tick of this duty of the leader failed, and is repeated; `duty`: dispatch, reconcile, refill, beyond, "
+    "watch, rescue, cron, retention, census, counts.",
     ("scheduler",),
     ("duty",),
 )

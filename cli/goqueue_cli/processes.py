@@ -208,7 +208,7 @@ def scheduler() -> None:
 
     async def main(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            database, broker, _ = await _stores(stack, 10, stop)
+            database, broker, _ = await _stores(stack, 8, stop)
             process = Scheduler(database, broker, chosen, engine)
             probes = Probes(chosen.health_host, chosen.health_port, process.unwell, lambda: {})
             probes.start()

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from goqueue.rescue import UNCHARGED, Orphan
+from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.dispatch import Place, WorkerRow
 from goqueue.store.sql import NEW_LEASE
@@ -29,6 +30,21 @@ SELECT max(id), NULL, NULL, count(*) FROM chunk
 """
 """No index leads from a worker to its jobs: each claim would pay for it. The rows are looked at by PostgreSQL, from the
 floor on, and only orphans are transferred."""
+
+ORPHANS_OF_QUEUE: Final[LiteralString] = """
+WITH chunk AS MATERIALIZED (
+    SELECT id, worker_id, status, deaths FROM jobs
+    WHERE (queue, id) > (%(queue)s, greatest(%(after)s, (SELECT id - 1 FROM dispatch_floor))) AND queue <= %(queue)s
+    ORDER BY queue, id LIMIT %(limit)s
+)
+SELECT id, worker_id, coalesce(deaths, 0::smallint), NULL AS read FROM chunk
+WHERE status = 'processing' AND worker_id IS NOT NULL
+    AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id)
+UNION ALL
+SELECT max(id), NULL, NULL, count(*) FROM chunk
+"""
+"""In one queue only, by the index on (queue, id): a backlog in another queue is not read. With `queue = …` PostgreSQL
+might read all queues by the primary key instead."""
 
 ORPHANS_LISTED: Final[LiteralString] = """
 WITH chunk AS MATERIALIZED (
@@ -118,14 +134,24 @@ async def bury(connection: Connection, worker: WorkerRow) -> bool:
 async def orphans_above_floor(connection: Connection, after: int, before: int, limit: int | None = None) -> Orphans:
     """Orphans among the next rows between the floor and `before`, by id."""
     parameters = {"after": after, "before": before, "limit": limit or CHUNK}
-    *rows, (last, _, _, read) = await fetch_all(connection, ORPHANS_ABOVE, parameters)
+    async with in_index_order(connection):
+        *rows, (last, _, _, read) = await fetch_all(connection, ORPHANS_ABOVE, parameters)
+    return Orphans([Orphan(*row[:3]) for row in rows], read, last)
+
+
+async def orphans_of_queue(connection: Connection, queue: str, after: int, limit: int | None = None) -> Orphans:
+    """Orphans among the next rows of a queue at or above the floor, by id."""
+    parameters = {"queue": queue, "after": after, "limit": limit or CHUNK}
+    async with in_index_order(connection):
+        *rows, (last, _, _, read) = await fetch_all(connection, ORPHANS_OF_QUEUE, parameters)
     return Orphans([Orphan(*row[:3]) for row in rows], read, last)
 
 
 async def orphans_listed(connection: Connection, after: Place, until: datetime, limit: int | None = None) -> Orphans:
     """Orphans among the next rows below the floor, by `dispatch_at`."""
     parameters = {"after_time": after[0], "after": after[1], "until": until, "limit": limit or CHUNK}
-    *rows, (last, _, _, read, through) = await fetch_all(connection, ORPHANS_LISTED, parameters)
+    async with in_index_order(connection):
+        *rows, (last, _, _, read, through) = await fetch_all(connection, ORPHANS_LISTED, parameters)
     return Orphans([Orphan(*row[:3]) for row in rows], read, (through, last))
 
 

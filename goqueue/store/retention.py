@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, LiteralString
 
+from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
 
 CHUNK = 5000
@@ -50,7 +51,8 @@ class Past:
 async def past(connection: Connection, after: int, keep: Keep, limit: int | None = None) -> Past:
     """Look at the next chunk of jobs."""
     parameters = {"after": after, "limit": limit or CHUNK, "completed": keep.completed, "failed": keep.failed}
-    [[ids, through, oldest]] = await fetch_all(connection, PAST, parameters)
+    async with in_index_order(connection):
+        [[ids, through, oldest]] = await fetch_all(connection, PAST, parameters)
     return Past(ids or [], through, oldest)
 
 

@@ -35,7 +35,7 @@ TICK: Final = 0.5
 LONGEST: Final = 3.0
 """Seconds that one schedule may take to fire."""
 
-TOGETHER: Final = 4
+TOGETHER: Final = 2
 """Schedules that fire at the same time: one whose unique key another transaction holds keeps no other from firing."""
 
 BACKOFF: Final = RetryPolicy(base=1.0, factor=2.0, maximum=60.0, jitter=0.25)

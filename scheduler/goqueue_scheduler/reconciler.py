@@ -23,6 +23,9 @@ from goqueue_scheduler.walk import Above, Agenda, Listed
 TICK: Final = 0.2
 """Seconds between two looks at Redis' mark."""
 
+SLICE: Final = 1000
+"""Rows that a walk reads at a time beside the other duties: the loop that serves them all is busy for some 10 ms."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -90,11 +93,12 @@ class Reconciler:
         walk = self._agenda.walk
         if walk is None:
             return
+        limit = dispatch.CHUNK if self._agenda.refilling else min(SLICE, dispatch.CHUNK)
         match walk.position:
             case Above(after=after, before=before):
-                chunk = await dispatch.open_above_floor(connection, after, before)
+                chunk = await dispatch.open_above_floor(connection, after, before, limit)
             case Listed(after=place, until=until):
-                chunk = await dispatch.open_listed(connection, place, until)
+                chunk = await dispatch.open_listed(connection, place, until, limit)
             case None:
                 await self._finish()
                 return
@@ -102,7 +106,7 @@ class Reconciler:
         added = await self._broker.push(chunk.ready, arrived=False)
         metrics.DISPATCHED.inc(added, "reconcile")
         self._pushed += added
-        if walk.advance(chunk.read, dispatch.CHUNK, chunk.last, chunk.open):
+        if walk.advance(chunk.read, limit, chunk.last, chunk.open):
             await self._finish()
 
     async def _finish(self) -> None:

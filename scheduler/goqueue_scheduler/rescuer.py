@@ -1,10 +1,11 @@
 """Rescue: jobs of workers that are no more wait again (`goqueue.rescue` says when, and at what price).
 
-After a burial, and when a term begins, all open jobs are scanned by PostgreSQL, a chunk of rows at a time, and only
-orphans are transferred. The reconciler's walk hands over those that it meets. Redis has no part in it: the due sweep
-pushes what waits again.
+After a burial the queues of that worker are scanned by PostgreSQL, a chunk of rows at a time, and only orphans are
+transferred; then, more slowly, all open jobs, as also when a term begins. The reconciler's walk hands over those that
+it meets. Redis has no part in it: the due sweep pushes what waits again.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -37,10 +38,13 @@ class Orphanage:
 
     def __init__(self) -> None:
         self.scan_asked = True
+        self.queues: dict[str, None] = {}
+        """Queues to scan before all others, in this order."""
         self.found: dict[int, Orphan] = {}
 
-    def ask_scan(self) -> None:
-        """A worker was buried."""
+    def ask_scan(self, queues: Iterable[str] = ()) -> None:
+        """A worker that served these queues was buried."""
+        self.queues.update(dict.fromkeys(queues))
         self.scan_asked = True
 
     def take(self, orphans: Iterable[Orphan]) -> None:
@@ -63,9 +67,11 @@ class Rescuer:
     def begin(self) -> None:
         """A former leader may have buried workers and not rescued their jobs."""
         self._orphans.scan_asked = True
+        self._queue: tuple[str, int] | None = None  # the queue that is scanned, and the last id that was looked at
+        self._listed_asked = False
         self._walk: Walk | None = None
         self._held: Counter[int] = Counter()
-        self._again_after: frozenset[str] | None = None
+        self._again_after: frozenset[str] = frozenset()
 
     def end(self) -> None:
         """Nothing to put away."""
@@ -74,28 +80,47 @@ class Rescuer:
         """Rescue what was found; else one chunk of a scan."""
         locked = await self._rescue() if self._orphans.found else False
         async with self._database.connection() as connection:
+            began = time.monotonic()
+            if self._queue is not None or self._orphans.queues:
+                await self._scan_queue(connection)
+                return 0.0
             if self._walk is None:
-                await self._begin_scan(connection)
+                await self._begin_walk(connection)
             if self._walk is not None:
                 await self._scan(connection, self._walk)
-        if self._walk is not None or (self._orphans.found and not locked):
+        if self._orphans.found and not locked:
             return 0.0
+        if self._walk is not None:
+            return min(TICK, time.monotonic() - began)  # half of the time for others
         return AGAIN if locked and not self._orphans.scan_asked else TICK
 
-    async def _begin_scan(self, connection: Connection) -> None:
-        if self._again_after is not None and not (self._again_after & await dispatch.writers(connection)):
-            # A claim of a worker that was buried meanwhile may have come into sight behind the last scan.
-            self._orphans.scan_asked, self._again_after = True, None
-            again = True
-        else:
-            again = False
-        if not self._orphans.scan_asked:
+    async def _scan_queue(self, connection: Connection) -> None:
+        if self._queue is None:
+            queue = next(iter(self._orphans.queues))
+            del self._orphans.queues[queue]
+            self._queue = (queue, 0)
+        queue, after = self._queue
+        chunk = await rescue.orphans_of_queue(connection, queue, after)
+        self._orphans.take(chunk.found)
+        self._queue = (queue, chunk.last) if chunk.read == rescue.CHUNK else None
+        self._listed_asked = True
+
+    async def _begin_walk(self, connection: Connection) -> None:
+        if not (self._listed_asked or self._again_after or self._orphans.scan_asked):
             return
-        self._orphans.scan_asked = False
-        self._held.clear()
-        self._walk = Walk(await dispatch.boundary(connection))
-        if not again:
-            self._again_after = self._walk.edge.writers or None
+        edge = await dispatch.boundary(connection)
+        if self._listed_asked:
+            self._listed_asked = False
+            self._walk = Walk.below_floor(edge)
+        elif self._orphans.scan_asked:
+            self._orphans.scan_asked = False
+            self._held.clear()
+            self._walk = Walk(edge)
+            self._again_after = edge.writers
+        elif not (self._again_after & edge.writers):
+            # A claim of a worker that was buried meanwhile may have come into sight behind the last walk.
+            self._again_after = frozenset()
+            self._walk = Walk(edge)
 
     async def _scan(self, connection: Connection, walk: Walk) -> None:
         match walk.position:

@@ -37,6 +37,13 @@ class Walk:
         self.position: Above | Listed | None = Above(0, edge.next_id)
         """What to read next; None at the end."""
 
+    @classmethod
+    def below_floor(cls, edge: Boundary) -> "Walk":
+        """The second part only."""
+        walk = cls(edge)
+        walk.position = Listed(_START, edge.at)
+        return walk
+
     def advance(self, read: int, limit: int, last: object, open: int = 0) -> bool:
         """Note that `read` rows were read of `limit` asked for, the last one at `last`; whether that was the end."""
         at_end = read < limit

@@ -69,7 +69,7 @@ class Watcher:
                 try:
                     buried = await rescue.bury(connection, workers[worker_id])
                 finally:
-                    self._orphans.ask_scan()  # also where only the answer was lost
+                    self._orphans.ask_scan(workers[worker_id].queues)  # also where only the answer was lost
                 if buried:
                     self.buried += 1
                     metrics.BURIED.inc()

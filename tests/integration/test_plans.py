@@ -11,6 +11,7 @@ from goqueue.access import Reach
 from goqueue.job import AttemptEnd, JobFilter, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempt_sql, attempts, dispatch, listing, quota_counts, rescue, retention, sql
+from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.enqueue import insert
 from tests.integration.engine import Engine, claim
@@ -58,6 +59,7 @@ HOT: dict[str, tuple[str, Any]] = {
     "open above the floor": (dispatch.OPEN_ABOVE, {"after": 0, "before": 10**9, "limit": 5000}),
     "open below the floor": (dispatch.OPEN_LISTED, LISTED),
     "orphans above the floor": (rescue.ORPHANS_ABOVE, {"after": 0, "before": 10**9, "limit": 20_000}),
+    "orphans of a queue": (rescue.ORPHANS_OF_QUEUE, {"queue": "default", "after": 0, "limit": 20_000}),
     "orphans below the floor": (rescue.ORPHANS_LISTED, LISTED),
     "orphans among": (rescue.ORPHANS_AMONG, (IDS,)),
     "park": (dispatch.PARK, (1, 5000)),
@@ -95,6 +97,35 @@ async def test_a_hot_statement_never_scans_the_jobs_however_little_the_planner_k
     # Empty and never analyzed: the worst moment at which a prepared statement can get its plan.
     found = await plan(connection, *HOT[name])
     assert not _scans_jobs(json.loads(found)[0]["Plan"]), found
+
+
+IN_ORDER = {
+    "due": "jobs_dispatch",
+    "open below the floor": "jobs_dispatch",
+    "orphans below the floor": "jobs_dispatch",
+    "open above the floor": "jobs_pkey",
+    "orphans above the floor": "jobs_pkey",
+    "orphans of a queue": "jobs_queue_id",
+    "past their age": "jobs_pkey",
+}
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("name", IN_ORDER)
+async def test_the_next_chunk_is_read_in_the_order_of_an_index_and_nothing_that_comes_after_it(
+    connection: Connection, name: str, settled: bool
+) -> None:
+    if settled:  # the statistics of a time when nothing waited
+        await fill(connection, 1000)
+        await connection.execute("ANALYZE jobs")
+        await connection.execute("DELETE FROM jobs")
+    async with in_index_order(connection):
+        found = json.loads(await plan(connection, *HOT[name]))[0]["Plan"]
+    limits = [node for node in _nodes(found) if node["Node Type"] == "Limit" and "jobs" in json.dumps(node)]
+    [scan] = [below for below in limits[0]["Plans"] if below.get("Relation Name") == "jobs"]
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", IN_ORDER[name])
+    if IN_ORDER[name] == "jobs_dispatch":
+        assert "ROW(dispatch_at, id)" in scan["Index Cond"]
 
 
 async def test_through_pgbouncer_without_session_settings_the_plans_hold_too(
@@ -151,6 +182,11 @@ def _unbounded(node: dict[str, Any], within_limit: bool = False) -> bool:
     if node.get("Relation Name") == "jobs" and not (limited or by_ids):
         return True
     return any(_unbounded(child, limited) for child in node.get("Plans", []))
+
+
+def _nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The node and all below it."""
+    return [node, *(below for child in node.get("Plans", []) for below in _nodes(child))]
 
 
 def _scans_jobs(node: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from goqueue.store import attempts, audit, dispatch, enqueue, schedules, sql
 from goqueue.store.audit import Action
 from goqueue.store.connect import Connection
 from goqueue.store.enqueue import columns
-from goqueue_scheduler import floor, reconciler, strays
+from goqueue_scheduler import floor, reconciler, rescuer, strays
 from goqueue_scheduler.scheduler import Scheduler
 from tests.integration.engine import Engine, claim, eventually
 
@@ -54,7 +54,7 @@ async def sweep(engine: Engine) -> Scheduler:
     scheduler = Scheduler(engine.database, engine.broker, SchedulerSettings(), engine.settings, engine.registry)
     for duty in (scheduler.dispatcher, scheduler.rescuer, scheduler.reconciler):
         duty.begin()
-    while not await scheduler.rescuer.tick():
+    while await scheduler.rescuer.tick() < rescuer.TICK:
         pass
     while await scheduler.dispatcher.tick() == 0.0:
         pass
@@ -175,11 +175,11 @@ async def test_a_walk_that_is_interrupted_goes_on_where_it_was(engine: Engine, m
     ids = await insert_without_push(engine, 35)
     read, calls = dispatch.open_above_floor, list[int]()
 
-    async def fails_once(connection: Connection, after: int, before: int) -> dispatch.OpenJobs:
+    async def fails_once(connection: Connection, after: int, before: int, limit: int) -> dispatch.OpenJobs:
         calls.append(after)
         if len(calls) == 2:
             raise BrokerUnavailable("redis is unavailable")
-        return await read(connection, after, before)
+        return await read(connection, after, before, limit)
 
     monkeypatch.setattr(dispatch, "open_above_floor", fails_once)
     async with engine.scheduler():

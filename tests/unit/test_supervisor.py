@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from goqueue.errors import StoreUnavailable, UnfitDatabase
+from goqueue.retry import RetryPolicy
 from goqueue_scheduler import supervisor as module
 from goqueue_scheduler.supervisor import Supervisor
 
@@ -48,7 +49,7 @@ async def run_until(supervisor: Supervisor, *events: asyncio.Event) -> None:
 async def test_an_error_in_one_duty_repeats_its_tick_and_touches_no_other(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BACKOFF", module.RetryPolicy(base=0.01, maximum=0.01))
+    monkeypatch.setattr(module, "BACKOFF", RetryPolicy(base=0.01, maximum=0.01))
     monkeypatch.setattr(module, "OUTAGE", 0.01)
 
     async def fails_twice(number: int) -> float:

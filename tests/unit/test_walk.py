@@ -1,6 +1,7 @@
 """The walk through all open jobs, and when one begins: a state machine without stores."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,11 @@ def test_a_walk_reads_every_row_once_whatever_the_chunk(above: int, listed: int,
     ids = list(range(1, above + 1))
     places = [(AT - timedelta(seconds=number % 3), number) for number in range(listed)]
     places.sort()
-    walk, seen = Walk(EDGE), list[object]()
+    walk, seen = Walk(EDGE), list[Any]()
     for _ in range(200):
         match walk.position:
             case Above(after=after):
-                chunk: list[object] = [id for id in ids if id > after][:limit]
+                chunk: list[Any] = [id for id in ids if id > after][:limit]
             case Listed(after=place):
                 chunk = [at for at in places if at > place][:limit]
             case None:
