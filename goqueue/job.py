@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from goqueue.access import Reach
 from goqueue.lifecycle import JobStatus
@@ -192,6 +192,18 @@ class AttemptEnd:
     delay: float = 0.0
     trace_context: str | None = None
     progress: float | None = None
+
+
+class LogLine(NamedTuple):
+    """A line that a handler logged. `created` is when its job was made, as in `ClaimedJob`: with the id alone the line
+    could get to another job that was given it."""
+
+    job_id: int
+    created: float
+    attempt: int
+    level: str
+    message: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

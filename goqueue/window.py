@@ -50,8 +50,8 @@ class _Seen:
 
     at: float
     full: bool
-    last: float
-    """Score of its last member."""
+    last: tuple[float, int]
+    """Score and id of its last member: jobs that come after it are left out."""
     patience: float
     """Seconds after which to ask again."""
     pushed: int = 0
@@ -69,8 +69,8 @@ class Window:
         """Know nothing: Redis lost its contents."""
         self._seen.clear()
 
-    def limit(self, queue: str) -> float | None:
-        """Score from which on jobs of the queue are left out; None: none are."""
+    def limit(self, queue: str) -> tuple[float, int] | None:
+        """Score and id after which jobs of the queue are left out; None: none are."""
         seen = self._seen.get(queue)
         if seen is None or not seen.full or time.monotonic() - seen.at > STALE_SECONDS:
             return None
@@ -84,11 +84,11 @@ class Window:
         seen.pushed += pushed
         return seen.pushed * PARTS >= self.size or time.monotonic() - seen.at > seen.patience
 
-    def saw(self, queue: str, depth: int, last: float | None, beyond: int) -> None:
-        """Take in how a ready set is: its members, the score of the last one, jobs of the queue that it has not."""
+    def saw(self, queue: str, depth: int, last: tuple[float, int] | None, beyond: int) -> None:
+        """Take in how a ready set is: its members, score and id of the last one, jobs of the queue that it has not."""
         full = depth >= self.size or (beyond > 0 and depth * LOW >= self.size)
         patience = LOOK_SECONDS if full or 2 * depth >= self.size else CALM_SECONDS
-        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or 0.0, patience)
+        self._seen[queue] = _Seen(time.monotonic(), full and last is not None, last or (0.0, 0), patience)
 
 
 def marks_of(jobs: Iterable[ReadyJob]) -> dict[Level, Mark]:

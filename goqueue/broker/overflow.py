@@ -130,11 +130,12 @@ class Overflow:
         async with self._speaking("refill"):
             return int(await self._redis.zcount(self._ready(queue), "-inf", score))
 
-    async def refill(self, queue: str, jobs: Sequence[ReadyJob]) -> None:
-        """Add jobs that were beyond the window."""
+    async def refill(self, queue: str, jobs: Sequence[ReadyJob]) -> int:
+        """Add jobs that were beyond the window; how many were not there yet."""
         async with self._speaking("refill"):
-            added = await self._redis.zadd(self._ready(queue), {member(job.id): job.score for job in jobs})
+            added = int(await self._redis.zadd(self._ready(queue), {member(job.id): job.score for job in jobs}))
         await self.recount(queue, -added)
+        return added
 
     async def tail(self, queue: str, count: int) -> list[ReadyJob]:
         """The last members of a ready set."""

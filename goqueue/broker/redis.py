@@ -25,13 +25,16 @@ from goqueue.broker.outage import Outage, connection_lost, describe, full, refus
 from goqueue.broker.overflow import Overflow, beyond_of, member
 from goqueue.broker.reading import Reader, job_id, words
 from goqueue.errors import BrokerUnavailable, ForeignBroker
-from goqueue.job import ReadyJob
+from goqueue.job import MAX_ID, ReadyJob
 from goqueue.settings import RedisSettings
 from goqueue.window import LeftOut, Window, marks_of
 
 FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
 
+
+INTERNAL: Final = (TypeError, AttributeError, LookupError, RuntimeError)
+"""What may be one, too, where a connection is closed under a command."""
 
 NOTED: Final = 100
 """A run of ids longer than this is worth a note."""
@@ -77,8 +80,10 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except (*FAILURES, TypeError, AttributeError) as error:
-            if not isinstance(error, FAILURES) and not connection_lost(error):
+        except (*FAILURES, *INTERNAL) as error:
+            # A cluster's connections are shared: one command may close what another is about to write to, or take the
+            # slot away that it looks up. redis-py raises whatever that ends in.
+            if not isinstance(error, FAILURES) and not connection_lost(error) and not self._clustered:
                 raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()
@@ -203,12 +208,12 @@ class Broker:
             if isinstance(error, ForeignBroker) or not self.answered:
                 raise
 
-    def _split(self, jobs: list[ReadyJob], limit: float) -> tuple[list[ReadyJob], list[ReadyJob]]:
+    def _split(self, jobs: list[ReadyJob], limit: tuple[float, int]) -> tuple[list[ReadyJob], list[ReadyJob]]:
         """Those to push and those to leave out. Only the leader can find again what has a `dispatch_at`."""
         pushed: list[ReadyJob] = []
         out: list[ReadyJob] = []
         for job in jobs:
-            leaves = job.score >= limit and (self.left_out is not None or not job.listed)
+            leaves = (job.score, job.id) > limit and (self.left_out is not None or not job.listed)
             (out if leaves else pushed).append(job)
         return pushed, out
 
@@ -260,7 +265,8 @@ class Broker:
             return  # a user with the rights of an earlier version: every job is pushed
         *sets, beyond = replies
         for queue, depth, last, more in zip(queues, sets[::2], sets[1::2], beyond_of(beyond), strict=True):
-            self.window.saw(queue, depth, last[0][1] if last else None, more)
+            place = (last[0][1], job_id(last[0][0]) or MAX_ID) if last else None
+            self.window.saw(queue, depth, place, more)
 
     async def _note(self, ids: Sequence[int]) -> None:
         """Note long runs of ids that stand here now, so that the dispatcher need not look after them one by one.

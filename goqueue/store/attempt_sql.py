@@ -30,7 +30,7 @@ RETURNING {_CLAIMED}
 
 
 CLAIM: Final[LiteralString] = _claim("%(ids)s::bigint[]")
-"""The claim asks for the pause, too: a queue's jobs do not start once its pause is committed, whatever a worker has
+"""The claim asks for the pause, too: nobody gets a job of a queue once its pause is committed, whatever a worker has
 heard of it."""
 
 CLAIM_UNLOCKED: Final[LiteralString] = _claim(

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import orjson
 
 from goqueue import encryption
 from goqueue.encryption import Keyring, sealed_text
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome, ReadyJob, ready_score
+from goqueue.job import AttemptEnd, ClaimedJob, LogLine, Outcome, ReadyJob, ready_score
 from goqueue.store import attempt_sql, sql
 from goqueue.store.connect import Connection, fetch_all
 
@@ -201,13 +200,11 @@ async def save_progress(connection: Connection, reports: Sequence[tuple[int, int
     await connection.execute(sql.SAVE_PROGRESS, [list(column) for column in zip(*reports, strict=True)])
 
 
-async def save_logs(
-    connection: Connection, lines: Sequence[tuple[int, int, str, str, datetime]], keyring: Keyring | None = None
-) -> None:
-    """Store `(job id, attempt, level, message, time)` lines that handlers reported."""
+async def save_logs(connection: Connection, lines: Sequence[LogLine], keyring: Keyring | None = None) -> None:
+    """Store lines that handlers logged; those of jobs that are no more are left out."""
     if keyring is not None:
         lines = [
-            (id, attempt, level, keyring.seal(encryption.log_of(id), message.encode()).decode(), at)
-            for id, attempt, level, message, at in lines
+            line._replace(message=keyring.seal(encryption.log_of(line.job_id), line.message.encode()).decode())
+            for line in lines
         ]
     await connection.execute(sql.SAVE_LOGS, [list(column) for column in zip(*lines, strict=True)])

@@ -32,6 +32,7 @@ SELECT count(*) FROM (
     SELECT FROM jobs WHERE queue = %(queue)s AND id >= {FLOOR} AND status = 'pending' AND available_at <= now()
     UNION ALL
     SELECT FROM jobs WHERE queue = %(queue)s AND dispatch_at <= now() AND id < {FLOOR} AND status = 'pending'
+    LIMIT %(most)s
 ) AS ready
 """
 
@@ -72,9 +73,9 @@ async def walk_listed(connection: Connection, level: Level, place: Place) -> Wal
     return Walked(jobs, (rows[-1][1], rows[-1][0]) if len(rows) == CHUNK else None)
 
 
-async def ready_count(connection: Connection, queue: str) -> int:
-    """Jobs of the queue that wait and could run; costs as much as there are."""
-    return int((await fetch_all(connection, READY_COUNT, {"queue": queue}))[0][0])
+async def ready_count(connection: Connection, queue: str, most: int) -> int:
+    """Jobs of the queue that wait and could run, counted up to `most`; costs as much as there are."""
+    return int((await fetch_all(connection, READY_COUNT, {"queue": queue, "most": most}))[0][0])
 
 
 async def still_ready(connection: Connection, queue: str, ids: list[int]) -> dict[int, bool]:

@@ -89,9 +89,9 @@ WHERE jobs.id = reported.id AND jobs.lease = reported.lease AND jobs.status || '
 SAVE_LOGS: Final[LiteralString] = """
 INSERT INTO job_logs (job_id, attempt, level, message, at, round)
 SELECT job_id, line.attempt, level, message, at, jobs.round
-FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]) WITH ORDINALITY
-    AS line (job_id, attempt, level, message, at, ord)
-JOIN jobs ON jobs.id = job_id
+FROM unnest(%s::bigint[], %s::float8[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]) WITH ORDINALITY
+    AS line (job_id, made, attempt, level, message, at, ord)
+JOIN jobs ON jobs.id = job_id AND date_part('epoch', created_at) = made
 ORDER BY ord
 FOR KEY SHARE OF jobs
 """

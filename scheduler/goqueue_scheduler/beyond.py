@@ -19,8 +19,12 @@ TICK: Final = 0.5
 COUNTED: Final = 10.0
 """Seconds between two counts of a queue, at least."""
 
-SHARE: Final = 50
+SHARE: Final = 10
 """Times that a count takes until the next one."""
+
+
+MOST: Final = 20_000_000
+"""Jobs of a queue that are counted at most; of a longer one it is known only that there are so many."""
 
 
 class BeyondCount:
@@ -55,5 +59,7 @@ class BeyondCount:
     async def _count(self, queue: str) -> None:
         async with self._database.connection() as connection:
             size = (await self._broker.overflow.sizes([queue]))[queue]
-            ready = await overflow.ready_count(connection, queue)
-        await self._broker.overflow.recount(queue, max(0, ready - size.depth) - size.beyond)
+            ready = await overflow.ready_count(connection, queue, MOST)
+        missed = max(0, ready - size.depth) - size.beyond
+        if ready < MOST or missed > 0:
+            await self._broker.overflow.recount(queue, missed)

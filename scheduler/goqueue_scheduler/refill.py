@@ -197,25 +197,25 @@ class Refill:
         return 2**62 if place is None else int(place[0].timestamp() * 1000)
 
     async def _step(self, connection: Connection, level: Level, marks: dict[Level, Mark]) -> int:
-        """Push one chunk of what waits longest; how many jobs."""
+        """Push one chunk of what waits longest; how many jobs were not in the set."""
         mark = marks.get(level)
         if mark is None or self._listed_ms(level) < mark.since_ms:
             return await self._step_listed(connection, level)
         walked = await overflow.walk(connection, level, mark.id)
-        await self._push(walked.jobs)
+        added = await self._push(walked.jobs)
         if walked.next is None:
             del marks[level]
         else:
             since = ready_time_ms(walked.jobs[-1].score) if walked.jobs else mark.since_ms
             marks[level] = Mark(walked.next, max(since, mark.since_ms))
         await self._broker.overflow.move(level, marks.get(level))
-        return len(walked.jobs)
+        return added
 
     async def _step_listed(self, connection: Connection, level: Level) -> int:
         place = self._left_out.listed.pop(level)
         try:
             walked = await overflow.walk_listed(connection, level, place)
-            await self._push(walked.jobs)
+            added = await self._push(walked.jobs)
         except BaseException:
             self._left_out.lower_listed(level, place)
             raise
@@ -224,9 +224,8 @@ class Refill:
         await self._broker.overflow.show_listed(
             level, self._listed_ms(level) if level in self._left_out.listed else None
         )
-        return len(walked.jobs)
+        return added
 
-    async def _push(self, jobs: list[ReadyJob]) -> None:
+    async def _push(self, jobs: list[ReadyJob]) -> int:
         """Straight into the set: the window has room."""
-        if jobs:
-            await self._broker.overflow.refill(jobs[0].queue, jobs)
+        return await self._broker.overflow.refill(jobs[0].queue, jobs) if jobs else 0

@@ -8,10 +8,12 @@ import pytest
 
 from goqueue import JobContext
 from goqueue.broker.overflow import member
-from goqueue.job import AttemptEnd, ClaimedJob, Outcome
+from goqueue.job import AttemptEnd, ClaimedJob, LogLine, Outcome
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempts, dispatch, jobs, rescue
 from tests.integration.engine import Engine, claim, eventually
+
+NOW = datetime.now(UTC)
 
 
 async def lose_the_tail(engine: Engine, job_id: int) -> None:
@@ -42,6 +44,9 @@ async def test_after_a_lost_tail_a_former_worker_does_not_end_the_job_that_has_t
     write = attempts.complete if outcome is Outcome.COMPLETED else attempts.end_otherwise
     async with engine.database.connection() as connection:
         await attempts.save_progress(connection, [(lost.id, lost.lease, 0.5)])
+        lines = [LogLine(job.id, job.created, 1, "info", text, NOW) for job, text in ((lost, "lost"), (mine, "mine"))]
+        await attempts.save_logs(connection, lines)
+        assert await engine.rows("SELECT message FROM job_logs") == [("mine",)]
         assert await write(connection, [AttemptEnd(lost.id, lost.lease, outcome)]) == set()
         job = await engine.service.get(mine.id)
         assert (job.status, job.progress, job.attempts) == (JobStatus.PROCESSING, None, 1)

@@ -18,6 +18,8 @@ from tests.integration.engine import Engine, claim, connected, eventually
 from tests.servers.link import Link
 
 JOBS = 5000
+POOLED = 8
+"""Connections of an engine's pool."""
 OUTAGES = 20
 
 
@@ -34,6 +36,10 @@ async def linked(engine: Engine, lease: float) -> AsyncIterator[tuple[Link, Engi
     ):
         behind.registry = engine.registry
         behind.settings.lease_seconds = lease
+        async with contextlib.AsyncExitStack() as all_at_once:
+            for _ in range(POOLED):
+                connection = await all_at_once.enter_async_context(behind.database.connection())
+                await claim(connection, 0, [])  # the next one is a single message to the server
         yield link, behind
 
 
@@ -54,7 +60,7 @@ async def any_processing(engine: Engine) -> bool:
 
 
 async def idle(engine: Engine, worker: Worker) -> None:
-    """Wait until the worker, whose sessions have prepared all of its statements, waits for jobs."""
+    """Wait until the worker waits for jobs."""
     await engine.until(await engine.enqueue("note"), "completed")
     await engine.service.close()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from goqueue import JobContext, NeverRetry, Snooze
-from goqueue.job import AttemptEnd, Outcome
+from goqueue.job import AttemptEnd, LogLine, Outcome
 from goqueue.store import attempts
 from tests.integration.console import Console
 from tests.integration.engine import Engine, claim
@@ -153,8 +153,9 @@ async def test_a_rescued_attempt_is_of_the_round_in_which_it_ran(engine: Engine)
     await engine.service.retry(job_id)
     async with engine.database.connection() as connection:
         worker = await attempts.register(connection, "w", ["default"], 1)
-        await claim(connection, worker, [job_id])
-        await attempts.save_logs(connection, [(job_id, 1, "info", "hello", (await _now(engine)))])
+        [job] = await claim(connection, worker, [job_id])
+        line = LogLine(job_id, job.created, 1, "info", "hello", await _now(engine))
+        await attempts.save_logs(connection, [line])
         await attempts.deregister(connection, worker)
     async with engine.scheduler():
         await engine.until(job_id, "pending")

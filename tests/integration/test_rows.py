@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from goqueue.errors import StoreRefused
+from goqueue.job import LogLine
 from goqueue.lifecycle import JobStatus
 from goqueue.store import attempt_sql, attempts
 from goqueue.store.connect import Connection, fetch_all
@@ -28,7 +29,9 @@ async def with_history(engine: Engine, jobs: int) -> list[int]:
 
 
 async def log_a_line(connection: Connection, job_id: int) -> None:
-    await attempts.save_logs(connection, [(job_id, 1, "info", "late", datetime.now(UTC))])
+    rows = await fetch_all(connection, "SELECT date_part('epoch', created_at) FROM jobs WHERE id = %s", (job_id,))
+    line = LogLine(job_id, rows[0][0] if rows else 0.0, 1, "info", "late", datetime.now(UTC))
+    await attempts.save_logs(connection, [line])
 
 
 async def test_attempts_and_log_lines_go_with_their_job_and_with_no_other(engine: Engine) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, LiteralString
 
@@ -19,7 +19,7 @@ import pytest
 from goqueue.errors import GoQueueError
 from goqueue.job import AttemptEnd, NewJob, Outcome
 from goqueue.lifecycle import JobStatus
-from goqueue.store import attempt_sql, attempts, dispatch, enqueue, jobs, queues
+from goqueue.store import attempt_sql, attempts, dispatch, enqueue, jobs, leaders, queues, rescue
 from goqueue.store.connect import Connection, fetch_all
 from goqueue.store.dispatch import WorkerRow
 from tests.integration.engine import Engine
@@ -34,6 +34,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 HISTORIES = 40
 PAIRS = 60
 JOBS = 6
+LONG_AGO, LONG_AFTER = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 JOBS_NOW = """
 SELECT id, queue, status, attempts, lease, worker_id, dispatch_at IS NULL, dispatch_at <= now(), available_at <= now(),
@@ -79,8 +80,8 @@ def _ends(pairs: Sequence[tuple[int, int]], outcome: Outcome) -> list[AttemptEnd
 
 
 async def _bury(connection: Connection, worker: int, beat: int) -> bool:
-    now = datetime.now().astimezone()
-    return await dispatch.bury(connection, WorkerRow(worker, "", [], 1, 0, beat, False, now, now, {}))
+    now = datetime.now(UTC)
+    return await rescue.bury(connection, WorkerRow(worker, "", [], 1, 0, beat, False, now, now, {}))
 
 
 async def _enqueue(connection: Connection, orders: Sequence[tuple[str, int, str | None]]) -> Any:
@@ -112,9 +113,15 @@ OPERATIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     "set_status": jobs.set_status,
     "delete": jobs.soft_delete,
     "bury": _bury,
-    "rescue": lambda connection, ids: dispatch.rescue(connection, ids, "its worker died"),
-    "due": lambda connection: dispatch.due(connection, (datetime(2000, 1, 1).astimezone(), 0)),
+    "rescue": lambda connection, ids: rescue.rescue(connection, dict.fromkeys(ids, 0.0), "its worker died"),
+    "orphans_above_floor": lambda connection: rescue.orphans_above_floor(connection, 0, 100),
+    "orphans_listed": lambda connection: rescue.orphans_listed(connection, (LONG_AGO, 0), LONG_AFTER),
+    "orphans_among": rescue.orphans_among,
+    "open_above_floor": lambda connection: dispatch.open_above_floor(connection, 0, 100),
+    "open_listed": lambda connection: dispatch.open_listed(connection, (LONG_AGO, 0), LONG_AFTER),
+    "due": lambda connection: dispatch.due(connection, (LONG_AGO, 0), LONG_AFTER),
     "recent": dispatch.recent,
+    "unseen": dispatch.unseen,
     "boundary": dispatch.boundary,
     "workers": dispatch.workers,
     "park": dispatch.park,
@@ -122,8 +129,8 @@ OPERATIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     "floor": dispatch.floor,
     "pause": queues.pause,
     "resume": queues.resume,
-    "take_lead": lambda connection, holder: dispatch.take_lead(connection, "scheduler", holder, 1000.0),
-    "leave_lead": lambda connection, holder: dispatch.leave_lead(connection, "scheduler", holder),
+    "take_lead": lambda connection, holder: leaders.take(connection, "scheduler", holder, 1000.0),
+    "leave_lead": lambda connection, holder: leaders.leave(connection, "scheduler", holder),
 }
 
 UNORDERED = ("held", "still_processing", "passed_over", "cancel_requests", "rescue")
@@ -200,7 +207,9 @@ class Author:
             "set_status": (job, chance.choice(list(JobStatus))),
             "bury": (chance.randrange(1, 3), chance.randrange(2)),
             "rescue": (list(range(1, JOBS + 1)),),
-            "recent": (1, JOBS + 3),
+            "recent": ([(1, chance.randrange(2, JOBS + 3))],),
+            "unseen": ([(1, 3), (4, JOBS + 5)],),
+            "orphans_among": (ids,),
             "park": (1, chance.randrange(2, JOBS + 3)),
             "raise_floor": (chance.randrange(JOBS + 3),),
             "pause": (queue,),
@@ -208,7 +217,9 @@ class Author:
             "take_lead": (chance.choice(("a", "b")),),
             "leave_lead": (chance.choice(("a", "b")),),
         }
-        alone = name in ("due", "boundary", "workers", "floor")
+        alone = name in ("due", "boundary", "workers", "floor") or name.startswith(
+            ("open_", "orphans_above", "orphans_l")
+        )
         return name, () if alone else arguments.get(name, (job,))
 
 

@@ -221,7 +221,7 @@ async def test_what_an_enqueuer_marks_after_the_leaders_snapshot_is_not_passed_o
         await refill.look()
         walk = overflow.walk
         enqueuer = Broker(redis)
-        enqueuer.window.saw("default", SIZE, 0.0, 1)  # knows a full set whose last member has the lowest score
+        enqueuer.window.saw("default", SIZE, (0.0, 0), 1)  # knows a full set whose last member has the lowest score
 
         async def overtaken(connection: Any, level: Any, start: int) -> Any:
             walked = await walk(connection, level, start)
@@ -244,6 +244,21 @@ def ReadyJobAt(job_id: int, at: datetime) -> Any:  # noqa: N802 - makes one
     from goqueue.job import ReadyJob, ready_score
 
     return ReadyJob(job_id, "default", ready_score(0, int(at.timestamp() * 1000)))
+
+
+async def test_what_a_reconciliation_finds_in_a_full_set_marks_nothing_that_is_there(engine: Engine) -> None:
+    """Jobs of one statement have one score: only their ids say which of them are in the set."""
+    async with refilling(engine) as refill:
+        ids = await make(engine, 3 * SIZE)
+        await refill.look()
+        (at,) = (await engine.rows("SELECT max(available_at) FROM jobs"))[0]
+        walked = [ReadyJobAt(job_id, at) for job_id in ids]
+        await engine.broker.push(walked, arrived=False)  # to know that the set is full
+        await engine.broker.push(walked, arrived=False)
+        await refill.look()
+        marks = await engine.broker.overflow.take({})
+        assert [mark.id for mark in marks.values()] == [ids[SIZE]]
+        assert await members(engine) == ids[:SIZE]
 
 
 async def test_depth_counts_what_is_beyond_the_window_and_what_was_cancelled_there_no_more(

@@ -11,6 +11,7 @@ from goqueue.job import ClaimedJob
 from goqueue.store import attempt_sql, attempts
 from goqueue_worker.claiming import Claims
 from goqueue_worker.ledger import Claim, ClaimLedger
+from goqueue_worker.undone import Rewriter
 from tests.simulation.loop import PROCESS
 
 
@@ -68,6 +69,15 @@ def _read_the_request_from_the_snapshot() -> None:
         _replace(attempt_sql, name, getattr(attempt_sql, name).replace("AND cancel_requested_at IS NULL", ""))
 
 
+def _leave_undone() -> None:
+    """An end that a failover has undone is not written again."""
+
+    async def never(self: Rewriter) -> None:
+        await asyncio.Event().wait()
+
+    _replace(Rewriter, "run", never)
+
+
 def _replace(owner: Any, name: str, value: Any) -> None:
     if getattr(owner, name) == value:
         raise AssertionError(f"{name} is no longer what this mutation changes")
@@ -82,6 +92,7 @@ MUTATIONS: Final = {
         "which .* holds|did not end well|second time by one",
     ),
     "found-once": Mutation(_find_again, ("lose_claim", "flaky_link"), "a second time by one claim"),
+    "undone-ends": Mutation(_leave_undone, ("failover",), "is processing for ever"),
     "newest-request": Mutation(
         _read_the_request_from_the_snapshot, ("slow_statements",), "claimed by .* after its cancellation"
     ),

@@ -49,6 +49,7 @@ def setup_of(chance: random.Random, focus: Sequence[str] = ()) -> Setup:
         seconds=seconds,
         pace=chance.choice((0.5, 1.5, 4.0)),
         rush=chance.choice((0.05, 0.3, 1.0)),
+        impatience=chance.choice((0.0, 0.2, 0.7)),
         short=chance.choice((0.3, 0.3, 0.9)),
         faults=faults,
     )

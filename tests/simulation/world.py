@@ -21,11 +21,17 @@ from goqueue import store
 from goqueue.errors import GoQueueError, StoreUnavailable
 from goqueue.job import NewJob
 from goqueue.registry import JobType, Registry
+from goqueue.rescue import UNCHARGED
 from goqueue.retry import RetryPolicy
 from goqueue.service import JobService
 from goqueue.settings import EngineSettings, SchedulerSettings, WorkerSettings
 from goqueue.store import copy, enqueue, sql
+from goqueue_scheduler.census import Census
+from goqueue_scheduler.counts import Counts
+from goqueue_scheduler.cronduty import CronDuty
+from goqueue_scheduler.pruner import Pruner
 from goqueue_scheduler.scheduler import Scheduler
+from goqueue_scheduler.supervisor import Supervisor
 from goqueue_worker import worker as worker_module
 from goqueue_worker.attempt import Stop
 from goqueue_worker.worker import Worker
@@ -51,8 +57,8 @@ def statement_names() -> dict[str, str]:
 PATIENCE: Final = 400.0
 """Seconds after the last fault within which every job must have ended."""
 
-FORGIVEN: Final = 2 if any("RESCUE" in name and "deaths" in text for text, name in statement_names().items()) else 0
-"""Deaths of workers that a job is not charged for."""
+ELSEWHERE: Final = (CronDuty, Pruner, Census, Counts)
+"""Duties that move no job that is there."""
 
 TRACED: Final = 20_000
 
@@ -83,6 +89,8 @@ class Setup:
     """Seconds between two faults, on average."""
     rush: float
     """Part of that time in which the jobs come."""
+    impatience: float
+    """Share of failing attempts that somebody cancels just as they end."""
     short: float
     """Share of jobs that never wait."""
     faults: list[str] = field(default_factory=list)
@@ -112,7 +120,7 @@ class World:
         self.server = Server(loop, random.Random(chance.getrandbits(64)), self.note, self._committed, self.crashed)
         self.server.names = statement_names()
         self.redis = redis.RedisServer(loop, random.Random(chance.getrandbits(64)), self.note)
-        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=FORGIVEN)
+        self.invariants = Invariants(lambda: self.server.storage, self._excused, self.fail, forgiven=UNCHARGED)
         self.engine = EngineSettings(
             queues=["default", "other"], lease_seconds=setup.lease, heartbeat_seconds=setup.heartbeat
         )
@@ -122,6 +130,8 @@ class World:
         self.processes: dict[str, Process] = {}
         self.ids: dict[int, int] = {}
         """Number → id of jobs that were accepted."""
+        self.service: JobService | None = None
+        """The API's."""
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
         self._seed_floor()
@@ -188,6 +198,8 @@ class World:
         self.invariants.ended(run, kind)
         self.note(process, f"handler of job {payload.n} ends: {kind}")
         if kind == "failed":
+            if self.service is not None and self.chance.random() < self.setup.impatience:
+                self.spawn("api", self._cancel_soon(self.service, payload.n, attempt.job.id))
             raise RuntimeError("planned")
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -248,8 +260,7 @@ class World:
                 self.engine,
                 self.registry,
             )
-            for duty in ("_cron", "_pruner", "_census"):
-                setattr(scheduler, duty, _Idle())
+            scheduler.supervisor = Supervisor([one for one in scheduler.duties if not isinstance(one, ELSEWHERE)])
             process.scheduler = scheduler
             await scheduler.run()
 
@@ -319,7 +330,7 @@ class World:
 
     async def customers(self) -> None:
         """Enqueue jobs, cancel and retry some."""
-        service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
+        service = self.service = JobService(client.database(self.server, "api", 8), redis.broker(self.redis, "api"))
         owner = client.database(self.server, "library", 8)
         left = self.setup.jobs
         while left > 0 and not self.over.is_set():
@@ -342,6 +353,10 @@ class World:
             if self.chance.random() < 0.3:
                 await asyncio.sleep(self.chance.choice((0.0, 0.01, 0.3, 5.0)) * self.chance.random())
                 await self._cancel(service, number, made.id)
+
+    async def _cancel_soon(self, service: JobService, number: int, job_id: int) -> None:
+        await asyncio.sleep(self.chance.uniform(0.0, 0.02))
+        await self._cancel(service, number, job_id)
 
     async def _cancel(self, service: JobService, number: int, job_id: int) -> None:
         before = self.server.timeline
@@ -421,13 +436,6 @@ class World:
             mock.patch.object(copy, "WORTH", 10**9),  # COPY is not simulated
         ):
             yield
-
-
-class _Idle:
-    """A duty without work."""
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
 
 
 def _dropped(_logger: Any, _method: str, _event: Any) -> Any:

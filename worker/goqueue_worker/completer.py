@@ -52,8 +52,14 @@ _ELSEWHERE: Final = (
 )
 """Errors that say something about the connection or the server, not about the ends that were to be written."""
 
-_REFUSED: Final = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, UnicodeError)
-"""PostgreSQL, or the way to it, does not take a value."""
+
+def refused(error: BaseException) -> bool:
+    """Whether PostgreSQL, or the way to it, does not take a value. Not so where it lacks a right or a table, or where
+    somebody's trigger raises: that passes, and says nothing about the job."""
+    if isinstance(error, psycopg.ProgrammingError):
+        return error.sqlstate is None  # psycopg's own
+    return isinstance(error, psycopg.DataError | psycopg.IntegrityError | UnicodeError)
+
 
 log = structlog.get_logger(__name__)
 
@@ -233,9 +239,7 @@ class Completer:
             half = len(ends) // 2
             for some in (ends[:half], ends[half:]):
                 await self._write(connection, write, some, careful=True)
-        elif isinstance(error, _REFUSED) and await self._fail(connection, ends[0], error):
-            pass
-        else:
+        elif not refused(error) or not await self._fail(connection, ends[0], error):
             self._set_aside(ends)
 
     async def _fail(self, connection: Connection, end: AttemptEnd, error: BaseException) -> bool:

@@ -167,7 +167,8 @@ class Heart:
         try:
             said = self._written(started)
         except (psycopg.Error, OSError) as error:
-            self._hang_up()
+            if not isinstance(error, psycopg.errors.LockNotAvailable):  # whose connection is sound
+                self._hang_up()
             self._tell(f"missed {type(error).__name__}")
             return False
         self._tell(said)

@@ -38,8 +38,8 @@ STALLED_SECONDS: Final = 300.0
 LEAVE_SECONDS: Final = 10.0
 """Longest wait for the process to deregister the worker."""
 
-RESTART_SECONDS: Final = 0.5
-"""Pause before the process is started anew."""
+RESTART_SECONDS: Final = (0.2, 5.0)
+"""Shortest and longest pause before the process is started anew; it doubles while no process joins or beats."""
 
 _PROGRAM: Final = str(Path(__file__).with_name("heartbeat.py"))
 
@@ -128,7 +128,9 @@ class Membership:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        pause, longest = RESTART_SECONDS
         while not self._stop.is_set():
+            before = self.beaten_at
             try:
                 process = self._begin()
             except OSError as error:
@@ -145,7 +147,8 @@ class Membership:
                         process.kill()
             if not self._stop.is_set():
                 self._fence_if_due()
-                self._stop.wait(RESTART_SECONDS)
+                pause = min(2 * pause, longest) if self.beaten_at == before else RESTART_SECONDS[0]
+                self._stop.wait(pause)
 
     def _begin(self) -> subprocess.Popen[bytes]:
         """Start the process. In a session of its own: Ctrl-C and signals to the worker's process group pass it by.

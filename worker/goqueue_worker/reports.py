@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from goqueue.errors import GoQueueError
-from goqueue.job import ClaimedJob
+from goqueue.job import ClaimedJob, LogLine
 from goqueue.jsontext import storable
 from goqueue.store import attempts
 from goqueue.store.connect import Database
@@ -48,13 +48,13 @@ class Reports:
     def __init__(self, attempt_lines: int = 1_000, attempt_bytes: int = 2**20) -> None:
         """Limits of one attempt's log: lines, and bytes of text in UTF-8."""
         self.progress: dict[int, tuple[int, float]] = {}
-        self.logs: list[tuple[int, int, str, str, datetime]] = []
+        self.logs: list[LogLine] = []
         self._waiting_bytes = 0
         self._attempt_lines = attempt_lines
         self._attempt_bytes = attempt_bytes
         self._flushing = asyncio.Lock()
 
-    def take(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, int, str, str, datetime]]]:
+    def take(self) -> tuple[list[tuple[int, int, float]], list[LogLine]]:
         """Empty the buffers and return them: progress as (job, lease, fraction), and log lines."""
         progress, self.progress = self.progress, {}
         logs, self.logs, self._waiting_bytes = self.logs, [], 0
@@ -74,13 +74,13 @@ class Reports:
         kept.lines += 1
         kept.bytes += size
         self._waiting_bytes += size
-        self.logs.append((job.id, job.attempt, level, line, datetime.now(UTC)))
+        self.logs.append(LogLine(job.id, job.created, job.attempt, level, line, datetime.now(UTC)))
 
     def end_log(self, kept: AttemptLog, job: ClaimedJob) -> None:
         """Say in a last line how many lines of the attempt were dropped, if any were."""
         if kept.dropped:
             line = f"{kept.dropped} log {'line' if kept.dropped == 1 else 'lines'} dropped"
-            self.logs.append((job.id, job.attempt, "warning", line, datetime.now(UTC)))
+            self.logs.append(LogLine(job.id, job.created, job.attempt, "warning", line, datetime.now(UTC)))
 
     def forget(self, job: int, lease: int) -> None:
         """Do not write the progress of this attempt: its end is written with it."""

@@ -8,6 +8,7 @@ https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final
@@ -56,6 +57,7 @@ class Execution:
         self._lock_timeout = lock_timeout
         self._snapshot: Snapshot
         self._named: dict[str, list[Row]] = {}
+        self._columns: dict[str, list[str]] = {}
         self._locked: dict[int, list[Tuple]] = {}
 
     async def run(self) -> Result:
@@ -74,13 +76,14 @@ class Execution:
                 self._repeat(cte)
             else:
                 result = await self._carry_out(cte.body)
-                self._named[cte.name] = _named(cte.columns or result.names or [], result.rows)
+                self._columns[cte.name] = cte.columns or result.names or []
+                self._named[cte.name] = _named(self._columns[cte.name], result.rows)
         return await self._carry_out(self._statement.body)
 
     def _repeat(self, cte: syntax.Cte) -> None:
         """WITH RECURSIVE: the part behind UNION ALL again and again, on what it found last."""
         [(_, step)] = cte.body.more
-        names = cte.columns or [name for _, name in cte.body.items]
+        names = self._columns[cte.name] = cte.columns or self._names(cte.body)
         start = Select(cte.body.items, cte.body.sources, cte.body.where, first=cte.body.first)
         found = last = _named(names, self.subselect(start, None))
         while last:
@@ -98,7 +101,7 @@ class Execution:
                     rows = await self._select_locking(body)
                 else:
                     rows = self.subselect(body, None)
-                return Result([name for _, name in body.items], rows, len(rows))
+                return Result(self._names(body), rows, len(rows))
             case syntax.Insert():
                 return await self._insert(body)
             case syntax.Update():
@@ -135,10 +138,19 @@ class Execution:
     def _projected(self, query: Select, envs: list[Env]) -> list[tuple[Tuple, dict[str, Row]]]:
         if query.aggregates or query.group is not None:
             envs = self._grouped(query, envs)
-        rows = [(tuple(value(env) for value, _ in query.items), env.rows) for env in envs]
+        for window in query.windows:
+            self._lead(window, envs)
+        rows = [(self._values(query, env), env.rows) for env in envs]
         if query.distinct:
             rows = list({row: (row, found) for row, found in rows}.values())
         return rows
+
+    def _lead(self, window: syntax.Lead, envs: list[Env]) -> None:
+        ordered = sorted(envs, key=window.order)
+        for env, following in itertools.zip_longest(ordered, ordered[1:]):
+            if env is not None:
+                value = None if following is None else window.argument(following)
+                env.windows = [*(env.windows or []), value]
 
     def _grouped(self, query: Select, envs: list[Env]) -> list[Env]:
         groups: dict[Tuple, list[Env]] = {} if query.group is not None else {(): []}
@@ -161,7 +173,7 @@ class Execution:
         return [env for env in found if query.having is None or query.having(env) is True]
 
     def _ordered(self, query: Select, rows: list[tuple[Tuple, dict[str, Row]]], outer: Env | None) -> list[Tuple]:
-        names = [name for _, name in query.items]
+        names = self._names(query) if query.order else []
         for order, falling in reversed(query.order):
             keyed = []
             for row, found in rows:
@@ -196,12 +208,32 @@ class Execution:
         if source.table is not None and source.table in self._storage.tables:
             return list(self._storage.tables[source.table].defaults)
         if source.query is not None:
-            return source.columns or [name for _, name in source.query.items]
-        return source.columns or []
+            return source.columns or self._names(source.query)
+        return source.columns or self._columns.get(str(source.table), [])
+
+    def _names(self, query: Select) -> list[str]:
+        """The columns of what a query finds."""
+        names = []
+        for _, name in query.items:
+            if name == syntax.STAR:
+                names += [column for source in query.sources for column in self._columns_of(source)]
+            else:
+                names.append(name)
+        return names
+
+    def _values(self, query: Select, env: Env) -> Tuple:
+        found: list[Any] = []
+        for value, name in query.items:
+            if name == syntax.STAR:
+                for source in query.sources:
+                    found += [env.rows[source.alias][column] for column in self._columns_of(source)]
+            else:
+                found.append(value(env))
+        return tuple(found)
 
     def _rows_of(self, source: Source, env: Env) -> Iterator[Row]:
         if source.query is not None:
-            names = source.columns or [name for _, name in source.query.items]
+            names = source.columns or self._names(source.query)
             for values in self.subselect(source.query, env):
                 yield dict(zip(names, values, strict=True))
         elif source.functions is not None:
@@ -262,13 +294,17 @@ class Execution:
             return self._storage.draw(arguments[0])
         if name == "random":
             return random.random()
-        if name == "set_config" and arguments[0] == "lock_timeout":
-            number = int(str(arguments[1]).removesuffix("ms"))
-            self._transaction.lock_timeout = number / 1000  # the engine gives milliseconds
-            return arguments[1]
+        if name == "set_config":
+            return self._set(*arguments)
         if name == "current_database":
             return "goqueue"
         raise Unsupported(f"function {name}()")
+
+    def _set(self, name: str, value: str, local: bool) -> str:
+        """`set_config`, of which only a bound to waits in a transaction makes a difference here."""
+        if name == "lock_timeout" and local:
+            self._transaction.lock_timeout = int(str(value).removesuffix("ms")) / 1000
+        return value
 
     # --- locks -------------------------------------------------------------------------------------------------------
 
@@ -289,7 +325,7 @@ class Execution:
                 break
             newest = await self._newest(table, env, of, query.where, query.lock)
             if newest is not None:
-                found.append(tuple(value(newest) for value, _ in query.items))
+                found.append(self._values(query, newest))
         return found
 
     async def _newest(

@@ -13,7 +13,7 @@ from tests.simulation.pg.syntax import Env, Expression, Select, Source
 
 _TOKEN: Final = re.compile(
     r"\s*(?:--[^\n]*\n\s*)*(?:(?P<named>%\((?P<name>\w+)\)s)|(?P<positional>%s)|(?P<text>'(?:[^']|'')*')"
-    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||%%|[-=<>+*/(),.\[\];&])|$)"
+    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||&&|%%|[-=<>+*/(),.\[\];&])|$)"
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
@@ -261,7 +261,7 @@ class _Parser:
 
     def _item(self) -> tuple[Expression, str]:
         if self._take("*"):
-            raise Unsupported("SELECT *")
+            return (lambda env: None), syntax.STAR
         start = self._at
         value = self.expression()
         spelled = self._tokens[start : self._at]
@@ -392,7 +392,7 @@ class _Parser:
         return lambda env: [row[0] for row in env.run.subselect(query, env)]
 
     def _operators(self, level: int) -> Expression:
-        levels = (("||", "->", "->>", "&"), ("+", "-"), ("*", "/", "%"))
+        levels = (("||", "->", "->>", "&", "&&"), ("+", "-"), ("*", "/", "%"))
         if level == len(levels):
             return self._unary()
         left = self._operators(level + 1)
@@ -516,10 +516,25 @@ class _Parser:
         elif not self._is(")"):
             arguments = self._list(self.expression)
         self._must(")")
+        if name == "lead" and self._take("over", "("):
+            return self._lead(arguments[0])
         if name in values.FUNCTIONS:
             function = values.FUNCTIONS[name]
             return lambda env: function(*[argument(env) for argument in arguments])
         return lambda env: env.run.call(name, [argument(env) for argument in arguments])
+
+    def _lead(self, argument: Expression) -> Expression:
+        query = self._selects[-1]
+        self._must("order", "by")
+        place = len(query.windows)
+        query.windows.append(syntax.Lead(argument, self.expression()))
+        self._must(")")
+
+        def value(env: Env) -> Any:
+            assert env.windows is not None
+            return env.windows[place]
+
+        return value
 
     def _aggregate(self, name: str) -> Expression:
         query = self._selects[-1]

@@ -33,6 +33,7 @@ class Env:
     run: Evaluation
     outer: "Env | None" = None
     aggregates: list[Any] | None = None
+    windows: list[Any] | None = None
 
     def column(self, name: str) -> Any:
         """The value of a column without a qualifier: that of the innermost query which has one."""
@@ -91,6 +92,18 @@ class Aggregate:
 
 
 @dataclass(slots=True)
+class Lead:
+    """`lead(argument) OVER (ORDER BY order)`."""
+
+    argument: Expression
+    order: Expression
+
+
+STAR = "*"
+"""The name of an item that stands for all columns."""
+
+
+@dataclass(slots=True)
 class Select:
     """A query. `more` are what UNION adds: (keep duplicates, query)."""
 
@@ -103,6 +116,7 @@ class Select:
     limit: Expression | None = None
     lock: Lock | None = None
     aggregates: list[Aggregate] = field(default_factory=list)
+    windows: list[Lead] = field(default_factory=list)
     distinct: bool = False
     more: list[tuple[bool, "Select"]] = field(default_factory=list)
     values: list[list[Expression]] | None = None

@@ -152,6 +152,7 @@ OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "||": _concatenated,
     "->": _member,
     "->>": _member_text,
+    "&&": lambda left, right: any(one in right for one in left),
     "&": lambda left, right: left & right,
 }
 """Each gives NULL where one of its sides is NULL."""
