@@ -23,8 +23,8 @@ from goqueue_scheduler.walk import Above, Agenda, Listed
 TICK: Final = 0.2
 """Seconds between two looks at Redis' mark."""
 
-SLICE: Final = 1000
-"""Rows that a walk reads at a time beside the other duties: the loop that serves them all is busy for some 10 ms."""
+SLICE: Final = 500
+"""Rows that a walk reads at a time beside the other duties: the loop that serves them all is busy for a few ms."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,14 +77,14 @@ class Reconciler:
                 return 0.0 if await self._floor.step(connection) else TICK
             began = time.monotonic()
             await self._step(connection)
-        # Half of the time for others; a Redis without its contents is filled as fast as can be.
-        return 0.0 if self._agenda.refilling else time.monotonic() - began
+        # Most of the time is for others; a Redis without its contents is filled as fast as can be.
+        return 0.0 if self._agenda.refilling else min(TICK / 2, 2 * (time.monotonic() - began))
 
     async def _look_at_redis(self, connection: Connection) -> None:
         if await self._broker.epoch() is not None:
             self._was_filled = True
             return
-        # The floor has left 0 where any leader before has walked.
+        # The floor has left 0 where any leader before has filled Redis.
         self._was_filled = self._was_filled or await dispatch.floor(connection) > 0
         await self._broker.begin_epoch()
         self._agenda.lost()
@@ -100,16 +100,16 @@ class Reconciler:
             case Listed(after=place, until=until):
                 chunk = await dispatch.open_listed(connection, place, until, limit)
             case None:
-                await self._finish()
+                await self._finish(connection)
                 return
         self._orphans.take(chunk.orphans)
         added = await self._broker.push(chunk.ready, arrived=False)
         metrics.DISPATCHED.inc(added, "reconcile")
         self._pushed += added
         if walk.advance(chunk.read, limit, chunk.last, chunk.open):
-            await self._finish()
+            await self._finish(connection)
 
-    async def _finish(self) -> None:
+    async def _finish(self, connection: Connection) -> None:
         """The walk is at its end. Where Redis cannot take the mark, this is repeated."""
         walk = self._agenda.walk
         if walk is None:
@@ -119,7 +119,9 @@ class Reconciler:
             if complete and self._was_filled:
                 log.warning("redis had lost its contents, all waiting jobs pushed anew")
                 metrics.REDIS_LOSSES.inc()
-            self._was_filled = self._was_filled or complete
+            if complete:
+                await dispatch.raise_floor(connection, 1)  # below every id; says that Redis was filled once
+                self._was_filled = True
             self._agenda.filled(complete=complete)
         seconds = time.monotonic() - self._began
         metrics.RECONCILE_SECONDS.observe(seconds)

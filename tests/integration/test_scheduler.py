@@ -155,11 +155,11 @@ async def test_a_redis_that_loses_everything_while_it_is_filled_anew_is_filled_o
         await engine.service.close()
         finish, lost = scheduler.reconciler._finish, [True, True]
 
-        async def lose_and_finish() -> None:
+        async def lose_and_finish(connection: Connection) -> None:
             if lost:
                 lost.pop()
                 await engine.broker._redis.flushdb()
-            await finish()
+            await finish(connection)
 
         scheduler.reconciler._finish = lose_and_finish  # type: ignore[method-assign]
         await engine.broker._redis.flushdb()
