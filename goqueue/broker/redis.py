@@ -33,6 +33,9 @@ FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a Redis that is away makes the client raise; the one of a cluster is no `RedisError`."""
 
 
+INTERNAL: Final = (TypeError, AttributeError, LookupError, RuntimeError)
+"""What may be one, too, where a connection is closed under a command."""
+
 NOTED: Final = 100
 """A run of ids longer than this is worth a note."""
 
@@ -77,8 +80,10 @@ class Broker:
         except owner.Foreign as error:
             self.answered, self.spoke_at = True, time.monotonic()
             raise ForeignBroker(self._prefix) from error
-        except (*FAILURES, TypeError, AttributeError) as error:
-            if not isinstance(error, FAILURES) and not connection_lost(error):
+        except (*FAILURES, *INTERNAL) as error:
+            # A cluster's connections are shared: one command may close what another is about to write to, or take the
+            # slot away that it looks up. redis-py raises whatever that ends in.
+            if not isinstance(error, FAILURES) and not connection_lost(error) and not self._clustered:
                 raise
             reason = self.describe(error)
             self.answered, self.spoke_at = refused(error), time.monotonic()

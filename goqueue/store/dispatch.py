@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 
 from psycopg.rows import class_row
 
-from goqueue.job import ReadyJob, ready_score
+from goqueue.job import ReadyJob
 from goqueue.rescue import Orphan
 from goqueue.store.bounds import in_index_order
 from goqueue.store.connect import Connection, fetch_all
@@ -28,17 +28,22 @@ Place = tuple[datetime, int]
 Span = tuple[int, int]
 """Ids from the first up to, but without, the second."""
 
+SCORE: Final[LiteralString] = """
+    -priority * 1e13::float8 + least(greatest(floor(date_part('epoch', available_at) * 1000), 0), 1e13::float8 - 1)
+"""
+"""`goqueue.job.ready_score`, where PostgreSQL reads the row: a time costs Python more than all else in it."""
+
 # An upper bound by parameter and not by now(): a sweep notes how far it has read.
-DUE: Final[LiteralString] = """
-SELECT id, queue, priority, available_at, dispatch_at FROM jobs
+DUE: Final[LiteralString] = f"""
+SELECT id, queue, {SCORE}, dispatch_at FROM jobs
 WHERE (dispatch_at, id) > (%s, %s) AND dispatch_at <= %s AND status = 'pending'
 ORDER BY dispatch_at, id LIMIT %s
 """
 
-RECENT: Final[LiteralString] = """
-SELECT job.id, job.queue, job.priority, job.available_at, job.listed
+RECENT: Final[LiteralString] = f"""
+SELECT job.id, job.queue, job.score, job.listed
 FROM unnest(%s::bigint[], %s::bigint[]) AS span (start, stop) CROSS JOIN LATERAL (
-    SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL AS listed FROM jobs
+    SELECT id, queue, {SCORE} AS score, dispatch_at IS NOT NULL AS listed FROM jobs
     WHERE id >= start AND id < stop AND status = 'pending' AND (dispatch_at IS NULL OR dispatch_at <= now())
 ) AS job
 """
@@ -57,26 +62,26 @@ ORDER BY gap.start
 """
 """The runs of ids for which there is no row: of a transaction that is not over, or rolled back."""
 
-OPEN_ABOVE: Final[LiteralString] = """
+OPEN_ABOVE: Final[LiteralString] = f"""
 WITH chunk AS MATERIALIZED (
     SELECT id, queue, priority, available_at, dispatch_at, status, finished_at, worker_id, deaths FROM jobs
     WHERE id > %(after)s AND id >= (SELECT id FROM dispatch_floor) AND id < %(before)s
     ORDER BY id LIMIT %(limit)s
 )
-SELECT id, queue, priority, available_at, dispatch_at IS NOT NULL, CASE WHEN status = 'processing' THEN worker_id END,
+SELECT id, queue, {SCORE}, dispatch_at IS NOT NULL, CASE WHEN status = 'processing' THEN worker_id END,
     coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::bigint AS open
 FROM chunk
 WHERE (status = 'pending' AND available_at <= now() AND (dispatch_at IS NULL OR dispatch_at <= now()))
     OR (status = 'processing' AND worker_id IS NOT NULL
         AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id))
 UNION ALL
-SELECT max(id), NULL, NULL, NULL, NULL, NULL, NULL, count(*), count(*) FILTER (WHERE finished_at IS NULL) FROM chunk
+SELECT max(id), NULL, NULL, NULL, NULL, NULL, count(*), count(*) FILTER (WHERE finished_at IS NULL) FROM chunk
 """
 """Ready jobs, and those of workers that are no more, among the next rows from the floor on. A last row says how many
 were read and how far. The limit is of rows read and not of rows found, so that no statement is long where most jobs are
 final."""
 
-OPEN_LISTED: Final[LiteralString] = """
+OPEN_LISTED: Final[LiteralString] = f"""
 WITH chunk AS MATERIALIZED (
     SELECT id, queue, priority, available_at, dispatch_at, status, worker_id, deaths FROM jobs
     WHERE (dispatch_at, id) > (%(after_time)s, %(after)s) AND dispatch_at <= %(until)s
@@ -84,13 +89,13 @@ WITH chunk AS MATERIALIZED (
 ), last AS (
     SELECT dispatch_at, id FROM chunk ORDER BY dispatch_at DESC, id DESC LIMIT 1
 )
-SELECT id, queue, priority, available_at, true, CASE WHEN status = 'processing' THEN worker_id END,
+SELECT id, queue, {SCORE}, true, CASE WHEN status = 'processing' THEN worker_id END,
     coalesce(deaths, 0::smallint), NULL::bigint AS read, NULL::timestamptz AS through
 FROM chunk
 WHERE id < (SELECT id FROM dispatch_floor) AND (status = 'pending' OR (status = 'processing' AND worker_id IS NOT NULL
     AND NOT EXISTS (SELECT FROM workers WHERE workers.id = chunk.worker_id)))
 UNION ALL
-SELECT max(last.id), NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chunk), max(last.dispatch_at) FROM last
+SELECT max(last.id), NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM chunk), max(last.dispatch_at) FROM last
 """
 """The same among the jobs below the floor, in the order of `dispatch_at`."""
 
@@ -167,17 +172,13 @@ class WorkerRow:
     stats: dict[str, Any]
 
 
-def _ready(id: int, queue: str, priority: int, available_at: datetime, listed: bool) -> ReadyJob:
-    return ReadyJob(id, queue, ready_score(priority, int(available_at.timestamp() * 1000)), listed)
-
-
 async def due(
     connection: Connection, after: Place, until: datetime, limit: int | None = None
 ) -> list[tuple[ReadyJob, datetime]]:
     """A chunk of the waiting jobs whose `dispatch_at` lies after the place and not after `until`, each with it."""
     async with in_index_order(connection):
         rows = await fetch_all(connection, DUE, (*after, until, limit or CHUNK))
-    return [(_ready(id, queue, priority, available_at, True), at) for id, queue, priority, available_at, at in rows]
+    return [(ReadyJob(id, queue, score, True), at) for id, queue, score, at in rows]
 
 
 async def boundary(connection: Connection) -> Boundary:
@@ -199,7 +200,7 @@ async def writers(connection: Connection) -> frozenset[str]:
 async def recent(connection: Connection, spans: Sequence[Span]) -> list[ReadyJob]:
     """Jobs with ids in the spans that wait and are due; most were pushed by their enqueuer or the due sweep."""
     rows = await fetch_all(connection, RECENT, _arrays(spans))
-    return [_ready(*row) for row in rows]
+    return [ReadyJob(*row) for row in rows]
 
 
 async def unseen(connection: Connection, spans: Sequence[Span]) -> list[Span]:
@@ -228,8 +229,8 @@ async def open_listed(connection: Connection, after: Place, until: datetime, lim
 
 
 def _sorted(rows: Sequence[Any]) -> tuple[list[ReadyJob], list[Orphan]]:
-    ready = [_ready(*row[:5]) for row in rows if row[5] is None]
-    return ready, [Orphan(row[0], row[5], row[6]) for row in rows if row[5] is not None]
+    ready = [ReadyJob(*row[:4]) for row in rows if row[4] is None]
+    return ready, [Orphan(row[0], row[4], row[5]) for row in rows if row[4] is not None]
 
 
 async def floor(connection: Connection) -> int:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from goqueue import JobContext, instruments, metrics
+from goqueue.job import NewJob, ready_score
 from goqueue.store import attempts, dispatch, leaders, rescue, retention, schedules
 from goqueue.store.connect import Connection
 from goqueue_scheduler import floor, strays, supervisor, tables
@@ -204,7 +205,7 @@ async def test_the_jobs_of_a_dead_worker_are_found_in_its_queues_before_all_othe
         await eventually(rescued)
         assert read[0] == ("other", 0)
         await eventually(scanned)
-        assert [after for name, after in read if name == "all"][0] == 0
+        assert next(after for name, after in read if name == "all") == 0
         assert len([name for name, _ in read if name == "all"]) >= 10
 
 
@@ -339,6 +340,27 @@ async def test_jobs_that_their_enqueuer_pushed_are_no_strays(engine: Engine, cou
         await eventually(found)
         assert scheduler.dispatcher.strays.repaired == 1
         assert counted("goqueue_dispatched_jobs_total", sweep="stray") == 1
+
+
+async def test_every_sweep_gives_a_job_the_score_that_its_enqueuer_gives_it(engine: Engine) -> None:
+    made = datetime.now(UTC) - timedelta(days=1, microseconds=123)
+    orders = [NewJob("default", "nothing", {}, priority=n, available_at=made) for n in (-100, -1, 0, 7, 100)]
+    ids = [one.id for one in await engine.service.enqueue_many(orders)]
+    await engine.execute("UPDATE jobs SET dispatch_at = NULL WHERE priority < 0")
+    pushed = {
+        id: ready_score(order.priority, int(made.timestamp() * 1000)) for id, order in zip(ids, orders, strict=True)
+    }
+    async with engine.database.connection() as connection:
+        now = datetime.now(UTC)
+        await connection.execute("UPDATE jobs SET dispatch_at = available_at WHERE priority >= 0")
+        due = [job for job, _ in await dispatch.due(connection, (made - timedelta(days=1), 0), now)]
+        recent = await dispatch.recent(connection, [(ids[0], ids[-1] + 1)])
+        above = await dispatch.open_above_floor(connection, 0, ids[-1] + 1)
+        await connection.execute("UPDATE dispatch_floor SET id = %s", (ids[-1] + 1,))
+        listed = await dispatch.open_listed(connection, (made - timedelta(days=1), 0), now)
+    for found, wanted in ((due, ids[2:]), (recent, ids), (above.ready, ids), (listed.ready, ids[2:])):
+        assert {job.id: job.score for job in found} == {id: pushed[id] for id in wanted}
+        assert [job.listed for job in sorted(found, key=lambda job: job.id)] == [id in ids[2:] for id in wanted]
 
 
 # --- Redis, cron, counts ---------------------------------------------------------------------------------------------

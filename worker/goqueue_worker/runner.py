@@ -140,7 +140,11 @@ class Runner:
         if self.running.get(job.id) is running:
             del self.running[job.id]
         try:
-            self._count(running, end)
+            seconds = time.monotonic() - running.started if running.begun else None
+            if tracing.on is None:
+                self._tallies.ended(job, end.outcome, seconds)
+            else:
+                self._count(running, end, seconds)
         except Exception:
             log.exception("attempt not counted", job_id=job.id)
         self._completer.put(end)
@@ -152,9 +156,9 @@ class Runner:
                 tell(running, end, self._name)
             running.failure = None
 
-    def _count(self, running: RunningAttempt, end: AttemptEnd) -> None:
+    def _count(self, running: RunningAttempt, end: AttemptEnd, seconds: float | None) -> None:
+        """Count an end where there are spans."""
         job, spans, span = running.job, tracing.on, running.span
-        seconds = time.monotonic() - running.started if running.begun else None
         trace_id = None
         if spans is not None and (span is not None or end.outcome is not Outcome.COMPLETED):
             try:

@@ -22,7 +22,7 @@ def end(reports: Reports, attempt: RunningAttempt) -> str:
     if attempt.logged is not None:
         reports.end_log(attempt.logged, attempt.job)
     _, lines = reports.take()
-    return lines[-1][3] if lines else ""
+    return lines[-1].message if lines else ""
 
 
 def test_an_attempt_keeps_its_first_lines_and_says_last_how_many_were_dropped() -> None:
@@ -31,7 +31,7 @@ def test_an_attempt_keeps_its_first_lines_and_says_last_how_many_were_dropped() 
     for number in range(5):
         one.log(f"line {number}")
     other.log("of another job")
-    assert [line[3] for line in reports.logs] == ["line 0", "line 1", "line 2", "of another job"]
+    assert [line.message for line in reports.logs] == ["line 0", "line 1", "line 2", "of another job"]
     assert end(reports, other) == "of another job"
     assert end(reports, one) == "2 log lines dropped"
 
@@ -50,7 +50,7 @@ def test_the_bytes_of_an_attempt_are_bounded_as_utf_8() -> None:
     attempt.log("€€€")  # nine
     attempt.log("€")
     attempt.log("x")  # it would fit: but what follows a gap would look as if it followed the line before
-    assert [line[3] for line in reports.logs] == ["€€€"]
+    assert [line.message for line in reports.logs] == ["€€€"]
     assert end(reports, attempt) == "2 log lines dropped"
 
 
@@ -64,7 +64,7 @@ def test_what_waits_to_be_written_is_bounded_over_all_attempts(monkeypatch: pyte
     assert len(reports.logs) == 4
     reports.take()
     other.log("after a flush there is room again")
-    assert [line[3] for line in reports.logs] == ["after a flush there is room again"]
+    assert [line.message for line in reports.logs] == ["after a flush there is room again"]
     assert end(reports, one) == "1 log line dropped"
 
 
