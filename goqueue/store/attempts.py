@@ -172,6 +172,7 @@ async def heartbeat(connection: Connection, worker_id: int, busy: int, draining:
     """Say that the worker lives; False where it was declared dead in the meantime."""
     parameters = {
         "worker": worker_id,
+        "name": None,
         "busy": busy,
         "draining": draining,
         "stats": orjson.dumps(stats).decode(),

@@ -103,8 +103,10 @@ INSERT INTO workers (name, queues, concurrency) VALUES (%s, %s, %s) RETURNING id
 
 HEARTBEAT: Final[LiteralString] = """
 UPDATE workers SET beat = beat + 1, heartbeat_at = now(), busy = %(busy)s, draining = %(draining)s, stats = %(stats)s
-WHERE id = %(worker)s RETURNING id
+WHERE id = %(worker)s AND name = coalesce(%(name)s::text, name) RETURNING id
 """
+"""With the name, since ids repeat after a failover that lost the newest registrations: two workers that share one would
+keep each other's jobs from being rescued."""
 
 CANCEL_REQUESTS: Final[LiteralString] = """
 SELECT id FROM jobs WHERE id = ANY(%s) AND cancel_requested_at IS NOT NULL AND status = 'processing'

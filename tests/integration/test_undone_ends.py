@@ -1,4 +1,4 @@
-"""Ends of attempts that a failover has undone: their jobs end all the same, and run no second time."""
+"""What a failover to a standby without the last transactions undoes: ends of attempts, and registrations of workers."""
 
 import contextlib
 
@@ -96,3 +96,20 @@ async def test_an_end_is_not_written_again_to_a_job_that_others_have_taken_or_en
         assert worker._completer.backlog == 0
         expected = JobStatus.COMPLETED if later == "end" else JobStatus.PROCESSING
         assert (await engine.service.get(job_id)).status is expected
+
+
+async def test_a_worker_does_not_renew_the_registration_of_another_that_has_its_id_now(engine: Engine) -> None:
+    async with engine.worker("first") as worker:
+
+        async def registered() -> int | None:
+            return worker._membership.worker_id
+
+        lost = await eventually(registered)
+        await engine.execute("UPDATE workers SET name = 'second', beat = 0 WHERE id = %s", lost)
+
+        async def anew() -> bool:
+            return await registered() not in (None, lost)
+
+        await eventually(anew)
+        rows = await engine.rows("SELECT name FROM workers ORDER BY id")
+        assert [row[0] for row in rows] == ["second", "first"]

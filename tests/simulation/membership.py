@@ -116,6 +116,7 @@ class SimulatedMembership:
             now = self._standing()
             values = {
                 "worker": self.worker_id,
+                "name": self._me[0],
                 "busy": now.busy,
                 "draining": now.draining,
                 "stats": orjson.dumps(now.stats).decode(),

@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 import time
+from types import ModuleType
 
 import pytest
 
+from goqueue.store import attempt_sql, dispatch, leaders, overflow, rescue
 from tests.simulation.explore import LINES, explore, run_seed
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.nemesis import FAULTS
+from tests.simulation.pg.parser import parse
 
 SECONDS = float(os.environ.get("GOQUEUE_SIMULATION_SECONDS", "60"))
 """How long new seeds are explored."""
@@ -73,6 +76,15 @@ def test_a_seed_repeats_itself_in_every_process() -> None:
         return told.stdout.splitlines()[-1]
 
     assert digest("1") == digest("2") == f"seed 3: no violation; trace {run_seed(3).digest}"
+
+
+@pytest.mark.parametrize("module", [attempt_sql, dispatch, leaders, overflow, rescue])
+def test_the_interpreter_knows_each_statement_that_moves_jobs(module: ModuleType) -> None:
+    texts = [text for name, text in vars(module).items() if isinstance(text, str) and name.isupper() and "\n" in text]
+    statements = [text for text in texts if text.lstrip().startswith(("SELECT", "WITH", "UPDATE", "INSERT", "DELETE"))]
+    assert statements
+    for text in statements:
+        parse(text)
 
 
 def test_every_fault_happens() -> None:

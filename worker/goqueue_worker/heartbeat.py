@@ -178,7 +178,7 @@ class Heart:
         if self._connection is None:
             self._connection = self._connect()
         if self._worker_id is not None:
-            values = {"worker": self._worker_id, **self._standing}
+            values = {"worker": self._worker_id, "name": self._orders["me"][0], **self._standing}
             if self._connection.execute(self._orders["heartbeat"].encode(), values).fetchone() is not None:
                 self._board.renewed(self._worker_id, started)
                 return "beat"

@@ -13,7 +13,7 @@ from tests.simulation.pg.syntax import Env, Expression, Select, Source
 
 _TOKEN: Final = re.compile(
     r"\s*(?:--[^\n]*\n\s*)*(?:(?P<named>%\((?P<name>\w+)\)s)|(?P<positional>%s)|(?P<text>'(?:[^']|'')*')"
-    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||&&|%%|[-=<>+*/(),.\[\];&])|$)"
+    r"|(?P<number>\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<word>[A-Za-z_]\w*)|(?P<op>::|->>|->|<>|!=|<=|>=|\|\||&&|%%|[-=<>+*/(),.\[\];&])|$)"
 )
 _COMPARISONS: Final = ("=", "<>", "!=", "<", ">", "<=", ">=")
 _RESERVED: Final = frozenset(
@@ -52,7 +52,7 @@ class _Parser:
             elif match["text"] is not None:
                 yield "text", match["text"][1:-1].replace("''", "'")
             elif match["number"]:
-                yield "number", float(match["number"]) if "." in match["number"] else int(match["number"])
+                yield "number", int(match["number"]) if match["number"].isdecimal() else float(match["number"])
             elif match["word"]:
                 yield "word", match["word"].lower()
             elif kind == "op":
