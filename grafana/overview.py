@@ -134,13 +134,24 @@ def overview() -> Dashboard:
         ),
         graph(
             "Repairs",
-            "What the scheduler had to mend: jobs pushed that their enqueuer did not push (stray), workers declared "
-            "dead, jobs taken from them, times that Redis had lost its contents.",
+            "What the scheduler had to repair: jobs pushed that their enqueuer did not push (stray), workers declared "
+            "dead, jobs taken from them, suspects among these, times that Redis had lost its contents.",
             PLAIN,
             (grown(metrics.DISPATCHED, "", 'sweep="stray"'), "strays pushed"),
             (grown(metrics.BURIED, ""), "workers dead"),
             (grown(metrics.RESCUED, "fate"), "rescued: {{fate}}"),
+            (grown(metrics.SUSPECTS, ""), "suspects"),
+            (grown(metrics.ISOLATED, "result"), "suspects run: {{result}}"),
             (grown(metrics.REDIS_LOSSES, ""), "Redis losses"),
+        ),
+        graph(
+            "Duties that fail",
+            "1 while the last tick of a duty of the scheduler failed; ticks that failed for another reason than an "
+            "unavailable store; rows that retention could not delete.",
+            PLAIN,
+            (latest(metrics.DUTY_FAILING, "duty"), "{{duty}} fails"),
+            (grown(metrics.DUTY_FAILURES, "duty"), "{{duty}}, failed ticks"),
+            (grown(metrics.UNDELETED, "table"), "{{table}}, rows not deleted"),
         ),
         graph(
             "Workers, and deaf ones",

@@ -87,7 +87,9 @@ class Kept:
             return
         last = self.entries[-1] if self.entries else None
         if last is not None and last.writers == writers:
-            last.spans = joined([*last.spans, *spans], SPANS)
+            last.spans.extend(spans)
+            if len(last.spans) > SPANS:  # to half of them, so that not each look has to join
+                last.spans = joined(last.spans, SPANS // 2)
         else:
             self.entries.append(Unsettled(joined(spans, SPANS), writers))
 

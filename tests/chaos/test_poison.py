@@ -23,7 +23,7 @@ async def test_a_poison_job_is_known_after_two_deaths_and_costs_its_neighbours_n
         await asyncio.to_thread(worker.join, 60)
         assert worker.exitcode == -9
         deaths += 1
-        await cluster.until(f"SELECT deaths = {deaths} AND status = 'pending' FROM jobs WHERE id = {poison}")  # noqa: S608
+        await cluster.until("SELECT deaths = %s AND status = 'pending' FROM jobs WHERE id = %s", (deaths, poison))
     # What it has become clear of: a worker that knows suspects runs it in a process of its own from here on.
     await cluster.service.cancel(poison)
     cluster.start("worker", GOQUEUE_WORKER_CONCURRENCY="60")

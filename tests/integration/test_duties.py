@@ -400,7 +400,7 @@ async def test_a_schedule_whose_unique_key_is_held_keeps_no_other_from_firing(en
         for number in range(6):
             key = f"held-{number}"
             columns = "queue, type, payload, unique_key, active_key"
-            insert = f"INSERT INTO jobs ({columns}) VALUES ('other', 'nothing', '{{}}', %s, %s)"  # noqa: S608
+            insert = f"INSERT INTO jobs ({columns}) VALUES ('other', 'nothing', '{{}}', %s, %s)"  # noqa: S608 - no value is from outside
             await holder.execute(insert, (key, key))
         async with engine.scheduler():
             await eventually(lambda: fired("b"), 15.0)
