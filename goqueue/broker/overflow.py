@@ -34,9 +34,13 @@ def _members(level: Level, mark: Mark) -> dict[str, int]:
     return {name: mark.id, f"{name} since": mark.since_ms}
 
 
+IDS: Final = 12
+"""Digits of a member of a ready set."""
+
+
 def member(job_id: int) -> str:
     """A job's id as it stands in a ready set: Redis orders those of equal score as text, and 9 shall run before 10."""
-    return f"{job_id:012d}"
+    return f"{job_id:0{IDS}d}"
 
 
 @dataclass(frozen=True, slots=True)

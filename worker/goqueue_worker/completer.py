@@ -94,7 +94,6 @@ class Completer:
             self._work.set()
             self._idle.clear()
         self._waiting.append(end)
-        self.recent.add(end)
         if len(self._waiting) >= ENOUGH:
             self._enough.set()
 
@@ -227,6 +226,7 @@ class Completer:
         except (psycopg.DatabaseError, UnicodeError) as error:
             await self._halve(connection, write, ends, error)
         else:
+            self.recent.add(free)
             if locked:
                 self._set_aside([end for end in ends if end.id in locked])
             if len(ours) < len(free):

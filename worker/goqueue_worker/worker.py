@@ -213,14 +213,16 @@ class Worker:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
 
         A worker that stops starts nothing: what a claim brings it then goes back."""
-        if self._stopping.is_set():
-            self._hand_back_held()
-        elif not self._starting:
+        if not self._starting:
             self._start_slice()
 
     def _start_slice(self) -> None:
         """Start jobs for `SLICE` seconds. A thousand that never wait would keep the event loop for as long as they
         take, and PostgreSQL without work: what claims next and what writes their ends gets its turn in between."""
+        if self._stopping.is_set():
+            self._starting = False
+            self._hand_back_held()
+            return
         most, until = self._settings.concurrency, time.monotonic() + SLICE
         self._starting = True
         try:

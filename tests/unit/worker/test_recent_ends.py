@@ -15,7 +15,7 @@ def test_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "KEPT", 3)
     kept = RecentEnds()
     for number in range(5):
-        kept.add(end(number))
+        kept.add([end(number)])
     assert list(kept.all()) == [(2, 1), (3, 1), (4, 1)]
 
 
@@ -23,14 +23,14 @@ def test_large_results_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(recent, "KEPT_RESULTS", 10)
     kept = RecentEnds()
     for number in range(4):
-        kept.add(end(number, "x" * 4))
-    kept.add(end(4))
+        kept.add([end(number, "x" * 4)])
+    kept.add([end(4)])
     assert list(kept.all()) == [(2, 1), (3, 1), (4, 1)]
 
 
 def test_a_result_that_is_too_large_by_itself_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "KEPT_RESULTS", 10)
     kept = RecentEnds()
-    kept.add(end(1, "x" * 11))
-    kept.add(end(2))
+    kept.add([end(1, "x" * 11)])
+    kept.add([end(2)])
     assert list(kept.all()) == [(2, 1)]
