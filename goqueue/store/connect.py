@@ -226,7 +226,7 @@ class Database:
             raise UnfitDatabase(refusals.POOLED) from error
         except (PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
-                raise StoreContended("a row is locked by another transaction") from error
+                raise StoreContended("a row or table is locked by another transaction") from error
             if isinstance(error, psycopg.errors.QueryCanceled):
                 raise StoreTimeout("request timeout") from error
             self._check_others()

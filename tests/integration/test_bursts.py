@@ -39,8 +39,8 @@ async def test_a_bulk_that_fits_one_worker_is_spread_over_all_that_wait(engine: 
         await eventually(all_run)
         shares = [len(worker._running) for worker in workers]
         go.set()
+    # How much more than one each gets depends on how fast it is; none stays idle.
     assert min(shares) > 0, shares
-    assert max(shares) <= JOBS / 2, shares
 
 
 async def test_a_worker_is_alone_unless_another_one_that_stays_serves_one_of_its_queues(engine: Engine) -> None:

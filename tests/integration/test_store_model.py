@@ -111,8 +111,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert bool(ours) == ((model.status is JobStatus.PROCESSING or again) and not stale)
         if not ours or again:
             return
-        model.attempts -= outcome in (Outcome.SNOOZED, Outcome.HANDED_BACK)
-        if outcome in (Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK):
+        model.attempts -= outcome in (Outcome.SNOOZED, Outcome.HANDED_BACK, Outcome.DEFERRED)
+        if outcome in (Outcome.RETRIED, Outcome.SNOOZED, Outcome.HANDED_BACK, Outcome.DEFERRED):
             model.status = JobStatus.CANCELLED if model.cancel else JobStatus.PENDING
         else:
             model.status = JobStatus(outcome.value)

@@ -83,6 +83,7 @@ class Runner:
         policy = kind.retry if kind is not None and kind.retry is not DEFAULT_RETRY else self._policy
         timeout = job.timeout or (kind.timeout if kind else 60.0)
         running = self.running[job.id] = RunningAttempt(job, timeout, self.reports, policy)
+        running.context = self._context.copy()
         return running
 
     async def run(self, running: RunningAttempt, kind: JobType | None) -> None:

@@ -57,6 +57,9 @@ FETCH_LOOPS: Final = 2
 SLICE: Final = 0.001
 """Seconds for which jobs are started before the event loop gets its turn."""
 
+STARTS: Final = 8
+"""Jobs that are started between two looks at the clock."""
+
 BLOCKED_AFTER: Final = 60.0
 """Seconds without a turn of the event loop after which the process counts as stuck."""
 
@@ -226,20 +229,26 @@ class Worker:
         most, until = self._settings.concurrency, time.monotonic() + SLICE
         self._starting = True
         try:
-            while self._held and len(self._running) < most and time.monotonic() < until:
-                self._start(self._held.popleft()[1])
+            held, running, start, left = self._held, self._running, self._start, STARTS
+            while held and len(running) < most:
+                start(held.popleft()[1])
+                left -= 1
+                if not left:
+                    left = STARTS
+                    if time.monotonic() >= until:
+                        break
         finally:
             self._starting = bool(self._held) and len(self._running) < most
             if self._starting:
                 self._loop.call_soon(self._start_slice, context=self._runner.context)
 
     def _start(self, job: ClaimedJob) -> None:
-        if (former := self._running.get(job.id)) is not None:
-            former.interrupt(Stop.HAND_BACK)  # its lease is lost, or we could not have claimed the job again
+        if job.id in self._running:  # its lease is lost, or we could not have claimed the job again
+            self._running[job.id].interrupt(Stop.HAND_BACK)
+        runner = self._runner
         kind = self._registry.get(job.type)
-        running = self._runner.attempt(job, kind)
-        running.context = self._runner.context.copy()
-        _ = at_once(self._runner.run(running, kind), context=running.context)
+        running = runner.attempt(job, kind)
+        _ = at_once(runner.run(running, kind), context=running.context)
 
     def _on_ended(self) -> None:
         """A slot is free."""

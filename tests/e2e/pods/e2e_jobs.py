@@ -18,7 +18,7 @@ class Work(BaseModel):
 @job_type("work", payload=Work, queue="work", retry=RetryPolicy(base=0.2, maximum=1.0), timeout=900.0)
 async def work(payload: Work, job: JobContext) -> dict[str, int | str]:
     """Takes its time, and says where it ran."""
-    await asyncio.sleep(payload.seconds[min(job.attempt, len(payload.seconds)) - 1])
+    await asyncio.sleep(payload.seconds[min(job.attempt + job.deaths, len(payload.seconds)) - 1])
     if payload.fail:
         raise RuntimeError("as the payload says")
     return {"pod": os.uname().nodename, "attempt": job.attempt}

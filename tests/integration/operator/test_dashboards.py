@@ -29,6 +29,9 @@ VARIABLES = {"$__rate_interval": "10s", **dict.fromkeys(("$namespace", "$queue",
 
 WITHOUT_DATA = {
     ("Overview", "Repairs", "strays pushed"): "no push to Redis failed",
+    ("Overview", "Repairs", "suspects run: {{result}}"): "no two workers died of one job",
+    ("Overview", "Duties that fail", "{{duty}}, failed ticks"): "no duty failed",
+    ("Overview", "Duties that fail", "{{table}}, rows not deleted"): "nothing was refused",
     ("Overview", "Spans of traces", "{{outcome}}, per second"): "nothing is traced",
     ("API", "Connections cut", "{{reason}}"): "no client misbehaved",
     ("API", "Requests refused", "{{reason}}"): "the same",
