@@ -353,6 +353,8 @@ class AsyncClient:
         await self.service.resume(await self._existing(queue))
 
     async def _existing(self, queue: str) -> str:
+        if queue not in self._queues:
+            self.load_types("")  # it may be that of a type of the program's own
         if queue not in self._queues and queue not in await seen(self.service):
             raise InvalidInput("invalid queue", {"provided": queue, "allowed": sorted(self._queues)})
         return queue

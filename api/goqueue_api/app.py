@@ -32,6 +32,7 @@ from goqueue.settings import (
 )
 from goqueue.store import installation, migrate
 from goqueue.store.connect import Database, dsn
+from goqueue.tasks import end_all
 from goqueue_api import (
     admin,
     bulk,
@@ -131,8 +132,7 @@ def create_app(
         try:
             yield
         finally:
-            for task in watching:
-                task.cancel()
+            await end_all(watching)
             await asyncio.gather(*watching, return_exceptions=True)
             await service.close()
             await broker.close()

@@ -129,11 +129,13 @@ async def attempts(request: Request, id: str, query: Annotated[AttemptQuery, Que
 
 
 @router.get(
-    "/jobs/{id}/logs", summary="List a job's log lines", response_model=list[LogLine], responses=documented(400, 404)
+    "/jobs/{id}/logs",
+    summary="List a job's log lines",
+    response_model=list[LogLine],
+    responses={**documented(400, 404), 200: {"headers": NEXT}},
 )
 @needs(Scope.JOBS_READ)
 async def logs(request: Request, id: str, query: Annotated[LogQuery, Query()]) -> Response:
-    """What the job's handler logged, oldest first."""
-    return json_response(
-        await context(request).service.logs(job_id(id), query.after, query.limit, caller(request).reach)
-    )
+    """What the job's handler logged, oldest first. A `Link` header with `rel="next"` says that there may be more."""
+    lines = await context(request).service.logs(job_id(id), query.after, query.limit, caller(request).reach)
+    return json_response(lines, headers=link(request, lines[-1]["id"] if len(lines) == query.limit else None))

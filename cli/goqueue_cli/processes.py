@@ -26,6 +26,7 @@ from goqueue.settings import DatabaseSettings, EncryptionSettings, EngineSetting
 from goqueue.store import installation
 from goqueue.store import migrate as schema
 from goqueue.store.connect import Database, connect, dsn
+from goqueue.tasks import end_all
 
 GARBAGE: Final = 20_000
 """New objects that make Python look for circles among them. Its own 700 or 2,000 are a single claim: a worker would
@@ -149,7 +150,7 @@ async def _stores(stack: AsyncExitStack, connections: int, stop: asyncio.Event) 
 
 async def _end_watch(watching: "asyncio.Task[None]") -> None:
     """Raise what has ended the watch, if it was not this."""
-    watching.cancel()
+    await end_all([watching])
     with contextlib.suppress(asyncio.CancelledError):
         await watching
 
@@ -162,7 +163,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -
     if running.done():
         running.result()
         raise GoQueueError("the process's work ended by itself")
-    running.cancel()
+    await end_all([running])
     await asyncio.gather(running, return_exceptions=True)
 
 

@@ -70,7 +70,12 @@ class WorkerSettings(Group):
     grace_seconds: Seconds = Field(25.0, description="After SIGTERM: time for running jobs to finish.")
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8081, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
-    log_lines: int = Field(1_000, ge=0, le=1_000_000, description="Log lines of one attempt that are kept.")
+    log_lines: int = Field(
+        999,
+        ge=0,
+        le=1_000_000,
+        description="Log lines of one attempt that are kept, beside one that counts the others.",
+    )
     log_bytes: int = Field(
         1_048_576, ge=0, le=1_073_741_824, description="Bytes of one attempt's log lines that are kept."
     )

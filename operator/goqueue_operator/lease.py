@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from goqueue.tasks import end_all
 from goqueue_operator.kube import LEASES, Kube, KubeError, KubeUnavailable, Object
 
 DURATION: Final = 15
@@ -139,5 +140,5 @@ def _surface(working: "asyncio.Future[None] | None") -> None:
 
 async def _end(working: "asyncio.Future[None] | None") -> None:
     if working is not None:
-        working.cancel()
+        await end_all([working])
         await asyncio.gather(working, return_exceptions=True)

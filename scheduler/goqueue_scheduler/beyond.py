@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from goqueue.broker import Broker
+from goqueue.broker.overflow import Size
 from goqueue.store import overflow
 from goqueue.store.connect import Database
 from goqueue_scheduler.refill import Refill
@@ -21,7 +22,6 @@ COUNTED: Final = 10.0
 
 SHARE: Final = 10
 """Times that a count takes until the next one."""
-
 
 MOST: Final = 20_000_000
 """Jobs of a queue that are counted at most; of a longer one it is known only that there are so many."""
@@ -52,14 +52,30 @@ class BeyondCount:
         for queue in overflowing:
             began = time.monotonic()
             if began >= self._next.get(queue, 0.0):
-                await self._count(queue)
-                self._next[queue] = time.monotonic() + max(COUNTED, SHARE * (time.monotonic() - began))
+                right = await self._count(queue)
+                took = time.monotonic() - began
+                self._next[queue] = time.monotonic() + max(COUNTED if right else TICK, SHARE * took)
         return TICK
 
-    async def _count(self, queue: str) -> None:
+    async def _count(self, queue: str) -> bool:
+        """Correct the number of one queue; whether it was right."""
         async with self._database.connection() as connection:
-            size = (await self._broker.overflow.sizes([queue]))[queue]
+            before = (await self._broker.overflow.sizes([queue]))[queue]
             ready = await overflow.ready_count(connection, queue, MOST)
-        missed = max(0, ready - size.depth) - size.beyond
-        if ready < MOST or missed > 0:
+            after = (await self._broker.overflow.sizes([queue]))[queue]
+        missed = missing(ready, before, after)
+        if missed and (ready < MOST or missed > 0):
             await self._broker.overflow.recount(queue, missed)
+        return not missed
+
+
+def missing(ready: int, before: Size, after: Size) -> int:
+    """By how much the number beyond a window is too low (negative: too high), by a count between two looks at Redis.
+
+    Enqueuers and workers go on meanwhile, so the looks differ. Only what both say is an error: the rest was under way
+    and would be counted twice.
+    """
+    first, second = (max(0, ready - size.depth) - size.beyond for size in (before, after))
+    if (first > 0) != (second > 0):
+        return 0
+    return min(first, second, key=abs)

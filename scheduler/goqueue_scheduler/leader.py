@@ -17,6 +17,7 @@ import structlog
 from goqueue.errors import StoreUnavailable, UnfitDatabase
 from goqueue.store import leaders
 from goqueue.store.connect import Database
+from goqueue.tasks import end_all
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +75,7 @@ class Leadership:
 
     async def _end(self, working: "asyncio.Future[None] | None") -> None:
         if working is not None:
-            working.cancel()
+            await end_all([working])
             await asyncio.gather(working, return_exceptions=True)
 
     async def _step_down(self) -> None:

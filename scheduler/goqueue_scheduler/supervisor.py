@@ -10,6 +10,7 @@ import structlog
 from goqueue import metrics
 from goqueue.errors import BrokerUnavailable, StoreContended, StoreUnavailable, UnfitDatabase
 from goqueue.retry import RetryPolicy
+from goqueue.tasks import end_all
 
 BACKOFF: Final = RetryPolicy(base=0.5, factor=2.0, maximum=30.0, jitter=0.25)
 """Seconds from a tick that failed unexpectedly to the next one, by the number of such failures in a row."""
@@ -60,9 +61,13 @@ class Supervisor:
         Raises:
             UnfitDatabase: within an exception group; repeating does not help.
         """
-        async with asyncio.TaskGroup() as group:
-            for duty in self._duties:
-                group.create_task(self._supervise(duty), name=duty.name)
+        tasks = [asyncio.create_task(self._supervise(duty), name=duty.name) for duty in self._duties]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # none ends but by an error
+        finally:
+            await end_all(tasks)
+        errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+        raise BaseExceptionGroup("duties of the scheduler", errors)
 
     async def _supervise(self, duty: Duty) -> None:
         failures = 0

@@ -76,7 +76,9 @@ class Isolation:
             Deferred: see `attempt.run`.
         """
         if self._busy >= self.most:
-            return handed_back(running, "no place for one more job whose workers have died")
+            return handed_back(
+                running, "all processes for jobs that workers have died of are busy (GOQUEUE_WORKER_ISOLATED)"
+            )
         self._busy += 1
         running.wait(START_SECONDS)
         attempt = _Isolated(running, self.command)

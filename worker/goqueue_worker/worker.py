@@ -29,7 +29,7 @@ from goqueue.registry import REGISTRY, Registry
 from goqueue.retry import RetryPolicy
 from goqueue.settings import EngineSettings, WorkerSettings
 from goqueue.store.connect import Database
-from goqueue.tasks import at_once, wait_at_most
+from goqueue.tasks import at_once, end_all, wait_at_most
 from goqueue_worker.attempt import Stop, cancelled, handed_back
 from goqueue_worker.claiming import Claims
 from goqueue_worker.completer import BACKLOG, Completer
@@ -287,8 +287,7 @@ class Worker:
                 await self._runner.give_up()
                 await self._drain.write_ends()
             ended = all(task.done() for task in fetching)  # else a claim may still take jobs
-            for task in (*fetching, completing, *duties):
-                task.cancel()
+            await end_all([*fetching, completing, *duties])
             await asyncio.gather(*fetching, completing, *duties, return_exceptions=True)
             settled = ended and await self._drain.settled(self._claims)
             empty = settled and not (self._running or self._held or self._reserved or self._completer.backlog)
