@@ -36,7 +36,9 @@ def run(*, once: bool) -> None:
     stack = Stack(settings.load(DevSettings).dir, lambda text: console.print(f"[dim]{escape(text)}[/dim]"))
     with _interruptible():
         try:
-            with stack, httpx.Client(base_url=stack.api, timeout=10, trust_env=False) as api:
+            # A connection for each request: the API closes one that is idle for seconds, maybe as the next is sent.
+            lone = httpx.Limits(max_keepalive_connections=0)
+            with stack, httpx.Client(base_url=stack.api, timeout=10, trust_env=False, limits=lone) as api:
                 api.headers.update(stack.headers)
                 try:
                     _serve(console, stack, api, began, once=once)

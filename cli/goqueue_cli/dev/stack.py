@@ -183,7 +183,7 @@ def _obituary(part: str, code: int, log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     what = f"the {part} ended with exit code {code}"
     cause = _cause(lines)
-    if part == "worker" and cause is None:  # as by os._exit, a signal or want of memory
+    if part == "worker" and cause is None and code not in (0, 1):  # as by os._exit, a signal or want of memory
         what += " (a job may have ended it; the jobs are kept, and run at the next start)"
     first = what if cause is None else f"{cause}\n{what}"
     return "\n".join([f"{first}; the end of {log}:", *(f"  {line}" for line in lines[-LAST_LINES:])])
