@@ -192,7 +192,7 @@ async def test_every_panel_shows_data_and_every_rule_holds_on_a_running_system(r
     found = await asyncio.to_thread(running.prometheus.get, "rules")
     evaluated = [rule for group in found["groups"] for rule in group["rules"]]
     assert {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"} == {}
-    assert len([rule for rule in evaluated if rule["type"] == "alerting"]) == 10
+    assert len([rule for rule in evaluated if rule["type"] == "alerting"]) == 12
     for rule in evaluated:
         series = await asyncio.to_thread(running.prometheus.query, rule["query"])
         assert rule["type"] == "alerting" or series, f"{rule['name']} has no data"
