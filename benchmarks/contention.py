@@ -16,11 +16,9 @@ import asyncio
 import contextlib
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -30,14 +28,13 @@ from pydantic import SecretStr
 import goqueue.builtin  # noqa: F401 - registers send_email
 from benchmarks.idempotency import api
 from benchmarks.idempotency import request as plain_request
+from benchmarks.stores import stores
 from goqueue.client import AsyncClient
 from goqueue.errors import GoQueueError
 from goqueue.idempotency import request_key
 from goqueue.orders import accept
 from goqueue.registry import REGISTRY
 from goqueue.settings import RedisSettings
-from goqueue.store import migrate
-from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
 
 CALLERS: Final = 16
 TURNS: Final = 9
@@ -195,22 +192,10 @@ def main() -> None:
     """Start everything and measure."""
     other = sys.argv[1] if len(sys.argv) > 1 else None
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o711)
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", ephemeral=True))
-        valkey = stack.enter_context(EmbeddedValkey(folder / "valkey", ephemeral=True))
-        migrate.upgrade(postgres.dsn)
-        environment = {
-            "POSTGRES_HOST": postgres.host,
-            "POSTGRES_PORT": str(postgres.port),
-            "POSTGRES_USER": postgres.user,
-            "POSTGRES_PASSWORD": postgres.password,
-            "POSTGRES_DB": postgres.database,
-            "GOQUEUE_REDIS_URL": valkey.url,
-            "GOQUEUE_API_PROCESSES": "1",
-        }
+        dsn, environment = stack.enter_context(stores())
+        environment["GOQUEUE_API_PROCESSES"] = "1"
         port, _ = stack.enter_context(api(environment, other))
-        asyncio.run(_measure_all(port, postgres.dsn, valkey.url))
+        asyncio.run(_measure_all(port, dsn, environment["GOQUEUE_REDIS_URL"]))
 
 
 if __name__ == "__main__":

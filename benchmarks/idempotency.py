@@ -14,14 +14,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.children import cpu_seconds
-from goqueue.store import migrate
-from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from benchmarks.stores import stores
+from goqueue_cli.embedded import free_port
 
 CONNECTIONS, TURNS, SECONDS = 64, 40, 1.0
 BODY = b'{"queue":"email","max_retries":5,"payload":{"to":"ada@example.org","subject":"Hello","body":"Hello, Ada."}}'
@@ -113,19 +112,7 @@ def main() -> None:
     other = sys.argv[1] if len(sys.argv) > 1 else None
     numbers = itertools.count()
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o711)
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", ephemeral=True))
-        valkey = stack.enter_context(EmbeddedValkey(folder / "valkey", ephemeral=True))
-        migrate.upgrade(postgres.dsn)
-        environment = {
-            "POSTGRES_HOST": postgres.host,
-            "POSTGRES_PORT": str(postgres.port),
-            "POSTGRES_USER": postgres.user,
-            "POSTGRES_PASSWORD": postgres.password,
-            "POSTGRES_DB": postgres.database,
-            "GOQUEUE_REDIS_URL": valkey.url,
-        }
+        _, environment = stack.enter_context(stores())
         port, pid = stack.enter_context(api(environment))
         kinds: dict[str, tuple[int, int, Request]] = {
             PLAIN: (port, pid, request),

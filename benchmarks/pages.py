@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -21,8 +20,7 @@ import orjson
 import psycopg
 
 from benchmarks.idempotency import api
-from goqueue.store import migrate
-from goqueue_cli.embedded import EmbeddedPostgres, EmbeddedValkey
+from benchmarks.stores import stores
 
 JOBS: Final = 300
 SIZE: Final = 1_000_000
@@ -120,24 +118,12 @@ def main() -> None:
     """Start everything and measure."""
     other = sys.argv[1] if len(sys.argv) > 1 else None
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o711)
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", ephemeral=True, fsync=False))
-        valkey = stack.enter_context(EmbeddedValkey(folder / "valkey", ephemeral=True))
-        migrate.upgrade(postgres.dsn)
-        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        dsn, environment = stack.enter_context(stores(fsync=False))
+        with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(FILL, (SIZE, os.urandom(SIZE // 2).hex(), JOBS))
             connection.execute(FILL_ATTEMPTS, (ATTEMPTS,))
             connection.execute("ANALYZE")
-        environment = {
-            "POSTGRES_HOST": postgres.host,
-            "POSTGRES_PORT": str(postgres.port),
-            "POSTGRES_USER": postgres.user,
-            "POSTGRES_PASSWORD": postgres.password,
-            "POSTGRES_DB": postgres.database,
-            "GOQUEUE_REDIS_URL": valkey.url,
-            "GOQUEUE_API_PROCESSES": "1",
-        }
+        environment["GOQUEUE_API_PROCESSES"] = "1"
         port, pid = stack.enter_context(api(environment, other))
         asyncio.run(_measure_all(port, pid))
 
