@@ -57,9 +57,6 @@ FETCH_LOOPS: Final = 2
 SLICE: Final = 0.001
 """Seconds for which jobs are started before the event loop gets its turn."""
 
-STARTS: Final = 8
-"""Jobs that are started between two looks at the clock."""
-
 BLOCKED_AFTER: Final = 60.0
 """Seconds without a turn of the event loop after which the process counts as stuck."""
 
@@ -229,14 +226,11 @@ class Worker:
         most, until = self._settings.concurrency, time.monotonic() + SLICE
         self._starting = True
         try:
-            held, running, start, left = self._held, self._running, self._start, STARTS
+            held, running, start = self._held, self._running, self._start
             while held and len(running) < most:
                 start(held.popleft()[1])
-                left -= 1
-                if not left:
-                    left = STARTS
-                    if time.monotonic() >= until:
-                        break
+                if time.monotonic() >= until:
+                    break
         finally:
             self._starting = bool(self._held) and len(self._running) < most
             if self._starting:
