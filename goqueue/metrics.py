@@ -280,6 +280,11 @@ OPERATOR_BACKLOG: Final = Gauge(
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )
+OPERATOR_UNSERVED: Final = Gauge(
+    "goqueue_operator_unserved_namespaces",
+    "Namespaces whose GoQueue resources are left alone: another installation holds the claim, or it cannot be read.",
+    ("operator",),
+)
 POOL_DESIRED: Final = Gauge(
     "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("pool_namespace", "pool")
 )

@@ -92,11 +92,19 @@ class Schedule:
 class Schedules:
     """All GoQueueSchedules."""
 
-    def __init__(self, kube: Kube, service: JobService, registry: Registry, queues: Collection[str]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        service: JobService,
+        registry: Registry,
+        queues: Collection[str],
+        installation: str = "",
+    ) -> None:
         self._kube = kube
         self._service = service
         self._registry = registry
         self._queues = queues
+        self._installation = installation
         self.schedules: dict[str, Schedule] = {}
         self._turns = asyncio.Semaphore(TOGETHER)
         self.fired = 0
@@ -167,8 +175,11 @@ class Schedules:
     async def _fire(self, schedule: Schedule, tick: datetime) -> Object:
         """Make the job of a time, as the concurrency policy allows; what the status has to say of it."""
         metadata = schedule.resource["metadata"]
-        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
-        active = await self._active(schedule, key)
+        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick, self._installation)
+        before = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
+        made, active = await self._active(schedule, {key, before})
+        if before in made and key != before:  # an earlier version fired it and could not note it
+            return {"lastJobID": made[before], "active": [*active, made[before]][-KEPT:]}
         rule = schedule.spec.get("concurrencyPolicy", "Allow")
         if active and rule == "Forbid":
             log.info("schedule skipped, its earlier job has not ended", schedule=metadata["name"], jobs=active)
@@ -189,7 +200,7 @@ class Schedules:
                 payload = await payloads.fetch(self._kube, metadata["namespace"], spec)
                 body = payloads.body(spec, payload)
                 order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
-                made = await self._service.enqueue(order)
+                job = await self._service.enqueue(order)
         except (StoreUnavailable, Conflict):
             raise
         except NoPayload as error:
@@ -200,21 +211,22 @@ class Schedules:
             schedule.wrong = f"{error.message}: {details}" if details else error.message
             return {"active": active}
         schedule.wrong = ""
-        self.fired += made.created
-        metrics.FIRED.inc(made.created)
-        log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=made.id)
-        return {"lastJobID": made.id, "active": [*active, made.id][-KEPT:]}
+        self.fired += job.created
+        metrics.FIRED.inc(job.created)
+        log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=job.id)
+        own = job.created or made.get(key) == job.id
+        return {"lastJobID": job.id, "active": [*active, *([job.id] if own else [])][-KEPT:]}
 
-    async def _active(self, schedule: Schedule, key: str) -> list[int]:
-        """Its earlier jobs that have not ended; the one of this very time is none of them."""
-        ids = list(schedule.status.get("active") or ())
-        if not ids:
-            return []
+    async def _active(self, schedule: Schedule, keys: Collection[str]) -> tuple[dict[str, int], list[int]]:
+        """The jobs that this very time has made already (key → id), and its earlier jobs that have not ended.
+
+        A job that it did not make is none of them, whatever the status says: a restored database gives ids again.
+        """
         async with self._service.database.connection() as connection:
-            same = await rows.by_key(connection, [key])
-            found = await rows.statuses(connection, ids)
-        own = {id for id, _ in same.values()}
-        return [id for id in ids if id in found and not found[id].final and id not in own]
+            same = {key: id for key, (id, _) in (await rows.by_key(connection, keys)).items()}
+            ids = list(schedule.status.get("active") or ())
+            open_ticks = await rows.open_ticks(connection, ids, schedule.resource["metadata"]["uid"]) if ids else []
+        return same, [id for id in open_ticks if id not in same.values()]
 
     async def _write(self, schedule: Schedule, now: datetime) -> None:
         metadata = schedule.resource["metadata"]
