@@ -5,6 +5,7 @@ tells an operator of one namespace which rows are none of its business (docs/dec
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,6 +116,11 @@ def parse_key(key: str | None) -> tuple[str, str] | None:
 def tick_key(uid: str, namespace: str, tick: datetime) -> str:
     """The `source_key` of the job that a schedule makes for one of its times."""
     return f"kubernetes-schedule:{uid}:{tick.isoformat()}@{namespace}"
+
+
+def run_key(uid: str, namespace: str, token: str) -> str:
+    """The `source_key` of the job that a schedule makes because a person asked for it by this token."""
+    return f"kubernetes-schedule:{uid}:run-{hashlib.sha256(token.encode()).hexdigest()[:32]}@{namespace}"
 
 
 def _revealed(row: Row, keyring: Keyring) -> Row:
