@@ -242,6 +242,13 @@ SUSPECTS: Final = Counter(
     ("scheduler",),
 )
 FIRED: Final = Counter("goqueue_schedules_fired_total", "Jobs made by schedules.", ("scheduler", "operator"))
+SKIPPED: Final = Counter(
+    "goqueue_schedules_skipped_total",
+    "Times of GoQueueSchedules that made no job; `reason`: active (Forbid, an earlier job had not ended), late (none "
+    "could be made within startingDeadlineSeconds).",
+    ("operator",),
+    ("reason",),
+)
 PRUNED: Final = Counter("goqueue_jobs_pruned_total", "Final jobs deleted for their age.", ("scheduler",))
 UNDELETED: Final = Counter(
     "goqueue_retention_refused_total",

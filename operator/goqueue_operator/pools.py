@@ -178,7 +178,8 @@ class Pools:
     async def _is_there(self, pool: Pool) -> bool:
         """Whether the pool still exists; one whose deletion the watch did not show is forgotten."""
         resource = await self._kube.find(POOLS, *pool.place)
-        if resource is None or resource["metadata"]["uid"] != pool.uid:
+        metadata = (resource or {}).get("metadata", {})
+        if metadata.get("uid") != pool.uid or metadata.get("deletionTimestamp"):
             self._forget(pool.uid)
             return False
         return True
@@ -201,7 +202,5 @@ class Pools:
         now = time.monotonic()
         if patch is None or (patch.keys() <= {"busy", "reason"} and now - pool.written_at < STATUS_SECONDS):
             return
-        namespace, name = pool.place
-        body = {"metadata": {"uid": pool.uid}, "status": patch}
-        await self._kube.patch(POOLS, namespace, name, body, "status")
+        await self._kube.put_status(POOLS, *pool.place, pool.uid, status)
         pool.status, pool.written_at = status, now

@@ -5,6 +5,7 @@ alone names no row for good, since a restored database gives ids again (docs/dec
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,6 +154,12 @@ def parse_key(key: str | None) -> Owner | None:
 def tick_key(uid: str, namespace: str, tick: datetime, installation: str = "") -> str:
     """The `source_key` of the job that a schedule makes for one of its times."""
     return f"kubernetes-schedule:{uid}:{tick.isoformat()}@{_place(namespace, installation)}"
+
+
+def run_key(uid: str, namespace: str, token: str, installation: str = "") -> str:
+    """The `source_key` of the job that a schedule makes because a person asked for it by this token."""
+    digest = hashlib.sha256(token.encode()).hexdigest()[:32]
+    return f"kubernetes-schedule:{uid}:run-{digest}@{_place(namespace, installation)}"
 
 
 def parse_tick(key: str | None) -> Owner | None:
