@@ -103,7 +103,9 @@ class Operator:
             worker.health_host if "health_host" in worker.model_fields_set else ANY_ADDRESS,
             settings.worker_fs_group,
         )
-        self.pools = pools = Pools(self.kube, self._service, self._queues, defaults, settings.scale_seconds)
+        self.pools = pools = Pools(
+            self.kube, self._service, self._queues, defaults, settings.scale_seconds, namespace=self.namespace
+        )
         schedules = Schedules(self.kube, self._service, self._registry, self._queues)
         try:
             async with asyncio.TaskGroup() as group:
