@@ -168,6 +168,12 @@ def parse_tick(key: str | None) -> Owner | None:
     return Owner(uid, *place) if kind == "kubernetes-schedule" and uid and tick and place[0] else None
 
 
+def made_by(key: str | None, uid: str) -> bool:
+    """Whether a `source_key` names the GoQueueSchedule with this uid."""
+    owner = parse_tick(key)
+    return owner is not None and owner.uid == uid
+
+
 def _place(namespace: str, installation: str) -> str:
     return f"{namespace}/{installation}" if installation else namespace
 
