@@ -25,7 +25,7 @@ def main() -> None:
     Raises:
         SystemExit: Kubernetes refused a pool.
     """
-    wanted = json.loads(Path("/etc/goqueue/pools/pools.json").read_text())
+    wanted = json.loads(Path(os.environ.get("POOLS_FILE", "/etc/goqueue/pools/pools.json")).read_text())
     _wait_for_kind()
     refused = 0
     for pool in wanted:
