@@ -10,7 +10,7 @@ from goqueue_operator.conditions import Condition, merge
 from goqueue_operator.deployment import POOL_LABEL
 
 if TYPE_CHECKING:
-    from goqueue_operator.pools import Pool
+    from goqueue_operator.pool import Pool
 
 
 def status(

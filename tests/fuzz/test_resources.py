@@ -20,7 +20,7 @@ from goqueue_operator.crds.schema import obj
 from goqueue_operator.deployment import Refused, build
 from goqueue_operator.entries import parsed
 from goqueue_operator.jobstatus import Refusal
-from goqueue_operator.pools import policy
+from goqueue_operator.pool import policy
 from goqueue_operator.schedules import Schedule
 from tests.fuzz.inputs import fuzz
 from tests.fuzz.schemas import fitting, part
