@@ -265,8 +265,7 @@ async def open_ticks(connection: Connection, ids: Sequence[int], uid: str) -> li
     """Those of the ids whose jobs a schedule made and that have not ended, in the order of `ids`."""
     found = {}
     for id, key, status in await fetch_all(connection, STATUSES, (list(ids),)):
-        owner = parse_tick(key)
-        found[id] = owner is not None and owner.uid == uid and not JobStatus(status).final
+        found[id] = made_by(key, uid) and not JobStatus(status).final
     return [id for id in ids if found.get(id)]
 
 
