@@ -88,6 +88,7 @@ class Comparison:
         listed = {
             item["metadata"]["uid"]: item["metadata"]
             async for item in self._kube.each(JOBS, self._namespace, metadata_only=True)
+            if not item["metadata"].get("deletionTimestamp")  # a finalizer of others may hold it for long
         }
         served = await self._claims.settle({metadata["namespace"] for metadata in listed.values()})
         await self._cancel_orphans(open_rows, listed)
@@ -152,8 +153,6 @@ class Comparison:
         """Resources that the watch has not shown: some may be on their way, old ones are not."""
         now, late = datetime.now(UTC), 0
         for metadata in unknown:
-            if metadata.get("deletionTimestamp"):
-                continue
             late += (now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds() > LATE
             with contextlib.suppress(KubeError):  # gone meanwhile
                 found = await self._kube.get(JOBS, metadata["namespace"], metadata["name"])

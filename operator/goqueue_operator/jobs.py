@@ -412,17 +412,13 @@ class Jobs:
             self._end(entry)
 
     async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
-        """As a whole: a merge would mix a result with the one before it, and take a null in it for a removal."""
-        steps: list[dict[str, Any]] = [
-            {"op": "test", "path": "/metadata/uid", "value": entry.uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
+        place = (JOBS, entry.namespace, entry.name, entry.uid)
         if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
+            return await self._kube.put_status(*place, status)
         # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
         about = _about(entry) | {"goqueue.job.state": status["state"]}
         with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
+            return await self._kube.put_status(*place, status)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

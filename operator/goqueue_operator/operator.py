@@ -109,7 +109,9 @@ class Operator:
             worker.health_host if "health_host" in worker.model_fields_set else ANY_ADDRESS,
             settings.worker_fs_group,
         )
-        self.pools = pools = Pools(self.kube, self._service, self._queues, defaults, settings.scale_seconds)
+        self.pools = pools = Pools(
+            self.kube, self._service, self._queues, defaults, settings.scale_seconds, namespace=self.namespace
+        )
         schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation)
         handlers: dict[Kind, Heard] = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
         kinds = {kind: claims.gate(kind, heard) for kind, heard in handlers.items()}

@@ -5,6 +5,7 @@ alone names no row for good, since a restored database gives ids again (docs/dec
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -155,10 +156,22 @@ def tick_key(uid: str, namespace: str, tick: datetime, installation: str = "") -
     return f"kubernetes-schedule:{uid}:{tick.isoformat()}@{_place(namespace, installation)}"
 
 
+def run_key(uid: str, namespace: str, token: str, installation: str = "") -> str:
+    """The `source_key` of the job that a schedule makes because a person asked for it by this token."""
+    digest = hashlib.sha256(token.encode()).hexdigest()[:32]
+    return f"kubernetes-schedule:{uid}:run-{digest}@{_place(namespace, installation)}"
+
+
 def parse_tick(key: str | None) -> Owner | None:
     """The resource that a `source_key` of a GoQueueSchedule's job names; None for any other key."""
     kind, uid, tick, place = _parts(key)
     return Owner(uid, *place) if kind == "kubernetes-schedule" and uid and tick and place[0] else None
+
+
+def made_by(key: str | None, uid: str) -> bool:
+    """Whether a `source_key` names the GoQueueSchedule with this uid."""
+    owner = parse_tick(key)
+    return owner is not None and owner.uid == uid
 
 
 def _place(namespace: str, installation: str) -> str:
@@ -252,8 +265,7 @@ async def open_ticks(connection: Connection, ids: Sequence[int], uid: str) -> li
     """Those of the ids whose jobs a schedule made and that have not ended, in the order of `ids`."""
     found = {}
     for id, key, status in await fetch_all(connection, STATUSES, (list(ids),)):
-        owner = parse_tick(key)
-        found[id] = owner is not None and owner.uid == uid and not JobStatus(status).final
+        found[id] = made_by(key, uid) and not JobStatus(status).final
     return [id for id in ids if found.get(id)]
 
 
