@@ -337,3 +337,14 @@ async def test_a_schedules_result_is_not_shown_to_a_job_with_its_unique_key(worl
         async with world.engine.worker(), world.engine.scheduler():
             ended = await world.state("peek", "completed")
     assert "result" not in ended
+
+
+async def test_a_job_that_was_made_and_not_noted_is_held_when_it_is_suspended_meanwhile(world: World) -> None:
+    await world.job("one", availableAt=FAR)
+    uid = (await world.get("gqj", "one"))["metadata"]["uid"]
+    key = rows.key_of(uid, world.namespace, await installation_of(world))
+    job_id = await world.engine.enqueue("echo", source_key=key)
+    await world.kubectl("patch", "gqj", "one", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    async with world.operator():
+        assert (await world.state("one", "suspended")).get("jobID") == job_id
+        assert (await world.engine.service.get(job_id)).available_at.year == rows.HELD_UNTIL.year
