@@ -148,7 +148,7 @@ def _replicas(jobs: float, each: float) -> int:
 
 
 class Demand(NamedTuple):
-    """Replicas for a load, before bounds, and why. `corrected`: more than the formula says, since jobs wait too long."""
+    """Replicas for a load, before bounds, and why. `corrected`: more than the formula says, as jobs wait too long."""
 
     replicas: int
     reason: str

@@ -1,6 +1,5 @@
-"""Making a pool's Deployment what it should be, and telling Kubernetes which of its pods to take first."""
+"""Making a pool's Deployment what it should be."""
 
-import contextlib
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,11 +11,8 @@ from goqueue_operator import deployment
 from goqueue_operator.conditions import timestamp
 from goqueue_operator.deployment import Defaults, Refused
 from goqueue_operator.events import tell
-from goqueue_operator.kube import DEPLOYMENTS, PODS, Kube, KubeError, Object
-from goqueue_operator.load import Facts
-from goqueue_operator.pool import Pool, hostname
-
-COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, Object
+from goqueue_operator.pool import Pool
 
 RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
 """What `kubectl rollout restart` leaves in the pod template: an order, and no drift."""
@@ -31,7 +27,7 @@ class Deployments:
         self._kube = kube
         self._defaults = defaults
 
-    async def keep_or_tell(self, pool: Pool, decision: Decision, facts: Facts, full: bool) -> None:
+    async def keep_or_tell(self, pool: Pool, decision: Decision, full: bool) -> None:
         """Make the Deployment what it should be; where that is refused, by us or by Kubernetes, say so.
 
         Kubernetes is asked again with each full look. Where only what the pool declares anew is refused, its Deployment
@@ -40,7 +36,7 @@ class Deployments:
         if pool.refused and pool.built == {} and not full:
             return
         try:
-            await self._keep(pool, decision, facts)
+            await self._keep(pool, decision)
         except Refused as error:
             await self._refuse(pool, str(error))
         except KubeError as error:
@@ -48,7 +44,7 @@ class Deployments:
                 raise
             await self._refuse(pool, f"Kubernetes refuses the Deployment: {error.message}")
             if pool.found is not None and decision.replicas != pool.current:
-                await self._resize(pool, pool.found, decision, facts)
+                await self._resize(pool, pool.found, decision)
 
     async def _refuse(self, pool: Pool, why: str) -> None:
         pool.refused, pool.built, pool.replicas = why, {}, pool.current
@@ -57,11 +53,9 @@ class Deployments:
             log.error("pool refused", pool=pool.place, error=why)
             await tell(self._kube, pool.resource, "GoQueueWorkerPool", "Refused", why, warning=True)
 
-    async def _resize(self, pool: Pool, found: Object, decision: Decision, facts: Facts) -> None:
+    async def _resize(self, pool: Pool, found: Object, decision: Decision) -> None:
         """Change nothing but the number of pods."""
         before = pool.current
-        if decision.replicas < before:
-            await self._price(pool, facts)
         steps = [
             {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
             {"op": "replace", "path": "/spec/replicas", "value": decision.replicas},
@@ -71,7 +65,7 @@ class Deployments:
         pool.replicas = decision.replicas
         _note_scaling(pool, before, decision)
 
-    async def _keep(self, pool: Pool, decision: Decision, facts: Facts) -> None:
+    async def _keep(self, pool: Pool, decision: Decision) -> None:
         """Make the Deployment what it should be, if it is not.
 
         Raises:
@@ -90,8 +84,6 @@ class Deployments:
         with tracing.doing("scale pool" if decision.replicas != before else "reconcile pool") as span:
             if span is not None:
                 span.set_attributes(_about(pool, before, decision))
-            if decision.replicas < before:
-                await self._price(pool, facts)
             await self._put(pool, wanted)
         pool.built, pool.replicas, pool.refused = wanted, decision.replicas, ""
         _note_scaling(pool, before, decision)
@@ -113,20 +105,6 @@ class Deployments:
                     "a pool's Deployment was changed by somebody else and is as declared again", pool=pool.place
                 )
         pool.found, pool.generation = made, made["metadata"]["generation"]
-
-    async def _price(self, pool: Pool, facts: Facts) -> None:
-        """Tell Kubernetes which pods to take first: those whose workers run the fewest jobs."""
-        busy: dict[str, int] = {}
-        for worker in pool.own(facts.workers) or ():
-            name = worker.name.rpartition("-")[0]
-            busy[name] = busy.get(name, 0) + worker.busy
-        for pod in pool.pods:
-            metadata = pod["metadata"]
-            cost = str(busy.get(hostname(pod), 0))
-            if (metadata.get("annotations") or {}).get(COST, "0") != cost:
-                patch = {"metadata": {"annotations": {COST: cost}}}
-                with contextlib.suppress(KubeError):  # it is gone
-                    await self._kube.patch(PODS, metadata["namespace"], metadata["name"], patch)
 
 
 def _note_scaling(pool: Pool, before: int, decision: Decision) -> None:

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
@@ -20,12 +21,14 @@ from goqueue.scaling import Cause, Decision, Load, decide
 from goqueue.service import JobService
 from goqueue.tasks import wait_at_most
 from goqueue_operator import load, poolstatus
+from goqueue_operator.consolidation import Consolidation, pods_of
 from goqueue_operator.deployment import POOL_LABEL, Defaults
 from goqueue_operator.deployments import Deployments
 from goqueue_operator.jobstatus import difference
 from goqueue_operator.kube import DEPLOYMENTS, PODS, POOLS, Kube, KubeError, KubeUnavailable, Object
 from goqueue_operator.load import Facts, Looker
 from goqueue_operator.pool import Pool, policy
+from goqueue_operator.shares import Member, Share, shares
 
 BREATH: Final = 0.2
 """Shortest time in seconds between two looks, however many jobs arrive."""
@@ -37,11 +40,15 @@ _SHOWN: Final = (
     metrics.POOL_DESIRED,
     metrics.POOL_REPLICAS,
     metrics.POOL_READY,
+    metrics.POOL_DRAINING,
     metrics.POOL_MOST,
     metrics.POOL_ARRIVALS,
     metrics.POOL_PACE,
 )
 _CAUSES: Final = (*get_args(Cause), "refused")
+
+Parts = dict[str, dict[str, Share]]
+"""Uid of a pool → queue → what the pool takes of it."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +63,7 @@ class Pools:
         self._service = service
         self._queues = list(queues)
         self._deployments = Deployments(kube, defaults)
+        self._consolidation = Consolidation(kube, service)
         self._seconds = seconds
         self._looker = Looker(service, self._queues)
         self.pools: dict[str, Pool] = {}
@@ -136,23 +144,35 @@ class Pools:
     async def _look(self, full: bool) -> None:
         named = {queue for pool in self.pools.values() for queue in load.served(pool.resource, [])}
         facts = await self._looker.look(named)
-        sure: Facts | None = None
+        sure: tuple[Facts, Parts] | None = None
+        parts = self._divide(facts)
         for pool in list(self.pools.values()):
+            if pool.uid not in parts:
+                continue  # made since then
             try:
                 if full or pool.built is None:
                     await self._see(pool)
-                decision, amount = self._decide(pool, facts)
-                if decision.replicas < pool.current and not self._looker.redis_away:
+                fresh = full or pool.built is None
+                decision, amount = self._decide(pool, facts, parts[pool.uid])
+                if decision.replicas < self._serving(pool, facts) and not self._looker.redis_away:
                     # Before anything goes: PostgreSQL may know of more work, and pods that have come since the last
                     # full look may be busy.
-                    if not full:
+                    if not fresh:
                         await self._see(pool)
-                    facts = sure = sure or facts.checked(await self._looker.counted())
-                    decision, amount = self._decide(pool, facts)
-                pool.history = decision.history
+                        fresh = True
+                    if sure is None:
+                        facts = facts.checked(await self._looker.counted())
+                        sure = facts, self._divide(facts)
+                    facts, parts = sure
+                    decision, amount = self._decide(pool, facts, parts[pool.uid])
+                pool.history, pool.serving = decision.history, decision.replicas
                 if pool.found is None and not await self._is_there(pool):
                     continue
-                await self._deployments.keep_or_tell(pool, decision, facts, full)
+                ordered = await self._consolidation.replicas(pool, decision.replicas, facts, fresh=fresh or pool.priced)
+                if pool.priced:
+                    self._arrival.set()  # Kubernetes knows by then which pods to take
+                decision = replace(decision, replicas=ordered)
+                await self._deployments.keep_or_tell(pool, decision, full)
                 self._show(pool, decision.cause, amount)
                 await self._write(pool, decision, amount)
             except KubeUnavailable as error:
@@ -183,14 +203,55 @@ class Pools:
             return False
         return True
 
-    def _decide(self, pool: Pool, facts: Facts) -> tuple[Decision, Load]:
+    def _decide(self, pool: Pool, facts: Facts, parts: Mapping[str, Share]) -> tuple[Decision, Load]:
         own = pool.own(facts.workers)
         now = time.monotonic()
         wish = policy(pool.resource)
         if own is not None:
-            pool.pace.learn(now, own)
-        amount = load.of_pool(facts, load.served(pool.resource, self._queues), own, pool.pace.rate(wish.slots))
-        return decide(now, pool.current, amount, wish, pool.history), amount
+            load.learn(pool.pace, now, own, facts.waiting, facts.paused)
+        rate = pool.pace.rate(wish.slots, load.work(facts, parts, wish.target))
+        queues = load.served(pool.resource, self._queues)
+        ready = None if own is None else self._ready(pool, facts)
+        amount = replace(load.of_pool(facts, queues, own, parts, ready), rate=rate)
+        return decide(now, self._serving(pool, facts), amount, wish, pool.history), amount
+
+    def _serving(self, pool: Pool, facts: Facts) -> int:
+        """How many of the pods that were ordered take jobs, or shall."""
+        if pool.serving is not None:
+            return pool.serving
+        pods = pods_of(pool, facts, time.monotonic()) or ()
+        return max(0, pool.current - sum(pod.asked for pod in pods))
+
+    def _ready(self, pool: Pool, facts: Facts) -> int:
+        """How many of its pods take jobs."""
+        pods = pods_of(pool, facts, time.monotonic()) or ()
+        return sum(not pod.asked and (bool(pod.workers) or pod.ready) for pod in pods)
+
+    def _divide(self, facts: Facts) -> Parts:
+        """What each pool takes of the queues that it serves."""
+        serving: dict[str, list[Pool]] = {}
+        for pool in self.pools.values():
+            for queue in load.served(pool.resource, self._queues):
+                serving.setdefault(queue, []).append(pool)
+        members = {uid: self._member(pool, facts) for uid, pool in self.pools.items()}
+        parts: Parts = {uid: {} for uid in self.pools}
+        for queue, pools in serving.items():
+            waiting = (facts.waiting or {}).get(queue, (0, 0.0))[0]
+            able = [pool for pool in pools if not pool.refused] or pools
+            for pool in pools:
+                parts[pool.uid][queue] = Share(0, 0.0)
+            for pool, share in zip(able, shares(waiting, [members[pool.uid] for pool in able]), strict=True):
+                parts[pool.uid][queue] = share
+        return parts
+
+    def _member(self, pool: Pool, facts: Facts) -> Member:
+        wish = policy(pool.resource)
+        serving = self._serving(pool, facts)
+        working = [row for row in pool.own(facts.workers) or () if not row.draining and row.drain_seconds <= 0]
+        free = sum(max(0, row.concurrency - row.busy) for row in working)
+        coming = max(0, serving - self._ready(pool, facts)) * wish.slots
+        room = 0 if wish.pinned is not None else max(0, wish.maximum - serving) * wish.slots
+        return Member(free, coming, room, serving * wish.slots)
 
     # --- the status --------------------------------------------------------------------------------------------------
 
