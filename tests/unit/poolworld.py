@@ -15,6 +15,7 @@ from goqueue_operator.draining import DRAIN_SECONDS, Plan, Pod, Worker, plan
 
 HEARTBEAT: Final = 3.0
 LOOK: Final = 2.0
+BREATH: Final = 0.2
 STEP: Final = 0.1
 NAMES: Final = [bucket_name(bound) for bound in (*ATTEMPT_SECONDS.buckets, math.inf)]
 
@@ -90,9 +91,9 @@ class World:
         """Pods ordered, after each step."""
         self.interrupted = 0
         self.worst_wait = 0.0
-        self.done: dict[str, int] = {}
         self._number = 0
         self._next_look = 0.0
+        self._fresh = 0
         self._due: dict[str, float] = {}
 
     def run(self, seconds: float, streams: Iterable[tuple[float, str, float]] = ()) -> None:
@@ -117,8 +118,10 @@ class World:
         for pod in self.pods:
             if pod.ready(self.now) and (pod.told is None or self.now - pod.told_at >= HEARTBEAT):
                 pod.tell(self.now)
-        if jobs or self.now >= self._next_look:
-            self._look(len(jobs))
+        self._fresh += len(jobs)
+        if self.now >= self._next_look or (self._fresh and self.now >= self._next_look - LOOK + BREATH):
+            self._look(self._fresh)
+            self._fresh = 0
         self.counts.append(self.ordered)
 
     def _fetch(self) -> None:
