@@ -247,6 +247,13 @@ SUSPECTS: Final = Counter(
     ("scheduler",),
 )
 FIRED: Final = Counter("goqueue_schedules_fired_total", "Jobs made by schedules.", ("scheduler", "operator"))
+SKIPPED: Final = Counter(
+    "goqueue_schedules_skipped_total",
+    "Times of GoQueueSchedules that made no job; `reason`: active (Forbid, an earlier job had not ended), late (none "
+    "could be made within startingDeadlineSeconds).",
+    ("operator",),
+    ("reason",),
+)
 PRUNED: Final = Counter("goqueue_jobs_pruned_total", "Final jobs deleted for their age.", ("scheduler",))
 UNDELETED: Final = Counter(
     "goqueue_retention_refused_total",
@@ -284,6 +291,11 @@ OPERATOR_BACKLOG: Final = Gauge(
 )
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
+)
+OPERATOR_UNSERVED: Final = Gauge(
+    "goqueue_operator_unserved_namespaces",
+    "Namespaces whose GoQueue resources are left alone: another installation holds the claim, or it cannot be read.",
+    ("operator",),
 )
 POOL_DESIRED: Final = Gauge(
     "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("pool_namespace", "pool")

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -26,15 +27,14 @@ log = structlog.get_logger(__name__)
 class Consolidation:
     """Asks workers to drain, releases them, and says how many pods may be ordered meanwhile."""
 
-    def __init__(self, kube: Kube, service: JobService) -> None:
+    def __init__(self, kube: Kube, service: JobService, changed: Callable[[Object], None]) -> None:
+        """`changed` takes pods as Kubernetes answers a write."""
         self._kube = kube
         self._service = service
+        self._changed = changed
 
-    async def replicas(self, pool: Pool, serving: int, facts: Facts, *, fresh: bool) -> int:
-        """How many pods to order so that `serving` take jobs and no busy pod goes.
-
-        `fresh`: the pods have just been listed. Otherwise workers may be released, but no pod goes.
-        """
+    async def replicas(self, pool: Pool, serving: int, facts: Facts) -> int:
+        """How many pods to order so that `serving` take jobs and no busy pod goes."""
         now = time.monotonic()
         forced, least = self._forced(pool, serving, now)
         pods = pods_of(pool, facts, now)
@@ -45,7 +45,7 @@ class Consolidation:
         pool.priced = await self._price(pool, made)
         pool.leaving = made.leaving
         metrics.POOL_DRAINING.set(made.leaving, *pool.place)
-        return made.replicas if fresh else max(made.replicas, pool.current)
+        return made.replicas
 
     def _forced(self, pool: Pool, serving: int, now: float) -> tuple[bool, int]:
         """Whether pods that are not needed go although they are busy, and down to how many."""
@@ -88,8 +88,9 @@ class Consolidation:
             if cost is not None:
                 patch = {"metadata": {"annotations": {COST: str(cost)}}}
                 with contextlib.suppress(KubeError):  # it is gone
-                    pool.pods[place] = await self._kube.patch(PODS, metadata["namespace"], metadata["name"], patch)
-                    changed = True
+                    written = await self._kube.patch(PODS, metadata["namespace"], metadata["name"], patch)
+                    self._changed(written)
+                    pool.pods[place], changed = written, True
         return changed
 
 

@@ -223,7 +223,7 @@ async def test_the_pace_of_a_pool_outlives_its_operator(world: World, fleet: Fle
     async with world.operator(scale_seconds=0.3) as operator:
 
         async def taken_over() -> Any:
-            return [one for one in operator.pools.pools.values() if one.replicas is not None]
+            return operator.pools and [one for one in operator.pools.pools.values() if one.replicas is not None]
 
         (one,) = await eventually(taken_over)
         assert one.pace.rate(SLOTS) == pytest.approx(SLOTS / before["seconds"], rel=0.2)
@@ -232,9 +232,7 @@ async def test_the_pace_of_a_pool_outlives_its_operator(world: World, fleet: Fle
 async def test_two_pools_of_one_queue_share_what_waits(world: World) -> None:
     async with world.operator():
         for name in ("one", "two"):
-            await world.make(
-                "GoQueueWorkerPool", name, {"queues": ["default"], "concurrency": 10, "maxReplicas": 20}
-            )
+            await world.make("GoQueueWorkerPool", name, {"queues": ["default"], "concurrency": 10, "maxReplicas": 20})
 
         async def both_there() -> bool:
             return len((await world.kubectl("get", "deployments", "-o", "name")).split()) == 2
@@ -245,12 +243,12 @@ async def test_two_pools_of_one_queue_share_what_waits(world: World) -> None:
 
         async def enough() -> bool:
             counts = [(await world.get("deployment", name))["spec"]["replicas"] for name in ("one", "two")]
-            return sum(counts) == 10
+            return bool(sum(counts) == 10)
 
         await eventually(enough)
 
         async def looked_again() -> bool:
             pools = [(await world.get("gqp", name)).get("status") or {} for name in ("one", "two")]
-            return sum(status.get("desiredReplicas", 0) for status in pools) == 10
+            return bool(sum(status.get("desiredReplicas", 0) for status in pools) == 10)
 
         await eventually(looked_again)
