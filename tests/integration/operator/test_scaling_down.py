@@ -46,7 +46,7 @@ class Fleet:
                 stack = self._workers[name] = contextlib.AsyncExitStack()
                 own = await stack.enter_async_context(connected(self.world.engine.dsn, self.world.engine.redis))
                 own.registry, own.settings = self.world.engine.registry, self.world.engine.settings
-                await stack.enter_async_context(own.worker(f"{name}-1", concurrency=SLOTS, grace_seconds=0))
+                await stack.enter_async_context(own.worker(f"{name}-1", concurrency=SLOTS, grace_seconds=0.1))
 
     async def stop(self, name: str) -> None:
         """End a worker as the kubelet does when its pod is deleted: without patience here."""
