@@ -190,8 +190,9 @@ class Jobs:
         return await asyncio.gather(*(self._accept(entry) for entry in entries))
 
     async def _made_before(self, entries: list[Entry]) -> dict[str, int]:
-        """Rows (uid → id) that an earlier version made, whose keys have neither installation nor scope."""
-        sources = {rows.key_of(entry.uid, entry.namespace): entry.uid for entry in entries}
+        """Rows (uid → id) that a former leader made and could not note, also one of an earlier version, whose keys have
+        neither installation nor scope."""
+        sources = {key: entry.uid for entry in entries for key in entry.keys}
         unique = {entry.unique_key for entry in entries if entry.unique_key}
         if not sources:
             return {}
@@ -301,7 +302,6 @@ class Jobs:
                     continue
                 entry.row, entry.seen = row, row.updated_at
                 self._write_soon(entry)
-        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
         try:
             await self._hold_and_release(found)
         except Exception:
@@ -309,6 +309,7 @@ class Jobs:
                 for entry in self.entries.of_row(row.id):
                     entry.seen = None
             raise
+        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
 
     async def rows_gone(self, ids: Collection[int]) -> None:
         """There are no such rows any more: accept the jobs of those that cannot have ended anew.
