@@ -287,6 +287,11 @@ OPERATOR_BACKLOG: Final = Gauge(
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )
+EVENTS_LEFT_OUT: Final = Counter(
+    "goqueue_operator_events_left_out_total",
+    "Warnings of GoQueueJobs that were not written as events, because too many failed in a short time.",
+    ("operator",),
+)
 POOL_DESIRED: Final = Gauge(
     "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("pool_namespace", "pool")
 )

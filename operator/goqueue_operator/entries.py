@@ -10,9 +10,13 @@ from goqueue import tracecontext
 from goqueue_operator import jobstatus
 from goqueue_operator.jobstatus import Refusal, Status
 from goqueue_operator.rows import Row, key_of
+from goqueue_operator.tokens import token_of
 
 TRACEPARENT: Final = "goqueue.io/traceparent"
 """Annotation of a GoQueueJob: W3C's header of that name, of what made it (a pipeline, say)."""
+
+RETRY: Final = "goqueue.io/retry"
+"""Annotation of a GoQueueJob: each new value gives a failed or cancelled job all of its attempts again."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,11 @@ class Entry:
     """Its status is being written."""
     write_again: bool = False
     """It changed meanwhile."""
+    priority: int = 0
+    retry: str | None = None
+    """The token by which the annotation asks for another round of attempts."""
+    retried: str | None = None
+    """The token that was obeyed, or refused, last."""
 
     @property
     def key(self) -> str:
@@ -57,6 +66,12 @@ class Entry:
 
     def wanted(self, now: datetime) -> Status | None:
         """The status it should have; None where nothing is known yet."""
+        status = self._wanted(now)
+        if status is not None and self.retried is not None:
+            status["retry"] = self.retried
+        return status
+
+    def _wanted(self, now: datetime) -> Status | None:
         if self.row_id is not None and self.lost:
             return jobstatus.lost(self.status, self.row_id, self.generation, now)
         if self.row is not None:
@@ -85,6 +100,9 @@ def parsed(resource: dict[str, Any]) -> Entry:
         int(metadata.get("resourceVersion", 0)),
         final,
         status.get("jobID"),
+        priority=spec.get("priority") or 0,
+        retry=token_of(resource, RETRY),
+        retried=status.get("retry"),
     )
 
 

@@ -33,7 +33,8 @@ SELECT jobs.id, jobs.source_key, jobs.status, jobs.attempts, jobs.max_retries, j
     CASE WHEN starts_with(jobs.error, %(sealed)s) THEN jobs.error ELSE left(jobs.error, %(max_error)s) END AS error,
     CASE WHEN octet_length(jobs.result::text) <= %(max_result)s THEN jobs.result END AS result,
     coalesce(octet_length(jobs.result::text) > %(max_result)s, false) AS large,
-    jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling, jobs.trace_context
+    jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling, jobs.trace_context,
+    jobs.priority
 FROM unnest(%(ids)s::bigint[], %(seen)s::timestamptz[]) AS known (id, seen) JOIN jobs ON jobs.id = known.id
 WHERE jobs.updated_at IS DISTINCT FROM known.seen
 """
@@ -77,6 +78,15 @@ WHERE jobs.id = wish.id AND jobs.status = 'pending' AND jobs.available_at = %(he
 RETURNING jobs.id
 """
 
+PRIORITIZE: Final[LiteralString] = """
+UPDATE jobs SET priority = wish.priority, updated_at = now(),
+    dispatch_at = CASE WHEN jobs.status = 'pending' THEN greatest(available_at, now()) ELSE dispatch_at END
+FROM unnest(%(ids)s::bigint[], %(priorities)s::int[]) AS wish (id, priority)
+WHERE jobs.id = wish.id AND jobs.finished_at IS NULL
+"""
+"""The dispatcher pushes one that waits again, and its place in the ready set is the new one. One that runs has the new
+priority where it waits for another attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -99,6 +109,7 @@ class Row:
     cancelling: bool
     """Its worker was asked to stop."""
     trace_context: str | None = None
+    priority: int = 0
 
 
 def key_of(uid: str, namespace: str) -> str:
@@ -203,3 +214,9 @@ async def release(connection: Connection, wishes: Sequence[tuple[int, datetime |
     """Let suspended jobs go, each not before its time; the dispatcher pushes them. Ids that were changed."""
     parameters = {"ids": [id for id, _ in wishes], "dues": [due for _, due in wishes], "held": HELD_UNTIL}
     return [row[0] for row in await fetch_all(connection, RELEASE, parameters)]
+
+
+async def prioritize(connection: Connection, wishes: Sequence[tuple[int, int]]) -> None:
+    """Give open jobs (ids) other priorities."""
+    parameters = {"ids": [id for id, _ in wishes], "priorities": [priority for _, priority in wishes]}
+    await connection.execute(PRIORITIZE, parameters)
