@@ -37,7 +37,7 @@ class Retries:
         if token is None or token == entry.retried:
             return None
         async with self._service.database.connection() as connection:
-            found = list((await rows.by_key(connection, [entry.key])).values())
+            found = list((await rows.by_key(connection, entry.keys)).values())
         try:
             if found:
                 await self._service.retry(found[0][0])

@@ -66,6 +66,7 @@ PODS: Final = Kind("", "v1", "pods")
 SECRETS: Final = Kind("", "v1", "secrets")
 CONFIG_MAPS: Final = Kind("", "v1", "configmaps")
 EVENTS: Final = Kind("events.k8s.io", "v1", "events")
+NAMESPACES: Final = Kind("", "v1", "namespaces")
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
 
 

@@ -1,5 +1,6 @@
 """One GoQueueWorkerPool, and what the operator knows of its Deployment and pods."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,9 +29,19 @@ class Pool:
     history: History = field(default_factory=History)
     pace: Pace = field(default_factory=Pace)
     refused: str = ""
+    """Why its Deployment is not as declared."""
+    refusal: str = ""
+    """The same in one word."""
     told: str = ""
     """The refusal that an event was left for."""
+    failures: int = 0
+    """Tries in a row that were refused."""
+    retry_at: float = 0.0
+    """When a refused Deployment is tried again (`time.monotonic()`)."""
     written_at: float = 0.0
+    told_replicas: int | None = None
+    """The number of pods that the last event told, or at first the one that was found."""
+    told_replicas_at: float = -math.inf
     scaled_at: str | None = None
 
     @property
@@ -43,6 +54,10 @@ class Pool:
         """Namespace and name, of the pool and of its Deployment."""
         metadata = self.resource["metadata"]
         return metadata["namespace"], metadata["name"]
+
+    def wake(self) -> None:
+        """Try again at once what was refused."""
+        self.failures, self.retry_at = 0, 0.0
 
     @property
     def current(self) -> int:

@@ -1,5 +1,6 @@
 """One GoQueueSchedule: when it is due, and its status. Pure, but for the zone data it reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from goqueue import cron
 from goqueue.errors import InvalidInput
 from goqueue.lifecycle import JobStatus
+from goqueue_operator import rows
 from goqueue_operator.conditions import Condition, merge, moment, timestamp
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.kube import Object
@@ -137,14 +139,19 @@ class Schedule:
         self.backoff.succeeded()
         self.problem = None
 
-    def ended(self, ends: dict[int, tuple[str, datetime | None]]) -> None:
-        """Note which of its jobs have ended; `ends` has status and end of all that were followed."""
+    def ended(self, ends: Mapping[int, rows.End]) -> None:
+        """Note which of its jobs have ended; `ends` has those of all schedules.
+
+        A row that this schedule did not make is not its job, whatever the status says: a restored database gives ids
+        again.
+        """
         active = self.status.get("active") or []
-        open_ones = [id for id in active if id in ends and ends[id][1] is None]
+        own = {id: end for id, end in ends.items() if rows.made_by(end.source_key, self.resource["metadata"]["uid"])}
+        open_ones = [id for id in active if id in own and own[id].finished_at is None]
         if open_ones == active:
             return
         times = [moment(self.status.get("lastSuccessfulTime"))]
-        times += [ends[id][1] for id in active if id in ends and ends[id][0] == JobStatus.COMPLETED]
+        times += [own[id].finished_at for id in active if id in own and own[id].status == JobStatus.COMPLETED]
         latest = max((time for time in times if time is not None), default=None)
         self.status = self.status | {"active": open_ones}
         if latest is not None:

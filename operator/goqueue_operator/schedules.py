@@ -55,11 +55,19 @@ class NotMade(Exception):
 class Schedules:
     """All GoQueueSchedules."""
 
-    def __init__(self, kube: Kube, service: JobService, registry: Registry, queues: Collection[str]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        service: JobService,
+        registry: Registry,
+        queues: Collection[str],
+        installation: str = "",
+    ) -> None:
         self._kube = kube
         self._service = service
         self._registry = registry
         self._queues = queues
+        self._installation = installation
         self.schedules: dict[str, Schedule] = {}
         self._turns = asyncio.Semaphore(TOGETHER)
         self._followed_at = 0.0
@@ -184,9 +192,14 @@ class Schedules:
             NotMade: the time stays due.
         """
         metadata = schedule.resource["metadata"]
-        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
+        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick, self._installation)
+        before = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
         try:
-            active = await self._active(schedule, key)
+            made_before, active = await self._active(schedule, {key, before})
+            if before in made_before and key != before:  # an earlier version fired it and could not note it
+                id = made_before[before]
+                noted = {"lastScheduleTime": timestamp(tick), "lastJobID": id}
+                return False, noted | {"active": [*active, id][-KEPT:]}
             rule = schedule.spec.get("concurrencyPolicy", "Allow")
             if active and rule == "Forbid":
                 log.info("schedule skipped, its earlier job has not ended", schedule=metadata["name"], jobs=active)
@@ -200,8 +213,9 @@ class Schedules:
             raise NotMade(refusal_of(error)) from error
         made = await self._make(schedule, key, {"goqueue.schedule.tick": tick.isoformat()})
         log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=made.id)
+        own = made.created or made_before.get(key) == made.id
         noted = {"lastScheduleTime": timestamp(tick), "lastJobID": made.id}
-        return False, noted | {"active": [*active, made.id][-KEPT:]}
+        return False, noted | {"active": [*active, *([made.id] if own else [])][-KEPT:]}
 
     async def _make(self, schedule: Schedule, key: str, about: tracing.Attributes) -> Enqueued:
         """Make a job of its template.
@@ -224,23 +238,23 @@ class Schedules:
         metrics.FIRED.inc(made.created)
         return made
 
-    async def _active(self, schedule: Schedule, key: str) -> list[int]:
-        """Its earlier jobs that have not ended; the one of this very time is none of them."""
-        ids = list(schedule.status.get("active") or ())
-        if not ids:
-            return []
+    async def _active(self, schedule: Schedule, keys: Collection[str]) -> tuple[dict[str, int], list[int]]:
+        """The jobs that this very time has made already (key → id), and its earlier jobs that have not ended.
+
+        A job that it did not make is none of them, whatever the status says: a restored database gives ids again.
+        """
         async with self._service.database.connection() as connection:
-            same = await rows.by_key(connection, [key])
-            found = await rows.statuses(connection, ids)
-        own = {id for id, _ in same.values()}
-        return [id for id in ids if id in found and not found[id].final and id not in own]
+            same = {key: id for key, (id, _) in (await rows.by_key(connection, keys)).items()}
+            ids = list(schedule.status.get("active") or ())
+            open_ticks = await rows.open_ticks(connection, ids, schedule.resource["metadata"]["uid"]) if ids else []
+        return same, [id for id in open_ticks if id not in same.values()]
 
     # --- a job at once -----------------------------------------------------------------------------------------------
 
     async def _run_now(self, schedule: Schedule, token: str, now: datetime) -> None:
         """Make the job that the annotation asks for: one for each token, whatever the times and the policy say."""
         metadata = schedule.resource["metadata"]
-        key = rows.run_key(metadata["uid"], metadata["namespace"], token)
+        key = rows.run_key(metadata["uid"], metadata["namespace"], token, self._installation)
         try:
             made = await self._make(schedule, key, {"goqueue.schedule.run_now": token})
         except NotMade as error:

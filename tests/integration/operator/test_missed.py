@@ -1,5 +1,6 @@
 """What the watch does not show, and writes that do not arrive: nothing lives on that is gone, nothing is forgotten."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from goqueue.tasks import end_all
 from goqueue_operator.access import from_kubeconfig
 from goqueue_operator.deployment import Defaults
 from goqueue_operator.jobs import Jobs
@@ -42,21 +44,24 @@ async def test_kinds_that_come_after_the_operator_are_served(bare_kubernetes: Ap
 
 async def test_a_pool_whose_deletion_nobody_saw_is_not_made_again(world: World) -> None:
     kube = Kube(from_kubeconfig(world.kubernetes.kubeconfig))
-    pools = Pools(kube, world.engine.service, world.engine.settings.queues, Defaults("goqueue:1"))
+    queues = world.engine.settings.queues
+    pools = Pools(kube, world.engine.service, queues, Defaults("goqueue:1"), 0.1, namespace=world.namespace)
     await pool(world)
     pools.on_event("ADDED", await world.get("gqp", "pool"))
-    await pools._look(True)
+    running = asyncio.create_task(pools.run())
     await deployment(world)
     await world.kubectl("delete", "gqp", "pool")
+
+    async def forgotten() -> bool:
+        return not pools.pools
+
+    await eventually(forgotten)
 
     async def gone() -> bool:
         return "pool" not in await world.kubectl("get", "deployments", "-o", "name")
 
     await eventually(gone)
-    for _ in range(3):
-        await pools._look(True)
-    assert await gone()
-    assert not pools.pools
+    await end_all([running])
     await kube.close()
 
 
