@@ -110,7 +110,13 @@ class Operator:
             settings.worker_fs_group,
         )
         self.pools = pools = Pools(
-            self.kube, self._service, self._queues, defaults, settings.scale_seconds, namespace=self.namespace
+            self.kube,
+            self._service,
+            self._queues,
+            defaults,
+            settings.scale_seconds,
+            namespace=self.namespace,
+            settings_seconds=settings.compare_seconds,
         )
         schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation)
         handlers: dict[Kind, Heard] = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
