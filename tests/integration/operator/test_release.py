@@ -102,7 +102,7 @@ class Scripts:
         (self._folder / "pools.json").write_text(json.dumps(pools))
         self._monkeypatch.setenv("NAMESPACE", namespace)
         self._monkeypatch.setenv("POOL_LABEL", "goqueue.io/release=goqueue")
-        self._monkeypatch.setenv("POOLS_FILE", str(self._folder / "pools.json"))
+        self._monkeypatch.setenv("POOLS", str(self._folder / "pools.json"))
         runpy.run_path(str(SCRIPTS / "pools.py"), run_name="__main__")
 
 
@@ -124,7 +124,7 @@ async def test_a_secret_that_left_the_values_leaves_the_workers(release: Release
         return decoded(release.get("secret", "goqueue-worker-secrets")["data"])
 
     def lifetime() -> None:
-        release.install({"settings": {"payment": {"stripeKey": STRIPE}, "webhook": {"signingSecret": "whsec_b2xk"}}})
+        release.install({"settings": {"payment": {"stripeKey": STRIPE}, "webhook": {"secrets": ["whsec_b2xk"]}}})
         assert len(secrets()) == 2
         release.upgrade({"settings": {"payment": {"stripeKey": "sk_test_second"}}})
         assert list(secrets().values()) == ["sk_test_second"]
@@ -250,12 +250,14 @@ async def test_applied_pools_are_what_the_values_say_whatever_was_changed_by_han
     def lifetime() -> None:
         (wanted,) = pools_of(namespace, values)
         scripts.apply(namespace, [wanted])
+        spec = kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"]
+        assert wanted["spec"].items() <= spec.items()
         kubernetes("-n", namespace, "scale", "gqp", "goqueue-default", "--replicas=2")
         by_hand = {"queues": ["payment"], "env": [{"name": "B", "value": "2"}], "imagePullPolicy": "Always"}
         patch = json.dumps({"spec": by_hand})
         kubernetes("-n", namespace, "patch", "gqp", "goqueue-default", "--type=merge", "-p", patch)
         scripts.apply(namespace, [wanted])
-        assert kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"] == wanted["spec"]
+        assert kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"] == spec
         scripts.apply(namespace, [])
         assert kubernetes.get("-n", namespace, "gqp")["items"] == []
 
