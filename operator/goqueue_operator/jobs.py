@@ -30,12 +30,16 @@ from goqueue_operator.entries import Entries, Entry, parsed
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
 from goqueue_operator.payloads import NoPayload
+from goqueue_operator.rows import Relation
 
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
 
 REFUSED_AGAIN: Final = 30.0
 """Seconds until what Kubernetes refused is tried again: rights and policies change."""
+
+KEEP: Final = 7 * 86400.0
+"""Shortest time in seconds for which an ended job has a row, where nobody says."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +56,8 @@ class Jobs:
         *,
         status_seconds: float = 0.5,
         writers: int = 16,
+        installation: str = "",
+        keep_seconds: float = KEEP,
     ) -> None:
         self._kube = kube
         self._service = service
@@ -59,6 +65,8 @@ class Jobs:
         self._queues = queues
         self._status_seconds = status_seconds
         self._writers = writers
+        self._installation = installation
+        self._keep_seconds = keep_seconds
         self.entries = Entries()
         self._to_accept: set[str] = set()
         self._to_cancel: set[str] = set()
@@ -80,10 +88,10 @@ class Jobs:
             return
         entry = self.entries.get(metadata["uid"])
         if entry is None:
-            self._begin(parsed(resource))
+            self._begin(parsed(resource, self._installation))
         elif self._end_was_undone(entry, resource):
             self.entries.remove(entry.uid)
-            self._begin(parsed(resource))
+            self._begin(parsed(resource, self._installation))
         elif entry.generation != metadata.get("generation", entry.generation):
             entry.generation = metadata["generation"]
             entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
@@ -112,7 +120,7 @@ class Jobs:
         """The resource is deleted: its job, if it has not ended, is cancelled."""
         entry = self.entries.remove(uid)
         if entry is not None and not entry.final:
-            self.cancel([entry.key])
+            self.cancel(entry.keys)
 
     def cancel(self, keys: Iterable[str]) -> None:
         """Cancel the jobs with these `source_key`s, as soon as PostgreSQL answers."""
@@ -160,13 +168,43 @@ class Jobs:
             began = time.monotonic()
             uids = [self._to_accept.pop() for _ in range(min(TOGETHER, len(self._to_accept)))]
             entries = [entry for uid in uids if (entry := self.entries.get(uid)) and entry.row_id is None]
-            done = await asyncio.gather(*(self._accept(entry) for entry in entries))
+            done = await self._accept_some(entries)
             for entry, accepted in zip(entries, done, strict=True):
                 if not accepted:
                     self._again(entry)
             self._reading.set()
             metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "accept")
         return None
+
+    async def _accept_some(self, entries: list[Entry]) -> list[bool]:
+        """Make or find the rows of these; for each whether it is dealt with, False where it is worth another try."""
+        try:
+            made = await self._made_before(entries)
+        except StoreUnavailable as error:
+            for entry in entries:
+                self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
+            return [False] * len(entries)
+        for entry in entries:
+            if entry.uid in made and self.entries.get(entry.uid) is entry:
+                self.entries.follow(entry, made[entry.uid])
+        return await asyncio.gather(*(self._accept(entry) for entry in entries))
+
+    async def _made_before(self, entries: list[Entry]) -> dict[str, int]:
+        """Rows (uid → id) that an earlier version made, whose keys have neither installation nor scope."""
+        sources = {rows.key_of(entry.uid, entry.namespace): entry.uid for entry in entries}
+        unique = {entry.unique_key for entry in entries if entry.unique_key}
+        if not sources:
+            return {}
+        async with self._service.database.connection() as connection:
+            holders = await rows.holders(connection, sources, unique)
+        own = {sources[source]: id for id, _, source in holders if source in sources}
+        shared = {
+            entry.uid: id
+            for id, active, source in holders
+            for entry in entries
+            if active == entry.unique_key and active and entry.relation_to(source, active) is not Relation.STRANGE
+        }
+        return shared | own
 
     def _again(self, entry: Entry) -> None:
         """Try again later: after 1 s, 2 s, … 5 s where a store was away, else up to 30 s."""
@@ -177,14 +215,14 @@ class Jobs:
 
     async def _accept(self, entry: Entry) -> bool:
         """Make the row; False where it is worth another try."""
-        if entry.final or entry.spec is None:
+        if entry.final or entry.row_id is not None:
             return True
         if entry.suspend:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
             return True
         try:
             with tracing.doing("accept GoQueueJob", _about(entry), entry.trace_context):
-                made = await self._make(entry, entry.spec)
+                made = await self._make(entry, entry.spec or await self._spec_of(entry))
         except NoPayload as error:
             self._refuse(entry, error.refusal)
         except KubeUnavailable as error:
@@ -200,11 +238,23 @@ class Jobs:
             return True
         else:
             if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
-                self.cancel([entry.key])
+                self.cancel(entry.keys)
             else:
                 self.entries.follow(entry, made.id)
             return True
         return False
+
+    async def _spec_of(self, entry: Entry) -> dict[str, Any]:
+        """The spec of a job that is accepted anew, as Kubernetes has it.
+
+        Raises:
+            KubeUnavailable: it is not to be had; if its resource is gone, the watch tells.
+        """
+        found = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if found is None or found["metadata"]["uid"] != entry.uid:
+            raise KubeUnavailable("the resource is not there")
+        spec: dict[str, Any] = found["spec"]
+        return spec
 
     async def _make(self, entry: Entry, spec: dict[str, Any]) -> Enqueued:
         payload = await payloads.fetch(self._kube, entry.namespace, spec)
@@ -246,11 +296,12 @@ class Jobs:
             found = await rows.changed(connection, known, self._service.database.keyring)
         for row in found:
             for entry in self.entries.of_row(row.id):
+                if entry.relation(row) is Relation.STRANGE:
+                    self._accept_anew(entry, "its id was given to another job")
+                    continue
                 entry.row, entry.seen = row, row.updated_at
                 self._write_soon(entry)
-        missing = {id for id, seen in known if seen is None} - {row.id for row in found}
-        for id in missing:
-            self.row_gone(id)
+        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
         try:
             await self._hold_and_release(found)
         except Exception:
@@ -259,18 +310,41 @@ class Jobs:
                     entry.seen = None
             raise
 
-    def row_gone(self, row_id: int) -> None:
-        """There is no such row any more."""
-        for entry in self.entries.of_row(row_id):
-            if entry.row is None or not entry.row.status.final:
-                entry.lost = True
-                self._write_soon(entry)
+    async def rows_gone(self, ids: Collection[int]) -> None:
+        """There are no such rows any more: accept the jobs of those that cannot have ended anew.
+
+        Nothing removes the row of an open job but a restore, a failover that lost it, or a person. Retention removes
+        those of ended ones, which the operator may not have seen end if it did not run for as long as they are kept.
+        """
+        if not ids:
+            return
+        async with self._service.database.connection() as connection:
+            last = await rows.last_id(connection)
+        kept = datetime.now(UTC) - timedelta(seconds=self._keep_seconds)
+        for id in ids:
+            for entry in self.entries.of_row(id):
+                if entry.row is not None and entry.row.status.final:
+                    continue  # its status is about to be written
+                if id > last:
+                    self._accept_anew(entry, "this database never had its row")
+                elif entry.row is not None or entry.open_at() > kept:
+                    self._accept_anew(entry, "its row is gone")
+                else:
+                    entry.lost = True
+                    self._write_soon(entry)
+
+    def _accept_anew(self, entry: Entry, why: str) -> None:
+        """Make the row of a job that was lost; under its own key, so that one which is there is found."""
+        log.warning("job is accepted anew", name=entry.name, namespace=entry.namespace, job_id=entry.row_id, why=why)
+        self.entries.unfollow(entry)
+        entry.row_id, entry.row, entry.seen, entry.lost = None, None, None, False
+        self._accept_soon(entry.uid)
 
     async def _hold_and_release(self, found: list[rows.Row]) -> None:
         """Bring `spec.suspend` to waiting rows. A job that follows another one's row has no say over it."""
         hold, release = [], []
         for row in found:
-            owners = [entry for entry in self.entries.of_row(row.id) if entry.key == row.source_key]
+            owners = [entry for entry in self.entries.of_row(row.id) if entry.relation(row) is Relation.OWN]
             if row.status.value != "pending" or not owners:
                 continue
             if owners[0].suspend and not row.held:
@@ -338,17 +412,13 @@ class Jobs:
             self._end(entry)
 
     async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
-        """As a whole: a merge would mix a result with the one before it, and take a null in it for a removal."""
-        steps: list[dict[str, Any]] = [
-            {"op": "test", "path": "/metadata/uid", "value": entry.uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
+        place = (JOBS, entry.namespace, entry.name, entry.uid)
         if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
+            return await self._kube.put_status(*place, status)
         # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
         about = _about(entry) | {"goqueue.job.state": status["state"]}
         with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
+            return await self._kube.put_status(*place, status)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -361,10 +431,11 @@ class Jobs:
             heapq.heappush(self._ending, (finished + timedelta(seconds=entry.ttl), entry.uid))
             self._expiring.set()
 
-    def reopen(self, entry: Entry, row_id: int) -> None:
+    def reopen(self, entry: Entry) -> None:
         """Its job was retried by hand after it had ended."""
         entry.final = False
-        self.entries.follow(entry, row_id)
+        if entry.row_id is not None:
+            self.entries.follow(entry, entry.row_id)
         self._reading.set()
 
     async def _expire(self) -> float | None:

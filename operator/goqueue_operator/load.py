@@ -60,8 +60,10 @@ class Facts:
 
 
 def _larger(one: Waiting, other: Waiting) -> Waiting:
-    """For each queue whichever of the two says that more waits."""
-    return {queue: max(one.get(queue, (0, 0.0)), other.get(queue, (0, 0.0))) for queue in {*one, *other}}
+    """For each queue the larger number and the longer wait of the two: each may know of jobs that the other misses."""
+    none = (0, 0.0)
+    pairs = {queue: (one.get(queue, none), other.get(queue, none)) for queue in {*one, *other}}
+    return {queue: (max(a[0], b[0]), max(a[1], b[1])) for queue, (a, b) in pairs.items()}
 
 
 @dataclass(slots=True)

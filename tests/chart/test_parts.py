@@ -70,7 +70,7 @@ def test_the_configmap_of_workers_changes_with_their_settings_only() -> None:
 
 def test_pools_of_ones_own_get_the_same_configmap() -> None:
     named = environment(render(), "Deployment/goqueue-operator")["GOQUEUE_OPERATOR_WORKER_ENV_FROM"]
-    assert named == "configmap/goqueue-worker-settings,secret/goqueue-secrets"
+    assert named == "configmap/goqueue-worker-settings,secret/goqueue-process-secrets"
 
 
 def loaded(path: Path) -> Iterator[tuple[str, str]]:

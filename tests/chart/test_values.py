@@ -9,7 +9,7 @@ import yaml
 
 from goqueue.settings import GROUPS, load
 from tests.chart import generated, settings
-from tests.chart.chart import CHART, HELMS, HelmFailed, Manifest, find, pod_specs, render, template
+from tests.chart.chart import CHART, HELMS, HelmFailed, Manifest, decoded, find, pod_specs, render, template
 
 OWN_STORES = {
     "postgresql": {"enabled": False},
@@ -49,7 +49,8 @@ def environment(documents: list[Manifest], pod: str) -> dict[str, str]:
     for source in container.get("envFrom", []):
         kind, reference = ("ConfigMap", "configMapRef") if "configMapRef" in source else ("Secret", "secretRef")
         document = find(documents, kind, source[reference]["name"])
-        found |= document.get("data") or document.get("stringData") or {}
+        data = document.get("data") or {}
+        found |= data if kind == "ConfigMap" else decoded(data)
     for variable in container.get("env", []):
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
         found[variable["name"]] = f"{reference['name']}/{reference['key']}" if reference else variable["value"]
@@ -141,7 +142,7 @@ def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
         if setting.secret and settings.secret_of(setting.group) not in ("all", pod.split("-")[1]):
             assert setting.variable not in seen, f"{pod} has a secret that it does not need"
         elif setting.path == "operator.workerEnvFrom":
-            assert seen[setting.variable] == f"configmap/goqueue-worker-settings,secret/goqueue-secrets,{text}"
+            assert seen[setting.variable] == f"configmap/goqueue-worker-settings,secret/goqueue-process-secrets,{text}"
         elif setting.path == "operator.workerLabels":
             assert seen[setting.variable] == f"app.kubernetes.io/instance=goqueue,app.kubernetes.io/name=goqueue,{text}"
         elif setting.path == "operator.workerServiceAccounts":
@@ -207,8 +208,7 @@ NONSENSE = [
     ("image.pullPolicy", "Sometimes", "pullPolicy"),
     ("image.repository", "https://example.com/x", "repository"),
     ("imagePullSecrets", A_LIST, "imagePullSecrets"),
-    ("extraEnv", [{"name": "PORT", "value": 5}], "value"),
-    ("worker.extraEnv", [{"name": "DEBUG", "value": True}], "value"),
+    ("extraEnv", [{"name": "PORT", "value": ["5"]}], "value"),
     ("worker.extraEnv", [{"name": "DEBUG", "values": "yes"}], "values"),
     ("extraContainers", [{"name": "proxy"}], "image"),
     ("api.extraInitContainers", [{"name": "Proxy", "image": "x"}], "name"),

@@ -28,14 +28,14 @@ SAMPLES = CHECKOUT / "manifests" / "samples"
 FIGURES = CHECKOUT / ".build" / "e2e"
 SECRET = "whsec_" + base64.b64encode(b"the secret of the test's webhooks").decode()
 BUILT_IN = ("default", "email", "webhooks", "payment")
-QUEUES = (*BUILT_IN, "work", "scale")
+QUEUES = (*BUILT_IN, "work", "scale", "grow")
 EACH_MINUTE = "each-minute"
 Object = dict[str, Any]
 Found = TypeVar("Found")
 
 
 def pools() -> Mapping[str, Any]:
-    """`default` for the built-in queues; `work` and `scale`, whose pods do one thing at a time."""
+    """`default` for the built-in queues; `work`, `scale` and `grow`, whose pods run one job at a time."""
     quick = {"scaling": {"scaleDownWindowSeconds": 5}}
     single = {"concurrency": 1, "minReplicas": 0, "maxReplicas": 4}
     return {
@@ -46,6 +46,7 @@ def pools() -> Mapping[str, Any]:
             "spec": quick,
         },
         "work": {"queues": ["work"], "spec": quick, **single},
+        "grow": {"queues": ["grow"], "spec": quick, **single, "maxReplicas": 30},
         "scale": {"queues": ["scale"], "spec": {"scaling": quick["scaling"] | {"targetWaitSeconds": 5}}, **single},
     }
 

@@ -9,9 +9,9 @@
 {{- $own := .values -}}
 {{- /* With links, the Service goqueue-api would set GOQUEUE_API_PORT to tcp://… in every pod. */ -}}
 enableServiceLinks: false
-{{- with $all.imagePullSecrets }}
+{{- with include "goqueue.byKey" (dict "key" "name" "lists" (list $all.imagePullSecrets)) }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with $own.priorityClassName | default $all.priorityClassName }}
 priorityClassName: {{ . }}
@@ -20,7 +20,7 @@ priorityClassName: {{ . }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with concat $all.tolerations $own.tolerations }}
+{{- with concat $all.tolerations $own.tolerations | uniq }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -85,6 +85,12 @@ annotations:
 
 {{/* (root, component) What every GoQueue container mounts. */}}
 {{- define "goqueue.volumeMounts" -}}
+{{- $own := include "goqueue.ownVolumeMounts" . | fromYamlArray -}}
+{{- $lists := list $own .root.Values.extraVolumeMounts (index .root.Values .component).extraVolumeMounts -}}
+{{- include "goqueue.byKey" (dict "key" "mountPath" "lists" $lists) -}}
+{{- end -}}
+
+{{- define "goqueue.ownVolumeMounts" -}}
 - name: tmp
   mountPath: /tmp
 {{- if .root.Values.certificates.secretName }}
@@ -92,12 +98,16 @@ annotations:
   mountPath: /etc/goqueue/certificates
   readOnly: true
 {{- end }}
-{{- with concat .root.Values.extraVolumeMounts (index .root.Values .component).extraVolumeMounts }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
+{{/* (root, component) */}}
 {{- define "goqueue.volumes" -}}
+{{- $own := include "goqueue.ownVolumes" . | fromYamlArray -}}
+{{- $lists := list $own .root.Values.extraVolumes (index .root.Values .component).extraVolumes -}}
+{{- include "goqueue.byKey" (dict "key" "name" "lists" $lists) -}}
+{{- end -}}
+
+{{- define "goqueue.ownVolumes" -}}
 - name: tmp
   emptyDir: {}
 {{- with .root.Values.certificates.secretName }}
@@ -106,9 +116,6 @@ annotations:
     secretName: {{ . }}
     # libpq takes no key that others may read; the pod's fsGroup may.
     defaultMode: 0440
-{{- end }}
-{{- with concat .root.Values.extraVolumes (index .root.Values .component).extraVolumes }}
-{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -199,6 +206,31 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
+{{/*
+(root, name, least) `replicas` of a Deployment that something else scales, as the cluster has them now; empty where it should
+be left out.
+
+Helm must not take away a number that it has set before: Kubernetes would put 1 in its place, and the scaler begins from
+there. By server-side apply (a Helm of field manager "helm", operation Apply) it may let go of the number once the scaler has
+changed it, and has to by then, as another number of another owner is a conflict. By three-way merge the number is taken away
+whenever it leaves the manifest, so it stays in there. Without a cluster (`helm template`, Argo CD) and for a Deployment that
+does not exist yet it is left out.
+*/}}
+{{- define "goqueue.scaledReplicas" -}}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace .name -}}
+{{- if $live -}}
+{{- $applies := false -}}
+{{- $owns := false -}}
+{{- range $live.metadata.managedFields -}}
+{{- if and (eq .manager "helm") (eq .operation "Apply") -}}
+{{- $applies = true -}}
+{{- if hasKey (dig "f:spec" dict .fieldsV1) "f:replicas" }}{{ $owns = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if or $owns (not $applies) }}{{ max .least (dig "spec" "replicas" 1 $live) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* (root, component) Where the values say nothing else, no pod goes before the one that replaces it is ready. */}}
 {{- define "goqueue.strategy" -}}
 strategy:
@@ -211,8 +243,8 @@ strategy:
 {{- end -}}
 
 {{/*
-(root, component, script, env, secretEnv) Pod spec of a Job or test that runs one of files/scripts with a token for the
-Kubernetes API.
+(root, component, script, env, secretEnv, pools) Pod spec of a Job or test that runs one of files/scripts with a token for
+the Kubernetes API. `pools` is the name of a ConfigMap with worker pools.
 */}}
 {{- define "goqueue.scriptPodSpec" -}}
 {{- $values := .root.Values.maintenance -}}
@@ -236,33 +268,41 @@ containers:
     securityContext:
       {{- toYaml .root.Values.securityContext | nindent 6 }}
     env:
-      {{- range $name, $value := .env }}
-      - name: {{ $name }}
-        value: {{ $value | quote }}
-      {{- end }}
+      {{- $own := list }}
+      {{- range $name, $value := .env }}{{ $own = append $own (dict "name" $name "value" $value) }}{{ end }}
       {{- range $name, $key := .secretEnv }}
-      - name: {{ $name }}
-        valueFrom: {secretKeyRef: {{ $key }}}
+      {{- $own = append $own (dict "name" $name "valueFrom" (dict "secretKeyRef" (fromYaml $key))) }}
       {{- end }}
-      {{- with concat .root.Values.extraEnv $values.extraEnv }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- include "goqueue.envByName" (dict "lists" (list .root.Values.extraEnv $values.extraEnv $own)) | nindent 6 }}
     {{- with concat .root.Values.extraEnvFrom $values.extraEnvFrom }}
     envFrom:
       {{- toYaml . | nindent 6 }}
     {{- end }}
     resources:
       {{- toYaml $values.resources | nindent 6 }}
+    {{- $part := dict "root" .root "component" "maintenance" }}
+    {{- $name := printf "%s-scripts" (include "goqueue.fullname" .root) }}
+    {{- $volumes := list (dict "name" "scripts" "configMap" (dict "name" $name)) }}
+    {{- $mounts := list (dict "name" "scripts" "mountPath" "/etc/goqueue/scripts" "readOnly" true) }}
+    {{- with .pools }}
+    {{- $volumes = append $volumes (dict "name" "pools" "configMap" (dict "name" .)) }}
+    {{- $mounts = append $mounts (dict "name" "pools" "mountPath" "/etc/goqueue/pools" "readOnly" true) }}
+    {{- end }}
     volumeMounts:
-      - name: scripts
-        mountPath: /etc/goqueue/scripts
-        readOnly: true
-      {{- include "goqueue.volumeMounts" (dict "root" .root "component" "maintenance") | nindent 6 }}
+      {{- $all := include "goqueue.volumeMounts" $part | fromYamlArray }}
+      {{- include "goqueue.byKey" (dict "key" "mountPath" "lists" (list $all $mounts)) | nindent 6 }}
 volumes:
-  - name: scripts
-    configMap:
-      name: {{ include "goqueue.fullname" .root }}-scripts
-  {{- include "goqueue.volumes" (dict "root" .root "component" "maintenance") | nindent 2 }}
+  {{- $all = include "goqueue.volumes" $part | fromYamlArray }}
+  {{- include "goqueue.byKey" (dict "key" "name" "lists" (list $all $volumes)) | nindent 2 }}
+{{- end -}}
+
+{{/*
+How long a Job is tried on which all else waits: for ever. A Job that has failed never runs again, even when its cause is
+gone, and upgrades with the same values do not make a new one. The kubelet starts its container again at least every five
+minutes.
+*/}}
+{{- define "goqueue.neverGivesUp" -}}
+backoffLimit: 2147483647
 {{- end -}}
 
 {{- define "goqueue.scriptsChecksum" -}}

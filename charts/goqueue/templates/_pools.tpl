@@ -1,7 +1,11 @@
-{{/* (a worker pool of the values) The same with what it leaves out. (`merge` would take a 0 for left out.) */}}
+{{/*
+(name, given) A worker pool of the values with what it leaves out. (`merge` would take a 0 for left out.) Helm hands a null on,
+but for the pool that values.yaml has: there the key is missing.
+*/}}
 {{- define "goqueue.poolValues" -}}
 {{- $pool := dict "queues" list "concurrency" nil "replicas" 2 "minReplicas" 1 "maxReplicas" 10 "resources" dict "spec" dict -}}
-{{- range $key, $value := . }}{{ $_ := set $pool $key $value }}{{ end -}}
+{{- if eq .name "default" }}{{ $_ := set $pool "replicas" nil }}{{ end -}}
+{{- range $key, $value := .given }}{{ $_ := set $pool $key $value }}{{ end -}}
 {{- toYaml $pool -}}
 {{- end -}}
 
@@ -11,13 +15,29 @@
 {{- $root := . -}}
 {{- range $name, $given := .Values.workerPools -}}
 {{- if not (kindIs "invalid" $given) -}}
-{{- $pool := include "goqueue.poolValues" $given | fromYaml -}}
+{{- $pool := include "goqueue.poolValues" (dict "name" $name "given" $given) | fromYaml -}}
 {{- $resource := include "goqueue.pool" (dict "root" $root "name" $name "pool" $pool) | fromYaml -}}
-{{- $_ := set $resource "spec" (mergeOverwrite $resource.spec $pool.spec) -}}
+{{- include "goqueue.overlayPool" (dict "under" $resource.spec "over" $pool.spec) -}}
 {{- $pools = append $pools $resource -}}
 {{- end -}}
 {{- end -}}
 {{- toPrettyJson $pools -}}
+{{- end -}}
+
+{{/*
+Label of the worker pools of a release. They are not in its manifest, so they do not carry
+`app.kubernetes.io/instance`: Argo CD deletes what has it and is not rendered.
+*/}}
+{{- define "goqueue.releaseLabel" -}}
+goqueue.io/release
+{{- end -}}
+
+{{- define "goqueue.poolLabels" -}}
+{{- $labels := include "goqueue.labels" . | fromYaml -}}
+{{- $_ := unset $labels "app.kubernetes.io/instance" -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" "goqueue-chart" -}}
+{{- $_ := set $labels (include "goqueue.releaseLabel" .) .root.Release.Name -}}
+{{- toYaml $labels -}}
 {{- end -}}
 
 {{- define "goqueue.pool" -}}
@@ -29,7 +49,14 @@
 apiVersion: goqueue.io/v1alpha1
 kind: GoQueueWorkerPool
 metadata:
-  {{- include "goqueue.metadata" (merge (dict "name" $full) $part) | nindent 2 }}
+  name: {{ $full }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "goqueue.poolLabels" $part | nindent 4 }}
+  annotations:
+    # For Argo CD, should labels of its own mark the pool as the application's.
+    argocd.argoproj.io/compare-options: IgnoreExtraneous
+    argocd.argoproj.io/sync-options: Prune=false
 spec:
   image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}

@@ -40,9 +40,9 @@
 {{- join "," (concat $labels .root.Values.settings.operator.workerLabels) -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_ENV_FROM" -}}
 {{- $sources := list (printf "configmap/%s-worker-settings" $fullname) -}}
-{{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-secrets" $fullname) }}{{ end -}}
+{{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-process-secrets" $fullname) }}{{ end -}}
 {{- if include "goqueue.secretsData" (dict "root" .root "of" "worker") -}}
-{{- $sources = append $sources (printf "secret/%s-handlers" $fullname) -}}
+{{- $sources = append $sources (printf "secret/%s-worker-secrets" $fullname) -}}
 {{- end -}}
 {{- join "," (concat $sources .root.Values.settings.operator.workerEnvFrom) -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_SERVICE_ACCOUNTS" -}}
@@ -205,11 +205,17 @@ redis://{{ include "goqueue.fullname" . }}-valkey.{{ .Release.Namespace }}.svc:6
 {{- end -}}
 {{- end -}}
 
-{{/* (root, component, own) `env` of a GoQueue container. The users' own come first: what follows may refer to them. */}}
+{{/*
+(root, component, own) `env` of a GoQueue container. The users' own come first: what follows may refer to them. Of several
+with the same name the last one counts: the part's before that for all parts, and what the settings say before both.
+*/}}
 {{- define "goqueue.env" -}}
-{{- with concat .root.Values.extraEnv (index .root.Values .component).extraEnv }}
-{{- toYaml . }}
-{{- end }}
+{{- $own := include "goqueue.ownEnv" . | fromYamlArray -}}
+{{- include "goqueue.envByName" (dict "lists" (list .root.Values.extraEnv (index .root.Values .component).extraEnv $own)) -}}
+{{- end -}}
+
+{{/* (root, component, own) Those of the variables that the chart makes. */}}
+{{- define "goqueue.ownEnv" -}}
 {{- include "goqueue.secretEnv" . }}
 {{- if and (eq .component "migrations") .root.Values.migrations.owner.user }}
 - name: POSTGRES_USER
@@ -235,10 +241,10 @@ redis://{{ include "goqueue.fullname" . }}-valkey.{{ .Release.Namespace }}.svc:6
 {{- /* Workers have one with their own settings alone: the operator replaces them when it changes. */ -}}
 - configMapRef: {name: {{ $fullname }}{{ if eq .component "worker" }}-worker{{ end }}-settings}
 {{- if include "goqueue.hasSecrets" .root }}
-- secretRef: {name: {{ $fullname }}-secrets}
+- secretRef: {name: {{ $fullname }}-process-secrets}
 {{- end }}
 {{- if and (eq .component "worker") (include "goqueue.secretsData" (dict "root" .root "of" "worker")) }}
-- secretRef: {name: {{ $fullname }}-handlers}
+- secretRef: {name: {{ $fullname }}-worker-secrets}
 {{- end }}
 {{- if and (eq .component "api") (include "goqueue.ownsApiKey" .root) }}
 - secretRef: {name: {{ $fullname }}-api-key}

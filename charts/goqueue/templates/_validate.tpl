@@ -71,7 +71,7 @@
   {{- end -}}
 {{- end -}}
 {{- range $name, $given := .Values.workerPools -}}
-  {{- $pool := include "goqueue.poolValues" ($given | default dict) | fromYaml -}}
+  {{- $pool := include "goqueue.poolValues" (dict "name" $name "given" ($given | default dict)) | fromYaml -}}
   {{- if gt (int $pool.minReplicas) (int $pool.maxReplicas) -}}
     {{- fail (printf "workerPools.%s: minReplicas is more than maxReplicas" $name) -}}
   {{- end -}}
@@ -93,6 +93,9 @@
   {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
     {{- fail "api.autoscaling: minReplicas is more than maxReplicas" -}}
   {{- end -}}
+{{- end -}}
+{{- if and (not .Values.operator.enabled) (not .Values.maintenance.cleanup) (include "goqueue.operatorRuns" .) -}}
+  {{- fail "operator.enabled=false leaves worker pools and finalizers that nobody looks after: set maintenance.cleanup=true for this upgrade" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
   {{- fail "ingress.enabled: ingress.hosts must name at least one host" -}}

@@ -71,6 +71,15 @@ class World:
         finally:
             await self.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", policy)
 
+    @contextlib.asynccontextmanager
+    async def held(self, kind: str, name: str) -> AsyncIterator[None]:
+        """Delete a resource that a finalizer of others keeps while the block lasts."""
+        finalizers = '{"metadata":{"finalizers":%s}}'
+        await self.kubectl("patch", kind, name, "--type=merge", "-p", finalizers % '["test.example/hold"]')
+        await self.kubectl("delete", kind, name, "--wait=false")
+        yield
+        await self.kubectl("patch", kind, name, "--type=merge", "-p", finalizers % "[]")
+
     async def kubectl(self, *arguments: str, stdin: Any = None) -> str:
         """Run kubectl in the namespace."""
         return await asyncio.to_thread(self.kubernetes, "-n", self.namespace, *arguments, stdin=stdin)
@@ -85,7 +94,7 @@ class World:
         await self.make("GoQueueJob", name, {"queue": "default", "type": "echo", "payload": {}, **spec})
 
     async def get(self, kind: str, name: str) -> dict[str, Any]:
-        """A resource."""
+        """A resource; or a list of those that a selector names."""
         found: dict[str, Any] = await asyncio.to_thread(self.kubernetes.get, "-n", self.namespace, kind, name)
         return found
 
