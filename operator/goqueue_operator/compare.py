@@ -1,7 +1,9 @@
-"""Resources against rows, once at the start and then every minute: what nobody saw happen is put right.
+"""Resources against rows: at the start, when the watch begins anew and every minute. What nobody saw is put right.
 
+    at the start                 all resources are read, page by page, for the watch shows only what happens later
     a row without a resource     the resource was deleted while nobody watched: the job is cancelled
     a resource we do not know    the watch missed it: it is taken up (and the watch does not count as fresh)
+    another generation           the watch missed a change: the resource is read again
     a resource that is gone      the watch missed its end: it is forgotten
     an ended resource, other row the job was retried by hand: it is followed again
     a followed row that is gone  said in the status
@@ -13,7 +15,7 @@ has lost it; the other order would cancel what has just been made.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ import structlog
 from goqueue import metrics
 from goqueue.errors import StoreUnavailable
 from goqueue.store.connect import Database
+from goqueue.tasks import wait_at_most
 from goqueue_operator import rows
 from goqueue_operator.conditions import timestamp
 from goqueue_operator.jobs import Jobs
@@ -29,6 +32,9 @@ from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
 
 LATE: Final = 30.0
 """Seconds after which the watch should have shown a new resource."""
+
+Missed = tuple[str, str, str, datetime]
+"""Namespace, name, uid and creation of a resource to read."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,42 +50,83 @@ class Comparison:
         self._seconds = seconds
         self.deaf_since: float | None = None
         """Since when the watch has not shown what it should have (`time.monotonic()`)."""
-        self._listed_before = False
+        self._relisted = asyncio.Event()
+        self._all_read = False
+        """Whether all resources were read since the lead began."""
         self.orphans = 0
         """Jobs that were cancelled because their resource was gone."""
 
+    def relist(self) -> None:
+        """The watch begins anew: it shows nothing of what happened before."""
+        self._relisted.set()
+
     async def run(self) -> None:
-        """Compare until cancelled; the first time at once."""
+        """Compare until cancelled; the first time as soon as the watch has begun."""
         while True:
+            await wait_at_most(self._relisted, self._seconds)
             try:
                 began = time.monotonic()
                 await self.compare()
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "compare")
-                seconds = self._seconds
             except (StoreUnavailable, KubeUnavailable, KubeError) as error:
                 log.warning("not compared", error=str(error))
-                seconds = min(self._seconds, 5.0)
-            await asyncio.sleep(seconds)
+                await asyncio.sleep(min(self._seconds, 5.0))
+                self._relisted.set()
 
     async def compare(self) -> None:
         """One comparison."""
+        anew = self._relisted.is_set()
+        self._relisted.clear()
         known = {entry.uid for entry in self._jobs.entries}
         async with self._database.connection() as connection:
             open_rows = await rows.open_ours(connection)
-        listed = {
-            item["metadata"]["uid"]: item["metadata"]
-            async for item in self._kube.each(JOBS, self._namespace, metadata_only=True)
-        }
-        self._cancel_orphans(open_rows, listed)
-        await self._reopen()
-        for uid in known - listed.keys():
-            self._jobs.gone(uid)
-        if self._listed_before:  # at first the watch is still listing as well
-            await self._take_up([metadata for uid, metadata in listed.items() if self._jobs.entries.get(uid) is None])
-        self._listed_before = True
+        self._jobs.deleted = set()
+        try:
+            listed, missed = await (self._list(anew) if self._all_read else self._read_all())
+            self._cancel_orphans(open_rows, listed)
+            await self._reopen()
+            for uid in known - listed:
+                self._jobs.gone(uid)
+            await self._take_up(missed, anew)
+        finally:
+            self._jobs.deleted = None
+        self._all_read = True
         await self._find_lost()
+        self._jobs.trim()
 
-    def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: dict[str, Any]) -> None:
+    async def _read_all(self) -> tuple[set[str], list[Missed]]:
+        """Take up all resources; their uids."""
+        listed = set()
+        async for item in self._kube.each(JOBS, self._namespace):
+            listed.add(item["metadata"]["uid"])
+            self._hand_on(item)
+        return listed, []
+
+    async def _list(self, anew: bool) -> tuple[set[str], list[Missed]]:
+        """The uids of all resources, and those of which the watch did not show the last change."""
+        listed, missed = set(), []
+        async for item in self._kube.each(JOBS, self._namespace, metadata_only=True):
+            metadata = item["metadata"]
+            listed.add(metadata["uid"])
+            if not metadata.get("deletionTimestamp") and self._missed(metadata, anew):
+                made = datetime.fromisoformat(metadata["creationTimestamp"])
+                missed.append((metadata["namespace"], metadata["name"], metadata["uid"], made))
+        return listed, missed
+
+    def _missed(self, metadata: dict[str, Any], anew: bool) -> bool:
+        entry = self._jobs.entries.get(metadata["uid"])
+        if entry is None or entry.generation < metadata.get("generation", 1):
+            return True
+        # A final status that was overwritten while nobody watched.
+        return anew and entry.final and entry.version != int(metadata["resourceVersion"])
+
+    def _hand_on(self, resource: dict[str, Any]) -> None:
+        """Give a resource to Jobs, unless it was deleted since it was read."""
+        uid = resource["metadata"]["uid"]
+        if self._jobs.deleted is None or uid not in self._jobs.deleted:
+            self._jobs.on_event("ADDED", resource)
+
+    def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: Container[str]) -> None:
         orphans = []
         for _, key in open_rows:
             owner = rows.parse_key(key)
@@ -100,19 +147,19 @@ class Comparison:
             entry = ended[id]
             said = (entry.status.get("state"), entry.status.get("finishedAt"))
             if entry.final and said != (status, timestamp(finished) if finished else None):
-                self._jobs.reopen(entry, id)
+                resource = await self._kube.find(JOBS, entry.namespace, entry.name)
+                same = resource is not None and resource["metadata"]["uid"] == entry.uid
+                if resource is not None and same and self._jobs.entries.get(entry.uid) is entry:
+                    self._jobs.reopen(entry, id, resource.get("status") or {})
 
-    async def _take_up(self, unknown: list[dict[str, Any]]) -> None:
-        """Resources that the watch has not shown: some may be on their way, old ones are not."""
+    async def _take_up(self, missed: list[Missed], anew: bool) -> None:
+        """Read what the watch has not shown: some of it may be on its way, what is old is not."""
         now, late = datetime.now(UTC), 0
-        for metadata in unknown:
-            if metadata.get("deletionTimestamp"):
-                continue
-            late += (now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds() > LATE
+        for namespace, name, uid, made in missed:
+            unknown = self._jobs.entries.get(uid) is None
+            late += unknown and not anew and (now - made).total_seconds() > LATE
             with contextlib.suppress(KubeError):  # gone meanwhile
-                found = await self._kube.get(JOBS, metadata["namespace"], metadata["name"])
-                if self._jobs.entries.get(found["metadata"]["uid"]) is None:
-                    self._jobs.on_event("ADDED", found)
+                self._hand_on(await self._kube.get(JOBS, namespace, name))
         if late:
             log.warning("the watch did not show all resources", missed=late)
             self.deaf_since = self.deaf_since or time.monotonic()
