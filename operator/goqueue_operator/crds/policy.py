@@ -5,9 +5,9 @@ payload belongs to its job type (`body` is text in one and an object in another)
 users' types are checked as well where GOQUEUE_JOBS names them. What a model has beyond the words translated here is
 still checked by the operator, which then says so in the job's conditions.
 
-That a job's payload does not change is checked here as well: `kubectl apply` of a new object leaves nulls out, at every
-depth but not in lists, while server-side apply, create and replace keep them. One file must be the same job whichever
-of them comes first, so a null counts as a field that is not there.
+That a job's payload does not change is checked here as well: `kubectl apply` of a new object leaves out the nulls of
+all objects in it, while server-side apply, create and replace keep them. One file must be the same job whichever of
+them comes first, so a null counts as a field that is not there.
 """
 
 import json
@@ -148,19 +148,27 @@ def type_rules(kind: JobType) -> Iterator[Schema]:
 
 
 SAME_DEPTH: Final = 8
-"""Levels of objects within objects at which a null counts as no field; from there on it counts."""
+"""Levels at which a null in an object counts as no field; from there on it counts."""
+
+SAME_ITEMS: Final = 32
+"""Longest list in whose objects nulls do not count."""
 
 
 def same(one: str, other: str, depth: int = SAME_DEPTH) -> str:
-    """CEL: two values are equal but for nulls in objects. It has no recursion, so the levels are written out."""
+    """CEL: two values are equal but for nulls in objects. It has no recursion and counts no indices of a list, so both
+    are written out."""
     if depth == 0:
         return f"{one} == {other}"
     key = f"k{depth}"
     inner = same(f"{one}[{key}]", f"{other}[{key}]", depth - 1)
+    indices = ", ".join(str(index) for index in range(SAME_ITEMS))
+    objects = f"type({one}) == map && {other}.all({key}, {key} in {one} || {other}[{key}] == null)"
+    lists = f"type({one}) == list && size({one}) == size({other}) && size({one}) <= {SAME_ITEMS}"
     return (
-        f"{one} == {other} || (type({one}) == map && type({other}) == map"
-        f" && {one}.all({key}, {key} in {other} ? ({inner}) : {one}[{key}] == null)"
-        f" && {other}.all({key}, {key} in {one} || {other}[{key}] == null))"
+        f"{one} == {other} || (type({one}) == type({other}) && ({objects} || {lists})"
+        f" && (type({one}) == map ? dyn({one}) : dyn([{indices}])).all({key},"
+        f" type({one}) == list && {key} >= size({one}) ? true"
+        f" : type({one}) == list || {key} in {other} ? ({inner}) : {one}[{key}] == null))"
     )
 
 

@@ -102,13 +102,16 @@ def test_what_a_job_does_cannot_be_changed_but_when_it_runs_and_goes_can(kuberne
 
 
 APPLY, SERVER_SIDE, REPLACE = ("apply",), ("apply", "--server-side", "--force-conflicts"), ("replace",)
-NULLS: dict[str, Any] = {"a": None, "deep": {"b": None, "c": {"d": None, "e": 1}}, "list": [{"f": None}, None]}
+NULLS: dict[str, Any] = {"a": None, "deep": {"b": None, "c": {"d": None, "e": 1}}, "list": [{"f": None, "g": 1}, None]}
 CHANGED: dict[str, dict[str, Any]] = {
     "a null to a value": {**NULLS, "a": 1},
     "a value to a null": {**NULLS, "deep": {"c": {"e": None}}},
     "a value": {**NULLS, "deep": {"c": {"e": 2}}},
     "a new field": {**NULLS, "g": 1},
-    "a null in a list": {**NULLS, "list": [{}, None]},
+    "an object to a list": {**NULLS, "deep": [1]},
+    "a value in a list": {**NULLS, "list": [{"g": 2}, None]},
+    "a null that is an item": {**NULLS, "list": [{"g": 1}]},
+    "the order of a list": {**NULLS, "list": [None, {"g": 1}]},
 }
 
 
