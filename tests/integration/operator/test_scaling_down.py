@@ -90,6 +90,7 @@ class Fleet:
 @pytest.fixture
 async def fleet(world: World) -> AsyncIterator[Fleet]:
     fleet = Fleet(world)
+    world.engine.settings.lease_seconds, world.engine.settings.heartbeat_seconds = 30.0, 0.5
     world.engine.handle("gated", fleet.run, timeout=300)
     try:
         yield fleet
