@@ -10,6 +10,7 @@ see while it was away, `goqueue_operator.compare` finds.
 import asyncio
 import contextlib
 import heapq
+import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
@@ -18,22 +19,30 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreUnavailable
 from goqueue.job import Enqueued, Source
-from goqueue.orders import accept
+from goqueue.orders import EARLIEST, accept
 from goqueue.registry import Registry
 from goqueue.service import JobService
 from goqueue.tasks import wait_at_most
-from goqueue_operator import jobstatus, payloads, rows
+from goqueue_operator import history, jobstatus, payloads, rows
 from goqueue_operator.conditions import moment
-from goqueue_operator.entries import Entries, Entry, parsed
+from goqueue_operator.entries import RETRY, Entries, Entry, parsed
+from goqueue_operator.jobevents import JobEvents
+from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
-from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.jobwrites import JobStatuses, about
+from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
 from goqueue_operator.payloads import NoPayload
 from goqueue_operator.rows import Relation
+from goqueue_operator.tokens import token_of
 
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
+TOGETHER_BYTES: Final = 4 * 2**20
+"""Size of their specs at which no more are taken."""
+UNKNOWN_SIZE: Final = 2**20
+"""What a spec counts whose size is not known: nearly the most that etcd stores."""
 
 REFUSED_AGAIN: Final = 30.0
 """Seconds until what Kubernetes refused is tried again: rights and policies change."""
@@ -45,7 +54,11 @@ log = structlog.get_logger(__name__)
 
 
 class Jobs:
-    """All GoQueueJobs. `status_seconds`: how often rows are read; `writers`: status writes at the same time."""
+    """All GoQueueJobs.
+
+    `status_seconds`: how often rows are read; `writers`: status writes at the same time; `ttl_seconds`: after its end
+    a resource that says nothing itself is deleted, None: never; `ended_limit`: most ended ones kept, 0: any number.
+    """
 
     def __init__(
         self,
@@ -58,6 +71,8 @@ class Jobs:
         writers: int = 16,
         installation: str = "",
         keep_seconds: float = KEEP,
+        ttl_seconds: float | None = None,
+        ended_limit: int = 0,
     ) -> None:
         self._kube = kube
         self._service = service
@@ -67,14 +82,23 @@ class Jobs:
         self._writers = writers
         self._installation = installation
         self._keep_seconds = keep_seconds
+        self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
         self._to_accept: set[str] = set()
         self._to_cancel: set[str] = set()
+        self._to_retry: set[str] = set()
         self._to_write: dict[str, None] = {}
         self._ending: list[tuple[datetime, str]] = []
         self._accepting, self._cancelling, self._expiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._reading = asyncio.Event()
+        self._reading, self._retrying = asyncio.Event(), asyncio.Event()
         self._dirty = asyncio.Semaphore(0)
+        self._events = JobEvents(kube)
+        self._statuses = JobStatuses(kube, self._events)
+        self._retries = Retries(service, self._events, self._write_soon)
+        self._surplus: set[str] = set()
+        """Uids of ended resources beyond the limit."""
+        self.deleted: set[str] | None = None
+        """Uids of the resources that were deleted while a list of them is read, which may still have them."""
         self.written = 0
         """Status writes."""
 
@@ -92,14 +116,33 @@ class Jobs:
         elif self._end_was_undone(entry, resource):
             self.entries.remove(entry.uid)
             self._begin(parsed(resource, self._installation))
-        elif entry.generation != metadata.get("generation", entry.generation):
-            entry.generation = metadata["generation"]
-            entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
+        elif entry.generation < metadata.get("generation", 1):  # a list may be older than what the watch has shown
+            self._change(entry, metadata["generation"], resource.get("spec") or {})
             if not entry.final and entry.row_id is None:
                 self._accept_soon(entry.uid)
             entry.seen = None
             self._write_soon(entry)
             self._reading.set()
+        if entry is not None:
+            entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
+            entry.retry = token_of(resource, RETRY)
+            self._retry_if_asked(entry)
+
+    def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
+        """Take over what may change of a spec."""
+        entry.generation = generation
+        entry.suspend = bool(spec.get("suspend"))
+        entry.priority = spec.get("priority") or 0
+        self.entries.drop_spec(entry)  # where it is needed it is read again
+        if entry.ttl != (ttl := spec.get("ttlSecondsAfterFinished")):
+            entry.ttl = ttl
+            if entry.final:
+                self._expire_later(entry)
+
+    def _retry_if_asked(self, entry: Entry) -> None:
+        if entry.retry is not None and entry.retry != entry.retried:
+            self._to_retry.add(entry.uid)
+            self._retrying.set()
 
     def _end_was_undone(self, entry: Entry, resource: dict[str, Any]) -> bool:
         """Whether somebody wrote an older status over the final one, as a former leader may that was frozen."""
@@ -107,7 +150,7 @@ class Jobs:
         return entry.final and newer and not entry.writing and not jobstatus.final(resource.get("status") or {})
 
     def _begin(self, entry: Entry) -> None:
-        self.entries.by_uid[entry.uid] = entry
+        self.entries.add(entry)
         if entry.final:
             self._end(entry)
         elif entry.row_id is not None:
@@ -115,9 +158,14 @@ class Jobs:
             self._reading.set()
         else:
             self._accept_soon(entry.uid)
+        if entry.final and entry.status.get("observedGeneration") != entry.generation:
+            self._write_soon(entry)
+        self._retry_if_asked(entry)
 
     def gone(self, uid: str) -> None:
         """The resource is deleted: its job, if it has not ended, is cancelled."""
+        if self.deleted is not None:
+            self.deleted.add(uid)
         entry = self.entries.remove(uid)
         if entry is not None and not entry.final:
             self.cancel(entry.keys)
@@ -128,10 +176,12 @@ class Jobs:
         self._cancelling.set()
 
     def show_backlog(self) -> None:
-        """Say in the metrics what waits."""
+        """Say in the metrics what waits, and how many resources there are."""
         metrics.OPERATOR_BACKLOG.set(len(self._to_accept), "accept")
         metrics.OPERATOR_BACKLOG.set(len(self._to_cancel), "cancel")
         metrics.OPERATOR_BACKLOG.set(len(self._to_write), "write")
+        metrics.OPERATOR_RESOURCES.set(len(self.entries) - self.entries.ended, "open")
+        metrics.OPERATOR_RESOURCES.set(self.entries.ended, "ended")
 
     # --- the loops ---------------------------------------------------------------------------------------------------
 
@@ -141,6 +191,7 @@ class Jobs:
             group.create_task(self._each(self._accepting, self._accept_all), name="accept")
             group.create_task(self._each(self._cancelling, self._cancel_all), name="cancel")
             group.create_task(self._each(self._expiring, self._expire), name="expire")
+            group.create_task(self._each(self._retrying, self._retry_all), name="retry")
             group.create_task(self._read_loop(), name="read")
             for number in range(self._writers):
                 group.create_task(self._write_loop(), name=f"write-{number}")
@@ -166,8 +217,7 @@ class Jobs:
     async def _accept_all(self) -> float | None:
         while self._to_accept:
             began = time.monotonic()
-            uids = [self._to_accept.pop() for _ in range(min(TOGETHER, len(self._to_accept)))]
-            entries = [entry for uid in uids if (entry := self.entries.get(uid)) and entry.row_id is None]
+            entries = self._batch()
             done = await self._accept_some(entries)
             for entry, accepted in zip(entries, done, strict=True):
                 if not accepted:
@@ -190,8 +240,9 @@ class Jobs:
         return await asyncio.gather(*(self._accept(entry) for entry in entries))
 
     async def _made_before(self, entries: list[Entry]) -> dict[str, int]:
-        """Rows (uid → id) that an earlier version made, whose keys have neither installation nor scope."""
-        sources = {rows.key_of(entry.uid, entry.namespace): entry.uid for entry in entries}
+        """Rows (uid → id) that a former leader made and could not note, also one of an earlier version, whose keys have
+        neither installation nor scope."""
+        sources = {key: entry.uid for entry in entries for key in entry.keys}
         unique = {entry.unique_key for entry in entries if entry.unique_key}
         if not sources:
             return {}
@@ -205,6 +256,17 @@ class Jobs:
             if active == entry.unique_key and active and entry.relation_to(source, active) is not Relation.STRANGE
         }
         return shared | own
+
+    def _batch(self) -> list[Entry]:
+        """The next resources to accept: no more of them, and of their specs, than may be in memory at once."""
+        batch: list[Entry] = []
+        size = 0
+        while self._to_accept and len(batch) < TOGETHER and size < TOGETHER_BYTES:
+            entry = self.entries.get(self._to_accept.pop())
+            if entry is not None and entry.row_id is None:
+                batch.append(entry)
+                size += entry.spec_size or UNKNOWN_SIZE
+        return batch
 
     def _again(self, entry: Entry) -> None:
         """Try again later: after 1 s, 2 s, … 5 s where a store was away, else up to 30 s."""
@@ -221,11 +283,14 @@ class Jobs:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
             return True
         try:
-            with tracing.doing("accept GoQueueJob", _about(entry), entry.trace_context):
-                made = await self._make(entry, entry.spec or await self._spec_of(entry))
+            spec = await self._spec(entry)
+            if spec is None:
+                return True
+            with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
+                made = await self._make(entry, spec)
         except NoPayload as error:
             self._refuse(entry, error.refusal)
-        except KubeUnavailable as error:
+        except (KubeUnavailable, KubeError) as error:
             self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
         except StoreUnavailable as error:
             self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
@@ -244,17 +309,24 @@ class Jobs:
             return True
         return False
 
-    async def _spec_of(self, entry: Entry) -> dict[str, Any]:
-        """The spec of a job that is accepted anew, as Kubernetes has it.
+    async def _spec(self, entry: Entry) -> dict[str, Any] | None:
+        """The spec, from the API server where it was not kept; None where the resource is gone.
 
         Raises:
-            KubeUnavailable: it is not to be had; if its resource is gone, the watch tells.
+            InvalidInput: it is nested more deeply than can be read.
         """
-        found = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if entry.spec is not None:
+            spec: dict[str, Any] = json.loads(entry.spec)
+            return spec
+        try:
+            found = await self._kube.find(JOBS, entry.namespace, entry.name)
+        except KubeError as error:
+            if error.reason == UNREADABLE:
+                raise InvalidInput("invalid json: the payload is nested too deeply") from error
+            raise
         if found is None or found["metadata"]["uid"] != entry.uid:
-            raise KubeUnavailable("the resource is not there")
-        spec: dict[str, Any] = found["spec"]
-        return spec
+            return None
+        return found.get("spec") or {}
 
     async def _make(self, entry: Entry, spec: dict[str, Any]) -> Enqueued:
         payload = await payloads.fetch(self._kube, entry.namespace, spec)
@@ -301,7 +373,6 @@ class Jobs:
                     continue
                 entry.row, entry.seen = row, row.updated_at
                 self._write_soon(entry)
-        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
         try:
             await self._hold_and_release(found)
         except Exception:
@@ -309,6 +380,7 @@ class Jobs:
                 for entry in self.entries.of_row(row.id):
                     entry.seen = None
             raise
+        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
 
     async def rows_gone(self, ids: Collection[int]) -> None:
         """There are no such rows any more: accept the jobs of those that cannot have ended anew.
@@ -341,22 +413,29 @@ class Jobs:
         self._accept_soon(entry.uid)
 
     async def _hold_and_release(self, found: list[rows.Row]) -> None:
-        """Bring `spec.suspend` to waiting rows. A job that follows another one's row has no say over it."""
-        hold, release = [], []
+        """Bring `spec.suspend` to waiting rows, and `spec.priority` to all. A job that follows another one's row has no
+        say over it."""
+        hold, release, prioritize = [], [], []
         for row in found:
             owners = [entry for entry in self.entries.of_row(row.id) if entry.relation(row) is Relation.OWN]
-            if row.status.value != "pending" or not owners:
+            if not owners or row.status.final:
+                continue
+            if row.priority != owners[0].priority:
+                prioritize.append((row.id, owners[0].priority))
+            if row.status.value != "pending":
                 continue
             if owners[0].suspend and not row.held:
                 hold.append(row.id)
             elif row.held and not owners[0].suspend:
-                release.append((row.id, moment((owners[0].spec or {}).get("availableAt"))))
-        if not hold and not release:
+                release.append((row.id, owners[0].available_at))
+        if not hold and not release and not prioritize:
             return
         async with self._service.database.connection() as connection:
             held = await rows.hold(connection, hold) if hold else []
             if release:
                 await rows.release(connection, release)
+            if prioritize:
+                await rows.prioritize(connection, prioritize)
         for id, queue in held:
             with contextlib.suppress(GoQueueError):  # a worker that fetches it cannot claim it
                 await self._service.broker.remove(queue, id)
@@ -397,61 +476,103 @@ class Jobs:
                     self._write_soon(entry)
 
     async def _write(self, entry: Entry) -> None:
-        status = entry.wanted(datetime.now(UTC))
+        if entry.final:
+            await self._statuses.note(entry)
+            return
+        status, former = entry.wanted(datetime.now(UTC)), entry.status
         if status is None:
             return
-        if jobstatus.difference(entry.status, status) is not None:
-            written = await self._put_status(entry, status)
-            entry.version = int(written["metadata"]["resourceVersion"])
+        if jobstatus.difference(former, status) is not None:
+            await self._statuses.put(entry, status)
             self.written += 1
             metrics.OPERATOR_WRITES.inc()
         status.pop("result", None)
         entry.status = status
+        await self._events.changed(entry, former, status)
         if jobstatus.final(status) and not entry.final:
-            entry.final = True
             self._end(entry)
-
-    async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
-        place = (JOBS, entry.namespace, entry.name, entry.uid)
-        if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.put_status(*place, status)
-        # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
-        about = _about(entry) | {"goqueue.job.state": status["state"]}
-        with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.put_status(*place, status)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self, entry: Entry) -> None:
         """Its job has ended: read the row no more, delete the resource when its time is over."""
-        entry.spec, entry.row, entry.refusal = None, None, None
-        self.entries.unfollow(entry)
-        if entry.ttl is not None:
-            finished = moment(entry.status.get("finishedAt")) or datetime.now(UTC)
-            heapq.heappush(self._ending, (finished + timedelta(seconds=entry.ttl), entry.uid))
+        self.entries.end(entry)
+        self._expire_later(entry)
+
+    def _due(self, entry: Entry) -> datetime | None:
+        """When the resource of an ended job is to be deleted; None: never."""
+        ttl = entry.ttl if entry.ttl is not None else self._ttl_seconds
+        if ttl is None:
+            return None
+        return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=ttl)
+
+    def _expire_later(self, entry: Entry) -> None:
+        if (due := self._due(entry)) is not None:
+            heapq.heappush(self._ending, (due, entry.uid))
             self._expiring.set()
 
-    def reopen(self, entry: Entry) -> None:
-        """Its job was retried by hand after it had ended."""
-        entry.final = False
-        if entry.row_id is not None:
-            self.entries.follow(entry, entry.row_id)
+    def trim(self) -> None:
+        """Let go of the oldest ended resources beyond the limit, and of deletions whose resource is gone."""
+        if len(self._ending) > 2 * self.entries.ended + TOGETHER:
+            dues = ((self._due(entry), entry.uid) for entry in self.entries if entry.final)
+            self._ending = [(due, uid) for due, uid in dues if due is not None]
+            heapq.heapify(self._ending)
+        if not self._ended_limit or self.entries.ended <= self._ended_limit:
+            return
+        ended = (
+            (entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in self.entries if entry.final
+        )
+        self._surplus = set(history.surplus(ended, self._ended_limit))
+        log.info(
+            "ended GoQueueJobs beyond the limit are deleted", resources=len(self._surplus), limit=self._ended_limit
+        )
+        for uid in self._surplus:
+            heapq.heappush(self._ending, (EARLIEST, uid))
+        self._expiring.set()
+
+    def reopen(self, entry: Entry, row_id: int, status: dict[str, Any]) -> None:
+        """Its job was retried by hand after it had ended; `status`: what the resource has."""
+        self.entries.reopen(entry, row_id, status)
         self._reading.set()
+
+    def _is_due(self, entry: Entry, planned: datetime) -> bool:
+        """Whether a planned deletion still holds: with another TTL it is in the heap once more."""
+        due = self._due(entry)
+        return due is not None and due <= planned
 
     async def _expire(self) -> float | None:
         while self._ending:
             due, uid = self._ending[0]
             if (wait := (due - datetime.now(UTC)).total_seconds()) > 0:
                 return min(wait, 3600.0)
-            entry = self.entries.get(uid)
-            if entry is not None and entry.final:
-                try:
-                    await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
-                except KubeError as error:  # a policy, say: that of one resource is not the others' business
-                    log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
-                    heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
             heapq.heappop(self._ending)
+            entry = self.entries.get(uid)
+            if entry is None or not entry.final or not (uid in self._surplus or self._is_due(entry, due)):
+                continue
+            try:
+                await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+            except KubeError as error:  # a policy, say: that of one resource is not the others' business
+                log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
+            except KubeUnavailable:
+                heapq.heappush(self._ending, (due, uid))
+                raise
         return None
+
+    async def _retry_all(self) -> float | None:
+        for uid in list(self._to_retry):
+            entry = self.entries.get(uid)
+            if entry is not None and (status := await self._retries.follow(entry)) is not None:
+                await self._begin_again(entry, status)
+            self._to_retry.discard(uid)
+        return None
+
+    async def _begin_again(self, entry: Entry, status: dict[str, Any]) -> None:
+        """Take up a resource as if it had this status: one that has ended has a new round of attempts, or none yet."""
+        resource = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if resource is not None and resource["metadata"]["uid"] == entry.uid:
+            self.entries.remove(entry.uid)
+            self._begin(parsed(resource | {"status": status}, self._installation))
 
     async def _cancel_all(self) -> float | None:
         keys = list(self._to_cancel)
@@ -466,13 +587,3 @@ class Jobs:
                     log.info("job cancelled, its resource is deleted", job_id=id)
         self._to_cancel.difference_update(keys)
         return None
-
-
-def _about(entry: Entry) -> tracing.Attributes:
-    """Of which resource a span is, in OpenTelemetry's words."""
-    return {
-        "k8s.namespace.name": entry.namespace,
-        "goqueue.resource.kind": "GoQueueJob",
-        "goqueue.resource.name": entry.name,
-        "goqueue.resource.uid": entry.uid,
-    }
