@@ -197,4 +197,4 @@ async def test_a_status_is_not_written_to_a_pool_of_the_same_name(world: World) 
 
 
 async def a_decision(pools: Pools, one: Pool) -> Any:
-    return pools._decide(one, await pools._looker.look())
+    return pools._decide(one, await pools._looker.look(), {})
