@@ -137,10 +137,6 @@ WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
     AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
 """
 
-OTHERS: Final[LiteralString] = """
-SELECT EXISTS (SELECT FROM workers WHERE name <> %(name)s AND NOT draining AND queues && %(queues)s::text[])
-"""
-
 LOCKED: Final[LiteralString] = """
 WITH free AS (SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 SELECT id FROM jobs WHERE id = ANY(%(ids)s::bigint[]) AND id NOT IN (SELECT id FROM free)

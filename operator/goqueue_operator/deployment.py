@@ -30,7 +30,11 @@ MAX_GRACE: Final = 7 * 86400.0
 
 
 class Refused(Exception):
-    """The pool cannot become a Deployment; the message says why."""
+    """The pool cannot become a Deployment; the message says why, `reason` in one word."""
+
+    def __init__(self, message: str, reason: str = "Refused") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

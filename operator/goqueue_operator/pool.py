@@ -1,13 +1,14 @@
 """One GoQueueWorkerPool, and what the operator knows of its Deployment and pods."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from goqueue.pace import Pace
 from goqueue.scaling import History, Policy
 from goqueue.store.dispatch import WorkerRow
 from goqueue_operator import deployment
 from goqueue_operator.kube import Object
-from goqueue_operator.load import Pace
 
 
 @dataclass(slots=True)
@@ -24,13 +25,33 @@ class Pool:
     built: Object | None = None
     """What we wrote."""
     replicas: int | None = None
-    """What we decided last."""
+    """Pods that we ordered last."""
+    serving: int | None = None
+    """Those of them that shall take jobs, as we decided last; the others drain."""
+    leaving: int = 0
+    """Pods that drain."""
+    asked: dict[int, float] = field(default_factory=dict)
+    """Workers that were asked to drain, by id, and since when (`time.monotonic()`)."""
+    forced_since: float | None = None
+    """Since when there are more pods than `replicas` or `maxReplicas` of the spec."""
+    priced: bool = False
+    """Whether deletion costs have just changed."""
     history: History = field(default_factory=History)
     pace: Pace = field(default_factory=Pace)
     refused: str = ""
+    """Why its Deployment is not as declared."""
+    refusal: str = ""
+    """The same in one word."""
     told: str = ""
     """The refusal that an event was left for."""
+    failures: int = 0
+    """Tries in a row that were refused."""
+    retry_at: float = 0.0
+    """When a refused Deployment is tried again (`time.monotonic()`)."""
     written_at: float = 0.0
+    told_replicas: int | None = None
+    """The number of pods that the last event told, or at first the one that was found."""
+    told_replicas_at: float = -math.inf
     scaled_at: str | None = None
 
     @property
@@ -43,6 +64,10 @@ class Pool:
         """Namespace and name, of the pool and of its Deployment."""
         metadata = self.resource["metadata"]
         return metadata["namespace"], metadata["name"]
+
+    def wake(self) -> None:
+        """Try again at once what was refused."""
+        self.failures, self.retry_at = 0, 0.0
 
     @property
     def current(self) -> int:
