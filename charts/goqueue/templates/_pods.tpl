@@ -1,6 +1,9 @@
 {{/* What all pods have in common. */}}
 
-{{/* (root, values, selector) Where the pods run: a part's own wishes beside or instead of those for all pods. */}}
+{{/*
+(root, values, selector, spread) Where the pods run: a part's own wishes beside or instead of those for all pods.
+`selector` are the labels by which its pods are counted, `spread` says that there are several of them.
+*/}}
 {{- define "goqueue.scheduling" -}}
 {{- $all := .root.Values -}}
 {{- $own := .values -}}
@@ -25,33 +28,41 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $own.topologySpreadConstraints | default $all.topologySpreadConstraints }}
-topologySpreadConstraints:
-  {{- toYaml . | nindent 2 }}
-{{- else }}
-{{- with .selector }}
-topologySpreadConstraints:
-  - topologyKey: kubernetes.io/hostname
-    maxSkew: 1
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels:
-        {{- . | nindent 8 }}
+{{- $given := $own.topologySpreadConstraints | default $all.topologySpreadConstraints }}
+{{- if and (not $given) .spread }}
+{{- $given = list (dict "topologyKey" "kubernetes.io/hostname" "maxSkew" 1 "whenUnsatisfiable" "ScheduleAnyway") }}
 {{- end }}
+{{- with $given }}
+topologySpreadConstraints:
+  {{- range . }}
+  {{- /* Kubernetes counts no pod at all where a constraint has no selector. */}}
+  {{- $filled := dict "labelSelector" (dict "matchLabels" ($.selector | fromYaml)) }}
+  {{- if $.spread }}
+  {{- /* Without it a rolling update counts the pods that are about to end, and leaves the new ones uneven. */}}
+  {{- $_ := set $filled "matchLabelKeys" (list "pod-template-hash") }}
+  {{- end }}
+  {{- list (hasKey . "labelSelector" | ternary . (merge $filled (omit . "labelSelector"))) | toYaml | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- $hostUsers := ternary $all.hostUsers $own.hostUsers (kindIs "invalid" $own.hostUsers) }}
+{{- if not (kindIs "invalid" $hostUsers) }}
+hostUsers: {{ $hostUsers }}
 {{- end }}
 {{- end -}}
 
-{{/* (root, values, component, annotations) Labels and annotations of a pod. */}}
+{{/*
+(root, values, component, annotations, volumes) Labels and annotations of a pod. `volumes` are the emptyDirs, `tmp` where
+none are named, with which the Cluster Autoscaler may remove the pod: without the annotation they would pin its node.
+*/}}
 {{- define "goqueue.podMetadata" -}}
+{{- $evictable := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (.volumes | default "tmp") -}}
 labels:
   {{- include "goqueue.selectorLabels" . | nindent 2 }}
-  {{- with merge (dict) .values.podLabels .root.Values.podLabels }}
+  {{- with merge (dict) .values.podLabels .root.Values.podLabels .root.Values.commonLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge (dict) (.annotations | default dict) .values.podAnnotations .root.Values.podAnnotations }}
 annotations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (dict) (.annotations | default dict) .values.podAnnotations .root.Values.podAnnotations $evictable | toYaml | nindent 2 }}
 {{- end -}}
 
 {{/* Group that reads the mounted certificates; empty where none are, and on OpenShift, which chooses one itself. */}}
@@ -129,23 +140,39 @@ volumeMounts:
 {{- end -}}
 
 {{/*
+(root, component, key) The users' own containers, or init containers, of a part, a YAML list. Those that say nothing of
+their security get that of GoQueue's, or a namespace that enforces `restricted` would refuse the pod.
+*/}}
+{{- define "goqueue.extraContainers" -}}
+{{- $root := .root -}}
+{{- $own := index (index .root.Values .component) .key -}}
+{{- range concat (index .root.Values .key) ($own | default list) }}
+{{- $security := hasKey . "securityContext" | ternary .securityContext $root.Values.securityContext }}
+{{ list (set (deepCopy .) "securityContext" $security) | toYaml }}
+{{- end -}}
+{{- end -}}
+
+{{/*
 (root, component, pool, own, grace, main, token) Pod template of a long-running process. `main` are the lines of its container
 that are its own: args, ports, probes. It waits for the schema: the migrations run beside it.
 */}}
 {{- define "goqueue.podTemplate" -}}
 {{- $values := index .root.Values .component -}}
-{{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .root) -}}
+{{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .) -}}
 metadata:
   {{- include "goqueue.podMetadata" (merge (dict "values" $values "annotations" $annotations) .) | nindent 2 }}
 spec:
   serviceAccountName: {{ include "goqueue.serviceAccountName" . }}
   automountServiceAccountToken: {{ .token | default false }}
   {{- $selector := include "goqueue.selectorLabels" . }}
-  {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector) | nindent 2 }}
+  {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector "spread" true) | nindent 2 }}
   securityContext:
     {{- include "goqueue.podSecurityContext" .root | nindent 4 }}
   terminationGracePeriodSeconds: {{ .grace }}
   initContainers:
+    {{- with include "goqueue.extraContainers" (dict "root" .root "component" .component "key" "extraInitContainers") }}
+    {{- . | nindent 4 }}
+    {{- end }}
     - name: wait-for-schema
       # In the background, so that the shell hears SIGTERM at once.
       command: [sh, -c, "trap 'exit 1' TERM; until goqueue migrate --check & wait $!; do sleep 1; done"]
@@ -154,6 +181,9 @@ spec:
     - name: {{ .component }}
       {{- .main | nindent 6 }}
       {{- include "goqueue.container" . | nindent 6 }}
+    {{- with include "goqueue.extraContainers" (dict "root" .root "component" .component "key" "extraContainers") }}
+    {{- . | nindent 4 }}
+    {{- end }}
   volumes:
     {{- include "goqueue.volumes" . | nindent 4 }}
 {{- end -}}
@@ -203,11 +233,15 @@ does not exist yet it is left out.
 {{- end -}}
 {{- end -}}
 
-{{/* No pod goes before the one that replaces it is ready. */}}
+{{/* (root, component) Where the values say nothing else, no pod goes before the one that replaces it is ready. */}}
 {{- define "goqueue.strategy" -}}
 strategy:
+{{- with (index .root.Values .component).strategy }}
+  {{- toYaml . | nindent 2 }}
+{{- else }}
   type: RollingUpdate
   rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -218,11 +252,16 @@ the Kubernetes API. `pools` is the name of a ConfigMap with worker pools.
 {{- $values := .root.Values.maintenance -}}
 serviceAccountName: {{ .serviceAccountName }}
 automountServiceAccountToken: true
-{{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" "") | nindent 0 }}
+{{- $selector := include "goqueue.selectorLabels" (dict "root" .root "component" "maintenance") }}
+{{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector) | nindent 0 }}
 securityContext:
   {{- include "goqueue.podSecurityContext" .root | nindent 2 }}
 restartPolicy: {{ .restartPolicy }}
 terminationGracePeriodSeconds: 5
+{{- with include "goqueue.extraContainers" (dict "root" .root "component" "maintenance" "key" "extraInitContainers") }}
+initContainers:
+  {{- . | nindent 2 }}
+{{- end }}
 containers:
   - name: {{ trimSuffix ".py" .script }}
     image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
@@ -272,7 +311,7 @@ backoffLimit: 2147483647
 {{- range $path, $_ := .Files.Glob "files/scripts/*.py" }}{{ $.Files.Get $path }}{{ end -}}
 {{- end -}}
 
-{{/* (root, component) */}}
+{{/* (root, component, name, selector) `selector` are the labels of its pods, where they are not the part's. */}}
 {{- define "goqueue.podDisruptionBudget" -}}
 {{- $budget := (index .root.Values .component).podDisruptionBudget -}}
 {{- if $budget.enabled }}
@@ -287,7 +326,7 @@ spec:
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
-      {{- include "goqueue.selectorLabels" . | nindent 6 }}
+      {{- .selector | default (include "goqueue.selectorLabels" .) | nindent 6 }}
 {{- end }}
 {{- end -}}
 

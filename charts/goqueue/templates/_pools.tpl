@@ -44,11 +44,12 @@ goqueue.io/release
 {{- $root := .root -}}
 {{- $part := dict "root" .root "component" "worker" -}}
 {{- $worker := .root.Values.worker -}}
+{{- $full := printf "%s-%s" (include "goqueue.fullname" .root) .name -}}
 {{- $queues := .pool.queues | default .root.Values.settings.worker.queues -}}
 apiVersion: goqueue.io/v1alpha1
 kind: GoQueueWorkerPool
 metadata:
-  name: {{ include "goqueue.fullname" .root }}-{{ .name }}
+  name: {{ $full }}
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "goqueue.poolLabels" $part | nindent 4 }}
@@ -78,20 +79,28 @@ spec:
   {{- end }}
   podTemplate:
     metadata:
-      {{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" .root) }}
+      {{- $annotations := dict "checksum/settings" (include "goqueue.settingsChecksum" $part) }}
       {{- include "goqueue.podMetadata" (merge (dict "values" $worker "annotations" $annotations) $part) | nindent 6 }}
     spec:
       serviceAccountName: {{ include "goqueue.serviceAccountName" $part }}
       terminationGracePeriodSeconds: {{ include "goqueue.workerGrace" .root }}
       securityContext:
         {{- include "goqueue.podSecurityContext" .root | nindent 8 }}
-      {{- include "goqueue.scheduling" (dict "root" .root "values" $worker "selector" "") | nindent 6 }}
+      {{- $selector := printf "goqueue.io/pool: %s" $full }}
+      {{- include "goqueue.scheduling" (dict "root" .root "values" $worker "selector" $selector "spread" true) | nindent 6 }}
+      {{- with include "goqueue.extraContainers" (merge (dict "key" "extraInitContainers") $part) }}
+      initContainers:
+        {{- . | nindent 8 }}
+      {{- end }}
       containers:
         - name: worker
           securityContext:
             {{- toYaml .root.Values.securityContext | nindent 12 }}
           volumeMounts:
             {{- include "goqueue.volumeMounts" $part | nindent 12 }}
+        {{- with include "goqueue.extraContainers" (merge (dict "key" "extraContainers") $part) }}
+        {{- . | nindent 8 }}
+        {{- end }}
       volumes:
         {{- include "goqueue.volumes" $part | nindent 8 }}
 {{- end -}}
