@@ -146,7 +146,7 @@ their security get that of GoQueue's, or a namespace that enforces `restricted` 
 {{- define "goqueue.extraContainers" -}}
 {{- $root := .root -}}
 {{- $own := index (index .root.Values .component) .key -}}
-{{- range concat (index .root.Values .key) ($own | default list) }}
+{{- range include "goqueue.byKey" (dict "key" "name" "lists" (list (index .root.Values .key) ($own | default list))) | fromYamlArray }}
 {{- $security := hasKey . "securityContext" | ternary .securityContext $root.Values.securityContext }}
 {{ list (set (deepCopy .) "securityContext" $security) | toYaml }}
 {{- end -}}
