@@ -91,7 +91,13 @@ def loaded(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_no_part_reads_a_group_that_does_not_replace_its_pods() -> None:
-    parts = {"api": "api", "operator": "operator", "scheduler": "scheduler", "worker": "worker", "goqueue": "every part"}
+    parts = {
+        "api": "api",
+        "operator": "operator",
+        "scheduler": "scheduler",
+        "worker": "worker",
+        "goqueue": "every part",
+    }
     files = [(part, path) for folder, part in parts.items() for path in (CHECKOUT / folder).rglob("*.py")]
     read = {(part, group) for part, path in files for _, group in loaded(path)}
     # The commands: each process begins in a function of its own name.

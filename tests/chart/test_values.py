@@ -266,7 +266,11 @@ NONSENSE = [
     ("settings.worker.concurrency", 0, "concurrency"),
     ("settings.worker.healthPort", 0, "healthPort"),
     ("settings.api.port", 65536, "port"),
-    ("settings.operator.namespace", "team-b", "settings.operator.namespace: the operator serves the release's namespace"),
+    (
+        "settings.operator.namespace",
+        "team-b",
+        "settings.operator.namespace: the operator serves the release's namespace",
+    ),
     ("settings.postgres.host", "db", "set postgresql.enabled=false as well"),
     ("settings.postgres.sslmode", "on", "sslmode"),
     ("settings.postgres.sslmode", "verify-full", "needs settings.postgres.sslrootcert"),
