@@ -292,6 +292,11 @@ OPERATOR_BACKLOG: Final = Gauge(
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )
+EVENTS_LEFT_OUT: Final = Counter(
+    "goqueue_operator_events_left_out_total",
+    "Warnings of GoQueueJobs that were not written as events, because too many failed in a short time.",
+    ("operator",),
+)
 OPERATOR_UNSERVED: Final = Gauge(
     "goqueue_operator_unserved_namespaces",
     "Namespaces whose GoQueue resources are left alone: another installation holds the claim, or it cannot be read.",

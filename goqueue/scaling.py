@@ -148,7 +148,7 @@ def _replicas(jobs: float, each: float) -> int:
 
 
 class Demand(NamedTuple):
-    """Replicas for a load, before bounds, and why. `corrected`: more than the formula says, since jobs wait too long."""
+    """Replicas for a load, before bounds, and why. `corrected`: more than the formula says, as jobs wait too long."""
 
     replicas: int
     reason: str
@@ -245,10 +245,3 @@ def arrival_rate(counts: Iterable[tuple[float, int]]) -> float:
     pairs = itertools.pairwise(points)
     total = sum(later - earlier if later >= earlier else later for (_, earlier), (_, later) in pairs)
     return total / (points[-1][0] - points[0][0])
-
-
-def service_rate(finished: int, seconds: float, slots: int) -> float | None:
-    """Jobs a second of one replica with all slots busy, from jobs finished and the seconds they took together."""
-    if finished <= 0 or seconds < 0:
-        return None
-    return slots * finished / max(seconds, finished * 1e-4)

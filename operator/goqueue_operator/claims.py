@@ -274,7 +274,7 @@ class Claims:
     async def _take(self, place: Place) -> State:
         """Take or renew the claim, or find that another one holds it."""
         now = time.monotonic()
-        lasts = float(min(LONGEST, max(SHORTEST, PER_NAMESPACE * len(self.places))))
+        lasts = duration(len(self.places))
         try:
             lease = place.lease if place.state is State.OURS else None
             if lease is None:
@@ -320,6 +320,11 @@ class Claims:
                 "leaseTransitions": (former.get("leaseTransitions") or 0) + (0 if mine or not former else 1),
             },
         }
+
+
+def duration(namespaces: int) -> float:
+    """Seconds for which a claim holds after a renewal, by how many namespaces one operator serves."""
+    return float(min(LONGEST, max(SHORTEST, PER_NAMESPACE * namespaces)))
 
 
 def _is_gone(error: KubeError) -> bool:

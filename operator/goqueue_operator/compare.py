@@ -61,6 +61,8 @@ class Comparison:
         self._listed_before = False
         self.orphans = 0
         """Jobs that were cancelled because their resource was gone."""
+        self.finished = 0
+        """Comparisons that came to their end."""
 
     async def run(self) -> None:
         """Compare until cancelled; the first time at once."""
@@ -68,6 +70,7 @@ class Comparison:
             try:
                 began = time.monotonic()
                 await self.compare()
+                self.finished += 1
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "compare")
                 seconds = self._seconds
             except (StoreUnavailable, KubeUnavailable, KubeError) as error:

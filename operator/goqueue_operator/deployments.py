@@ -1,7 +1,6 @@
-"""Making a pool's Deployment what it should be, and telling Kubernetes which of its pods to take first."""
+"""Making a pool's Deployment what it should be."""
 
 import asyncio
-import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Final
@@ -15,11 +14,8 @@ from goqueue_operator.conditions import timestamp
 from goqueue_operator.deployment import Defaults, Refused
 from goqueue_operator.events import tell
 from goqueue_operator.informer import Informer
-from goqueue_operator.kube import DEPLOYMENTS, PODS, Kube, KubeError, KubeUnavailable, Object
-from goqueue_operator.load import Facts
-from goqueue_operator.pool import Pool, hostname
-
-COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, KubeUnavailable, Object
+from goqueue_operator.pool import Pool
 
 RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
 """What `kubectl rollout restart` leaves in the pod template: an order, and no drift."""
@@ -50,14 +46,14 @@ class Deployments:
         self._lane = asyncio.Semaphore(TOGETHER)
         self._slow_lane = asyncio.Semaphore(SLOW_TOGETHER)
 
-    async def keep_or_tell(self, pool: Pool, decision: Decision, facts: Facts) -> None:
+    async def keep_or_tell(self, pool: Pool, decision: Decision) -> None:
         """Make the Deployment what it should be; where that is refused, by us or by Kubernetes, say so.
 
         Where only what the pool declares anew is refused, its Deployment as it was before goes on to be scaled.
         """
         if time.monotonic() >= pool.retry_at:
             try:
-                await self._keep(pool, decision, facts)
+                await self._keep(pool, decision)
                 return
             except Refused as error:
                 await self.refuse(pool, error.reason, str(error))
@@ -68,7 +64,7 @@ class Deployments:
                     raise
                 await self.refuse(pool, "RefusedByKubernetes", f"Kubernetes refuses the Deployment: {error.message}")
         if pool.found is not None and decision.replicas != pool.current and deployment.owned(pool.found, pool.resource):
-            await self._resize(pool, pool.found, decision, facts)
+            await self._resize(pool, pool.found, decision)
 
     async def refuse(self, pool: Pool, reason: str, why: str) -> None:
         """Note that the Deployment cannot be as declared, tell it once, and leave it for a while."""
@@ -80,7 +76,7 @@ class Deployments:
             log.error("pool refused", pool=pool.place, error=why)
             await tell(self._kube, pool.resource, "GoQueueWorkerPool", reason, why, warning=True)
 
-    async def _resize(self, pool: Pool, found: Object, decision: Decision, facts: Facts) -> None:
+    async def _resize(self, pool: Pool, found: Object, decision: Decision) -> None:
         """Change nothing but the number of pods."""
         before = pool.current
         steps = [
@@ -88,14 +84,12 @@ class Deployments:
             {"op": "replace", "path": "/spec/replicas", "value": decision.replicas},
         ]
         async with self._slow_lane:
-            if decision.replicas < before:
-                await self._price(pool, facts)
             made = await self._kube.edit(DEPLOYMENTS, *pool.place, steps)
         self._note(pool, made)
         pool.replicas, pool.built = decision.replicas, None
         _note_scaling(pool, before, decision)
 
-    async def _keep(self, pool: Pool, decision: Decision, facts: Facts) -> None:
+    async def _keep(self, pool: Pool, decision: Decision) -> None:
         """Make the Deployment what it should be, if it is not.
 
         Raises:
@@ -116,8 +110,6 @@ class Deployments:
             if span is not None:
                 span.set_attributes(_about(pool, before, decision))
             async with self._slow_lane if pool.failures else self._lane:
-                if decision.replicas < before:
-                    await self._price(pool, facts)
                 await self._put(pool, wanted)
         pool.built, pool.replicas = wanted, decision.replicas
         _accept(pool)
@@ -145,20 +137,6 @@ class Deployments:
         """Take in the API server's answer."""
         self._watched.put(made)
         pool.found, pool.generation = made, made["metadata"]["generation"]
-
-    async def _price(self, pool: Pool, facts: Facts) -> None:
-        """Tell Kubernetes which pods to take first: those whose workers run the fewest jobs."""
-        busy: dict[str, int] = {}
-        for worker in pool.own(facts.workers) or ():
-            name = worker.name.rpartition("-")[0]
-            busy[name] = busy.get(name, 0) + worker.busy
-        for pod in pool.pods:
-            metadata = pod["metadata"]
-            cost = str(busy.get(hostname(pod), 0))
-            if (metadata.get("annotations") or {}).get(COST, "0") != cost:
-                patch = {"metadata": {"annotations": {COST: cost}}}
-                with contextlib.suppress(KubeError):  # it is gone
-                    await self._kube.patch(PODS, metadata["namespace"], metadata["name"], patch)
 
 
 def _note_scaling(pool: Pool, before: int, decision: Decision) -> None:

@@ -11,9 +11,13 @@ from goqueue_operator import jobstatus
 from goqueue_operator.conditions import moment
 from goqueue_operator.jobstatus import Refusal, Status
 from goqueue_operator.rows import Owner, Relation, Row, key_of, relation
+from goqueue_operator.tokens import token_of
 
 TRACEPARENT: Final = "goqueue.io/traceparent"
 """Annotation of a GoQueueJob: W3C's header of that name, of what made it (a pipeline, say)."""
+
+RETRY: Final = "goqueue.io/retry"
+"""Annotation of a GoQueueJob: each new value gives a failed or cancelled job all of its attempts again."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,11 @@ class Entry:
     """It changed meanwhile."""
     unique_key: str | None = None
     installation: str = ""
+    priority: int = 0
+    retry: str | None = None
+    """The token by which the annotation asks for another round of attempts."""
+    retried: str | None = None
+    """The token that was obeyed, or refused, last."""
 
     @property
     def key(self) -> str:
@@ -84,6 +93,12 @@ class Entry:
 
     def wanted(self, now: datetime) -> Status | None:
         """The status it should have; None where nothing is known yet."""
+        status = self._wanted(now)
+        if status is not None and self.retried is not None:
+            status["retry"] = self.retried
+        return status
+
+    def _wanted(self, now: datetime) -> Status | None:
         if self.row_id is not None and self.lost:
             return jobstatus.lost(self.status, self.row_id, self.generation, now)
         if self.row is not None:
@@ -114,6 +129,9 @@ def parsed(resource: dict[str, Any], installation: str = "") -> Entry:
         status.get("jobID"),
         unique_key=spec.get("uniqueKey"),
         installation=installation,
+        priority=spec.get("priority") or 0,
+        retry=token_of(resource, RETRY),
+        retried=status.get("retry"),
     )
 
 

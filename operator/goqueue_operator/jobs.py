@@ -26,11 +26,15 @@ from goqueue.service import JobService
 from goqueue.tasks import wait_at_most
 from goqueue_operator import jobstatus, payloads, rows
 from goqueue_operator.conditions import moment
-from goqueue_operator.entries import Entries, Entry, parsed
+from goqueue_operator.entries import RETRY, Entries, Entry, parsed
+from goqueue_operator.jobevents import JobEvents
+from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
+from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
 from goqueue_operator.payloads import NoPayload
 from goqueue_operator.rows import Relation
+from goqueue_operator.tokens import token_of
 
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
@@ -70,11 +74,15 @@ class Jobs:
         self.entries = Entries()
         self._to_accept: set[str] = set()
         self._to_cancel: set[str] = set()
+        self._to_retry: set[str] = set()
         self._to_write: dict[str, None] = {}
         self._ending: list[tuple[datetime, str]] = []
         self._accepting, self._cancelling, self._expiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._reading = asyncio.Event()
+        self._reading, self._retrying = asyncio.Event(), asyncio.Event()
         self._dirty = asyncio.Semaphore(0)
+        self._events = JobEvents(kube)
+        self._statuses = JobStatuses(kube, self._events)
+        self._retries = Retries(service, self._events, self._write_soon)
         self.written = 0
         """Status writes."""
 
@@ -93,13 +101,32 @@ class Jobs:
             self.entries.remove(entry.uid)
             self._begin(parsed(resource, self._installation))
         elif entry.generation != metadata.get("generation", entry.generation):
-            entry.generation = metadata["generation"]
-            entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
+            self._change(entry, metadata["generation"], resource.get("spec") or {})
             if not entry.final and entry.row_id is None:
                 self._accept_soon(entry.uid)
             entry.seen = None
             self._write_soon(entry)
             self._reading.set()
+        if entry is not None:
+            entry.retry = token_of(resource, RETRY)
+            self._retry_if_asked(entry)
+
+    def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
+        """Take over what may change of a spec."""
+        entry.generation = generation
+        entry.suspend = bool(spec.get("suspend"))
+        entry.priority = spec.get("priority") or 0
+        if entry.spec is not None:
+            entry.spec = spec
+        if entry.ttl != (ttl := spec.get("ttlSecondsAfterFinished")):
+            entry.ttl = ttl
+            if entry.final:
+                self._expire_later(entry)
+
+    def _retry_if_asked(self, entry: Entry) -> None:
+        if entry.retry is not None and entry.retry != entry.retried:
+            self._to_retry.add(entry.uid)
+            self._retrying.set()
 
     def _end_was_undone(self, entry: Entry, resource: dict[str, Any]) -> bool:
         """Whether somebody wrote an older status over the final one, as a former leader may that was frozen."""
@@ -115,6 +142,9 @@ class Jobs:
             self._reading.set()
         else:
             self._accept_soon(entry.uid)
+        if entry.final and entry.status.get("observedGeneration") != entry.generation:
+            self._write_soon(entry)
+        self._retry_if_asked(entry)
 
     def gone(self, uid: str) -> None:
         """The resource is deleted: its job, if it has not ended, is cancelled."""
@@ -141,6 +171,7 @@ class Jobs:
             group.create_task(self._each(self._accepting, self._accept_all), name="accept")
             group.create_task(self._each(self._cancelling, self._cancel_all), name="cancel")
             group.create_task(self._each(self._expiring, self._expire), name="expire")
+            group.create_task(self._each(self._retrying, self._retry_all), name="retry")
             group.create_task(self._read_loop(), name="read")
             for number in range(self._writers):
                 group.create_task(self._write_loop(), name=f"write-{number}")
@@ -190,8 +221,9 @@ class Jobs:
         return await asyncio.gather(*(self._accept(entry) for entry in entries))
 
     async def _made_before(self, entries: list[Entry]) -> dict[str, int]:
-        """Rows (uid → id) that an earlier version made, whose keys have neither installation nor scope."""
-        sources = {rows.key_of(entry.uid, entry.namespace): entry.uid for entry in entries}
+        """Rows (uid → id) that a former leader made and could not note, also one of an earlier version, whose keys have
+        neither installation nor scope."""
+        sources = {key: entry.uid for entry in entries for key in entry.keys}
         unique = {entry.unique_key for entry in entries if entry.unique_key}
         if not sources:
             return {}
@@ -221,7 +253,7 @@ class Jobs:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
             return True
         try:
-            with tracing.doing("accept GoQueueJob", _about(entry), entry.trace_context):
+            with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
                 made = await self._make(entry, entry.spec or await self._spec_of(entry))
         except NoPayload as error:
             self._refuse(entry, error.refusal)
@@ -301,7 +333,6 @@ class Jobs:
                     continue
                 entry.row, entry.seen = row, row.updated_at
                 self._write_soon(entry)
-        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
         try:
             await self._hold_and_release(found)
         except Exception:
@@ -309,6 +340,7 @@ class Jobs:
                 for entry in self.entries.of_row(row.id):
                     entry.seen = None
             raise
+        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
 
     async def rows_gone(self, ids: Collection[int]) -> None:
         """There are no such rows any more: accept the jobs of those that cannot have ended anew.
@@ -341,22 +373,29 @@ class Jobs:
         self._accept_soon(entry.uid)
 
     async def _hold_and_release(self, found: list[rows.Row]) -> None:
-        """Bring `spec.suspend` to waiting rows. A job that follows another one's row has no say over it."""
-        hold, release = [], []
+        """Bring `spec.suspend` to waiting rows, and `spec.priority` to all. A job that follows another one's row has no
+        say over it."""
+        hold, release, prioritize = [], [], []
         for row in found:
             owners = [entry for entry in self.entries.of_row(row.id) if entry.relation(row) is Relation.OWN]
-            if row.status.value != "pending" or not owners:
+            if not owners or row.status.final:
+                continue
+            if row.priority != owners[0].priority:
+                prioritize.append((row.id, owners[0].priority))
+            if row.status.value != "pending":
                 continue
             if owners[0].suspend and not row.held:
                 hold.append(row.id)
             elif row.held and not owners[0].suspend:
                 release.append((row.id, moment((owners[0].spec or {}).get("availableAt"))))
-        if not hold and not release:
+        if not hold and not release and not prioritize:
             return
         async with self._service.database.connection() as connection:
             held = await rows.hold(connection, hold) if hold else []
             if release:
                 await rows.release(connection, release)
+            if prioritize:
+                await rows.prioritize(connection, prioritize)
         for id, queue in held:
             with contextlib.suppress(GoQueueError):  # a worker that fetches it cannot claim it
                 await self._service.broker.remove(queue, id)
@@ -397,28 +436,22 @@ class Jobs:
                     self._write_soon(entry)
 
     async def _write(self, entry: Entry) -> None:
-        status = entry.wanted(datetime.now(UTC))
+        if entry.final:
+            await self._statuses.note(entry)
+            return
+        status, former = entry.wanted(datetime.now(UTC)), entry.status
         if status is None:
             return
-        if jobstatus.difference(entry.status, status) is not None:
-            written = await self._put_status(entry, status)
-            entry.version = int(written["metadata"]["resourceVersion"])
+        if jobstatus.difference(former, status) is not None:
+            await self._statuses.put(entry, status)
             self.written += 1
             metrics.OPERATOR_WRITES.inc()
         status.pop("result", None)
         entry.status = status
+        await self._events.changed(entry, former, status)
         if jobstatus.final(status) and not entry.final:
             entry.final = True
             self._end(entry)
-
-    async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
-        place = (JOBS, entry.namespace, entry.name, entry.uid)
-        if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.put_status(*place, status)
-        # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
-        about = _about(entry) | {"goqueue.job.state": status["state"]}
-        with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.put_status(*place, status)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -426,9 +459,17 @@ class Jobs:
         """Its job has ended: read the row no more, delete the resource when its time is over."""
         entry.spec, entry.row, entry.refusal = None, None, None
         self.entries.unfollow(entry)
-        if entry.ttl is not None:
-            finished = moment(entry.status.get("finishedAt")) or datetime.now(UTC)
-            heapq.heappush(self._ending, (finished + timedelta(seconds=entry.ttl), entry.uid))
+        self._expire_later(entry)
+
+    def _due(self, entry: Entry) -> datetime | None:
+        """When the resource of an ended job is to be deleted; None: never."""
+        if entry.ttl is None:
+            return None
+        return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=entry.ttl)
+
+    def _expire_later(self, entry: Entry) -> None:
+        if (due := self._due(entry)) is not None:
+            heapq.heappush(self._ending, (due, entry.uid))
             self._expiring.set()
 
     def reopen(self, entry: Entry) -> None:
@@ -443,15 +484,35 @@ class Jobs:
             due, uid = self._ending[0]
             if (wait := (due - datetime.now(UTC)).total_seconds()) > 0:
                 return min(wait, 3600.0)
-            entry = self.entries.get(uid)
-            if entry is not None and entry.final:
-                try:
-                    await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
-                except KubeError as error:  # a policy, say: that of one resource is not the others' business
-                    log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
-                    heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
             heapq.heappop(self._ending)
+            entry = self.entries.get(uid)
+            # The time may have been changed since: then it is in the heap once more.
+            if entry is None or not entry.final or (now_due := self._due(entry)) is None or now_due > due:
+                continue
+            try:
+                await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+            except KubeError as error:  # a policy, say: that of one resource is not the others' business
+                log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
+            except KubeUnavailable:
+                heapq.heappush(self._ending, (due, uid))
+                raise
         return None
+
+    async def _retry_all(self) -> float | None:
+        for uid in list(self._to_retry):
+            entry = self.entries.get(uid)
+            if entry is not None and (status := await self._retries.follow(entry)) is not None:
+                await self._begin_again(entry, status)
+            self._to_retry.discard(uid)
+        return None
+
+    async def _begin_again(self, entry: Entry, status: dict[str, Any]) -> None:
+        """Take up a resource as if it had this status: one that has ended has a new round of attempts, or none yet."""
+        resource = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if resource is not None and resource["metadata"]["uid"] == entry.uid:
+            self.entries.remove(entry.uid)
+            self._begin(parsed(resource | {"status": status}, self._installation))
 
     async def _cancel_all(self) -> float | None:
         keys = list(self._to_cancel)
@@ -466,13 +527,3 @@ class Jobs:
                     log.info("job cancelled, its resource is deleted", job_id=id)
         self._to_cancel.difference_update(keys)
         return None
-
-
-def _about(entry: Entry) -> tracing.Attributes:
-    """Of which resource a span is, in OpenTelemetry's words."""
-    return {
-        "k8s.namespace.name": entry.namespace,
-        "goqueue.resource.kind": "GoQueueJob",
-        "goqueue.resource.name": entry.name,
-        "goqueue.resource.uid": entry.uid,
-    }

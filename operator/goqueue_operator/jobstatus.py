@@ -8,6 +8,7 @@ from typing import Any, Final
 from goqueue.lifecycle import JobStatus
 from goqueue.tracecontext import trace_id
 from goqueue_operator.conditions import Condition, merge, timestamp
+from goqueue_operator.exactness import rounded
 from goqueue_operator.rows import Relation, Row
 
 Status = dict[str, Any]
@@ -18,6 +19,12 @@ ENDS: Final = {
     JobStatus.CANCELLED: "Cancelled",
 }
 """Which condition says how a job ended."""
+
+FINISHED: Final = "Finished"
+"""The condition that says that a job ended, however; its reason is the type of the one that says how."""
+
+SHORT_ERROR: Final = 200
+"""Characters of an error in a status for which Kubernetes has no room."""
 
 FIELDS: Final = ("jobID", "attempts", "startedAt", "finishedAt", "result", "error", "traceID")
 
@@ -77,7 +84,7 @@ def follow(former: Mapping[str, Any], row: Row, relation: Relation, generation: 
         status["error"] = row.error
     if (trace := trace_id(row.trace_context)) is not None:
         status["traceID"] = trace
-    if row.result is not None and shown:
+    if row.result is not None and shown and rounded(row.result, "result") is None:
         status["result"] = row.result
     return _whole(status, former, _conditions(row, relation), generation, now)
 
@@ -110,7 +117,11 @@ def _running(row: Row) -> Condition:
 
 def _end(row: Row, shown: bool) -> tuple[str, str]:
     if row.status is JobStatus.COMPLETED:
-        more = "; the result is too large to be shown here, the API has it" if row.large else ""
+        more = ""
+        if row.large:
+            more = "; the result is too large to be shown here, the API has it"
+        elif rounded(row.result, "result") is not None:
+            more = "; the result has numbers that Kubernetes would round, the API has it"
         return "Completed", f"completed in attempt {row.attempts}{more}"
     if row.status is JobStatus.CANCELLED:
         return "Cancelled", "cancelled"
@@ -121,9 +132,24 @@ def _end(row: Row, shown: bool) -> tuple[str, str]:
 def _whole(
     status: Status, former: Mapping[str, Any], conditions: list[Condition], generation: int, now: datetime
 ) -> Status:
+    ends = [each.type for each in conditions if each.status and each.type in ENDS.values()]
+    conditions += [Condition(FINISHED, True, end, f"the condition {end} tells how") for end in ends]
     status["observedGeneration"] = generation
     status["conditions"] = merge(former.get("conditions") or (), conditions, generation, now)
     return status
+
+
+def short(status: Status) -> Status:
+    """The status without a result and with short texts, where Kubernetes has no room for the whole of it."""
+    shorter = {name: value for name, value in status.items() if name != "result"}
+    if "error" in shorter:
+        shorter["error"] = shorter["error"][:SHORT_ERROR]
+    more = "; there is no room here for the result, the API has it" if "result" in status else ""
+    shorter["conditions"] = [
+        item | {"message": item["message"][:SHORT_ERROR] + (more if item["type"] == "Succeeded" else "")}
+        for item in status["conditions"]
+    ]
+    return shorter
 
 
 def difference(former: Mapping[str, Any], status: Status) -> Status | None:

@@ -58,7 +58,7 @@ class Operator:
         self.lease = Lease(self.kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
         self.pools: Pools | None = None
-        self._comparison: Comparison | None = None
+        self.comparison: Comparison | None = None
         self._turned_at = time.monotonic()
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class Operator:
             installation=installation,
             keep_seconds=min(kept.keep_completed, kept.keep_failed),
         )
-        self._comparison = comparison = Comparison(
+        self.comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds, installation, claims
         )
         worker = load(WorkerSettings)
@@ -124,7 +124,7 @@ class Operator:
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")
         finally:
-            self._comparison = None
+            self.comparison = None
             pools.hide()
             claims.hide()
             metrics.OPERATOR_BACKLOG.forget()
@@ -163,7 +163,7 @@ class Operator:
         wrong: dict[str, str] = {}
         if now - self._turned_at > SILENT_AFTER:
             wrong["loop"] = "blocked"
-        comparison = self._comparison
+        comparison = self.comparison
         if comparison is not None and comparison.deaf_since is not None and now - comparison.deaf_since > DEAF_AFTER:
             wrong["watch"] = "misses resources"
         return wrong

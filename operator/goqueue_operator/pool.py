@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from goqueue.pace import Pace
 from goqueue.scaling import History, Policy
 from goqueue.store.dispatch import WorkerRow
 from goqueue_operator import deployment
 from goqueue_operator.kube import Object
-from goqueue_operator.load import Pace
 
 
 @dataclass(slots=True)
@@ -25,7 +25,17 @@ class Pool:
     built: Object | None = None
     """What we wrote."""
     replicas: int | None = None
-    """What we decided last."""
+    """Pods that we ordered last."""
+    serving: int | None = None
+    """Those of them that shall take jobs, as we decided last; the others drain."""
+    leaving: int = 0
+    """Pods that drain."""
+    asked: dict[int, float] = field(default_factory=dict)
+    """Workers that were asked to drain, by id, and since when (`time.monotonic()`)."""
+    forced_since: float | None = None
+    """Since when there are more pods than `replicas` or `maxReplicas` of the spec."""
+    priced: bool = False
+    """Whether deletion costs have just changed."""
     history: History = field(default_factory=History)
     pace: Pace = field(default_factory=Pace)
     refused: str = ""

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from goqueue_operator.consolidation import COST, REVISION
 from goqueue_operator.deployment import POOL_LABEL
-from goqueue_operator.deployments import COST
 from goqueue_operator.informer import Informer
 from goqueue_operator.kube import DEPLOYMENTS, PODS, Kube, Object
 from goqueue_operator.pool import Pool
@@ -66,7 +66,11 @@ def _trimmed(item: Object) -> Object:
 def _trimmed_pod(item: Object) -> Object:
     metadata, status = item["metadata"], item.get("status") or {}
     kept = {name: metadata[name] for name in POD_METADATA if name in metadata}
-    kept["labels"] = {POOL_LABEL: metadata["labels"][POOL_LABEL]}
+    kept["labels"] = {name: metadata["labels"][name] for name in (POOL_LABEL, REVISION) if name in metadata["labels"]}
     if (cost := (metadata.get("annotations") or {}).get(COST)) is not None:
         kept["annotations"] = {COST: cost}
-    return {"metadata": kept, "status": {name: status[name] for name in POD_STATUS if name in status}}
+    return {
+        "metadata": kept,
+        "spec": {"nodeName": (item.get("spec") or {}).get("nodeName")},
+        "status": {name: status[name] for name in POD_STATUS if name in status},
+    }

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, get_args
@@ -21,7 +22,8 @@ from goqueue.errors import BrokerUnavailable
 from goqueue.scaling import Cause, Decision, Load, decide
 from goqueue.service import JobService
 from goqueue.tasks import at_once, end_all, wait_at_most
-from goqueue_operator import load, poolstatus
+from goqueue_operator import load, poolload, poolstatus
+from goqueue_operator.consolidation import Consolidation
 from goqueue_operator.deployment import POOL_LABEL, Defaults
 from goqueue_operator.deployments import Deployments
 from goqueue_operator.events import tell
@@ -46,6 +48,7 @@ _SHOWN: Final = (
     metrics.POOL_DESIRED,
     metrics.POOL_REPLICAS,
     metrics.POOL_READY,
+    metrics.POOL_DRAINING,
     metrics.POOL_MOST,
     metrics.POOL_ARRIVALS,
     metrics.POOL_PACE,
@@ -73,6 +76,7 @@ class Pools:
         self._queues = list(queues)
         self._objects = PoolObjects(kube, namespace, self._on_deployment)
         self._deployments = Deployments(kube, defaults, self._objects.deployments)
+        self._consolidation = Consolidation(kube, service, self._objects.pods.put)
         self._seconds = seconds
         self._looker = Looker(service, self._queues)
         self.pools: dict[str, Pool] = {}
@@ -89,6 +93,7 @@ class Pools:
         if pool is None:
             pool = self.pools[uid] = Pool(resource, resource.get("status") or {})
             pool.scaled_at = pool.status.get("lastScaleTime")
+            pool.pace.restore(pool.status.get("pace") or ())
         elif pool.resource["metadata"].get("generation") == resource["metadata"].get("generation"):
             return  # our own status
         else:
@@ -161,7 +166,7 @@ class Pools:
     async def _look(self) -> None:
         """Look after all pools at once; one that takes longer than `PATIENCE` goes on beside the next looks."""
         named = {queue for pool in self.pools.values() for queue in load.served(pool.resource, [])}
-        look = Look(await self._looker.look(named), self._looker)
+        look = Look(await self._looker.look(named), self._looker, self._divide)
         begun = []
         for uid, pool in list(self.pools.items()):
             if uid not in self._attending:
@@ -202,18 +207,21 @@ class Pools:
 
     async def _scale(self, pool: Pool, look: "Look") -> None:
         self._objects.show(pool)
-        decision, amount = self._decide(pool, look.facts)
-        facts = look.facts
-        if decision.replicas < pool.current and not self._looker.redis_away:
+        facts, parts = look.facts, look.parts
+        if pool.uid not in parts:
+            return  # made since then
+        decision, amount = self._decide(pool, facts, parts)
+        if decision.replicas < poolload.serving(pool, facts) and not self._looker.redis_away:
             # Before anything goes: PostgreSQL may know of more work, and pods that the watch has not shown yet may be
             # busy.
             await self._list_pods(pool)
-            facts = await look.checked()
-            decision, amount = self._decide(pool, facts)
-        pool.history = decision.history
+            facts, parts = await look.checked()
+            decision, amount = self._decide(pool, facts, parts)
+        pool.history, pool.serving = decision.history, decision.replicas
         if pool.found is None and time.monotonic() >= pool.retry_at and not await self._is_there(pool):
             return
-        await self._deployments.keep_or_tell(pool, decision, facts)
+        decision = replace(decision, replicas=await self._ordered(pool, decision.replicas, facts))
+        await self._deployments.keep_or_tell(pool, decision)
         if self.pools.get(pool.uid) is pool:
             self._show(pool, decision.cause, amount)
             await self._write(pool, decision, amount)
@@ -233,14 +241,23 @@ class Pools:
             return False
         return True
 
-    def _decide(self, pool: Pool, facts: Facts) -> tuple[Decision, Load]:
-        own = pool.own(facts.workers)
-        now = time.monotonic()
-        wish = policy(pool.resource)
-        if own is not None:
-            pool.pace.learn(now, own)
-        amount = load.of_pool(facts, load.served(pool.resource, self._queues), own, pool.pace.rate(wish.slots))
-        return decide(now, pool.current, amount, wish, pool.history), amount
+    async def _ordered(self, pool: Pool, serving: int, facts: Facts) -> int:
+        """How many pods to order, so that this many take jobs and no busy one goes."""
+        ordered = await self._consolidation.replicas(pool, serving, facts)
+        if ordered < pool.current and serving < pool.current:
+            await self._list_pods(pool)  # the watch may be behind
+            ordered = await self._consolidation.replicas(pool, serving, facts)
+        if pool.priced:
+            self._arrival.set()  # by the next look Kubernetes knows which pods to take
+        return ordered
+
+    def _decide(self, pool: Pool, facts: Facts, parts: poolload.Parts) -> tuple[Decision, Load]:
+        amount = poolload.amount(pool, facts, parts.get(pool.uid, {}), self._queues)
+        current = poolload.serving(pool, facts)
+        return decide(time.monotonic(), current, amount, policy(pool.resource), pool.history), amount
+
+    def _divide(self, facts: Facts) -> poolload.Parts:
+        return poolload.divide(self.pools.values(), facts, self._queues)
 
     # --- the status --------------------------------------------------------------------------------------------------
 
@@ -268,15 +285,18 @@ class Pools:
 class Look:
     """One look at the stores, for all pools. `checked`: with what PostgreSQL counts, asked once and only if needed."""
 
-    def __init__(self, facts: Facts, looker: Looker) -> None:
+    def __init__(self, facts: Facts, looker: Looker, divide: Callable[[Facts], poolload.Parts]) -> None:
         self.facts = facts
+        self.parts = divide(facts)
+        self._divide = divide
         self._looker = looker
-        self._checked: Facts | None = None
+        self._checked: tuple[Facts, poolload.Parts] | None = None
         self._asking = asyncio.Lock()
 
-    async def checked(self) -> Facts:
-        """The facts with more work where PostgreSQL knows of more."""
+    async def checked(self) -> tuple[Facts, poolload.Parts]:
+        """The facts with more work where PostgreSQL knows of more, and what each pool takes of it."""
         async with self._asking:
             if self._checked is None:
-                self._checked = self.facts.checked(await self._looker.counted())
+                facts = self.facts.checked(await self._looker.counted())
+                self._checked = facts, self._divide(facts)
         return self._checked

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TEMPORARY: Final = frozenset({"KubernetesUnavailable", "InternalError", "RefusedByKubernetes"})
 """Reasons of a refusal that may go without a change of the pool."""
 
+SAME_PACE: Final = 0.2
+"""Share by which a duration may change without being written anew."""
+
 LIMITED: Final[Mapping[str, tuple[str, str]]] = {
     "maximum": ("TooManyReplicas", "more pods are needed than spec.maxReplicas"),
     "minimum": ("TooFewReplicas", "fewer pods are needed than spec.minReplicas"),
@@ -34,11 +37,14 @@ def status(pool: Pool, decision: Decision, amount: Load, redis_away: bool, now: 
         "replicas": seen.get("replicas") or 0,
         "readyReplicas": seen.get("readyReplicas") or 0,
         "desiredReplicas": pool.current,
+        "draining": pool.leaving,
         "reason": f"refused: {pool.refused}"[:1024] if pool.refused else decision.reason,
         "selector": f"{POOL_LABEL}={metadata['name']}",
     }
     if amount.running is not None:
         status["busy"] = amount.running
+    if pace := _pace(pool):
+        status["pace"] = pace
     if pool.scaled_at:
         status["lastScaleTime"] = pool.scaled_at
     conditions = [*_health(pool, seen), _scaling(decision, amount, redis_away), _limited(decision)]
@@ -46,13 +52,27 @@ def status(pool: Pool, decision: Decision, amount: Load, redis_away: bool, now: 
     return status
 
 
+def _pace(pool: Pool) -> list[dict[str, Any]]:
+    """What its workers' pace was measured to be. Numbers that changed by little stay as they were written last."""
+    former = {(one.get("queue"), one.get("type")): one for one in pool.status.get("pace") or ()}
+    pace = []
+    for one in pool.pace.saved():
+        old = former.get((one["queue"], one["type"]), {})
+        near = old.keys() == one.keys() and all(
+            abs(one[name] - old[name]) <= SAME_PACE * max(one[name], old[name])
+            for name in one.keys() - {"queue", "type"}
+        )
+        pace.append(old if near else one)
+    return pace
+
+
 def only_numbers(former: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Whether the two differ in nothing but busy slots and texts."""
+    """Whether the two differ in nothing but busy slots, paces and texts."""
     return _essence(former) == _essence(status)
 
 
 def _essence(status: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in status.items() if name not in ("busy", "reason", "conditions")}
+    kept = {name: value for name, value in status.items() if name not in ("busy", "pace", "reason", "conditions")}
     conditions = status.get("conditions") or ()
     kept["conditions"] = [(item["type"], item["status"], item["reason"]) for item in conditions]
     return kept

@@ -35,7 +35,7 @@ SELECT jobs.id, jobs.source_key, jobs.status, jobs.attempts, jobs.max_retries, j
     CASE WHEN octet_length(jobs.result::text) <= %(max_result)s THEN jobs.result END AS result,
     coalesce(octet_length(jobs.result::text) > %(max_result)s, false) AS large,
     jobs.available_at = %(held)s AS held, jobs.cancel_requested_at IS NOT NULL AS cancelling, jobs.trace_context,
-    jobs.unique_key
+    jobs.unique_key, jobs.priority
 FROM unnest(%(ids)s::bigint[], %(seen)s::timestamptz[]) AS known (id, seen) JOIN jobs ON jobs.id = known.id
 WHERE jobs.updated_at IS DISTINCT FROM known.seen
 """
@@ -94,6 +94,15 @@ WHERE jobs.id = wish.id AND jobs.status = 'pending' AND jobs.available_at = %(he
 RETURNING jobs.id
 """
 
+PRIORITIZE: Final[LiteralString] = """
+UPDATE jobs SET priority = wish.priority, updated_at = now(),
+    dispatch_at = CASE WHEN jobs.status = 'pending' THEN greatest(available_at, now()) ELSE dispatch_at END
+FROM unnest(%(ids)s::bigint[], %(priorities)s::int[]) AS wish (id, priority)
+WHERE jobs.id = wish.id AND jobs.finished_at IS NULL
+"""
+"""The dispatcher pushes one that waits again, and its place in the ready set is the new one. One that runs has the new
+priority where it waits for another attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -117,6 +126,7 @@ class Row:
     """Its worker was asked to stop."""
     trace_context: str | None = None
     unique_key: str | None = None
+    priority: int = 0
 
 
 class Owner(NamedTuple):
@@ -316,3 +326,9 @@ async def release(connection: Connection, wishes: Sequence[tuple[int, datetime |
     """Let suspended jobs go, each not before its time; the dispatcher pushes them. Ids that were changed."""
     parameters = {"ids": [id for id, _ in wishes], "dues": [due for _, due in wishes], "held": HELD_UNTIL}
     return [row[0] for row in await fetch_all(connection, RELEASE, parameters)]
+
+
+async def prioritize(connection: Connection, wishes: Sequence[tuple[int, int]]) -> None:
+    """Give open jobs (ids) other priorities."""
+    parameters = {"ids": [id for id, _ in wishes], "priorities": [priority for _, priority in wishes]}
+    await connection.execute(PRIORITIZE, parameters)

@@ -1,6 +1,5 @@
 """One GoQueueSchedule: when it is due, and its status. Pure, but for the zone data it reads."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,20 +12,10 @@ from goqueue_operator import rows
 from goqueue_operator.conditions import Condition, merge, moment, timestamp
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.kube import Object
+from goqueue_operator.tokens import token_of
 
 RUN_NOW: Final = "goqueue.io/run-now"
 """Annotation of a GoQueueSchedule: each new value makes one job at once."""
-
-MAX_TOKEN: Final = 253
-"""Longest value of such an annotation, in characters, that a status repeats."""
-
-
-def token_of(resource: Object, annotation: str) -> str | None:
-    """The value of an annotation that asks for something to be done once; a long one by its hash."""
-    given = (resource["metadata"].get("annotations") or {}).get(annotation)
-    if not given or len(given) <= MAX_TOKEN:
-        return given or None
-    return f"sha256:{hashlib.sha256(given.encode()).hexdigest()}"
 
 
 @dataclass(slots=True)

@@ -112,8 +112,9 @@ async def test_what_a_draining_worker_has_claimed_and_not_begun_goes_back_unchar
         states = [(await engine.service.get(each.id)).status.value for each in made]
         assert sorted(states) == ["completed", "pending", "pending", "pending"]
         await release(engine, "one")
-        for each in made:
-            await engine.until(each.id, "completed")
+        async with engine.scheduler():  # which pushes what went back
+            for each in made:
+                await engine.until(each.id, "completed")
 
 
 async def test_a_request_to_drain_ends_by_itself_where_nobody_renews_it(engine: Engine) -> None:

@@ -62,6 +62,7 @@ POD: Final[dict[str, Schema]] = {
     "tolerations": _objects("Taints that they tolerate."),
     "affinity": free("Affinity."),
     "topologySpreadConstraints": _objects("How they spread; empty: evenly over the nodes where that is possible."),
+    "hostUsers": boolean("`false`: a user namespace of its own for each pod."),
     "hostAliases": _objects("Names of addresses."),
     "dnsPolicy": text("As in a pod.", enum=["ClusterFirst", "Default", "None"]),
     "dnsConfig": free("As in a pod."),
@@ -143,6 +144,23 @@ POOL: Final = definition(
             "readyReplicas": integer("Pods that take jobs.", 0),
             "busy": integer("Jobs that they run.", 0),
             "desiredReplicas": integer("Pods there should be.", 0),
+            "draining": integer("Pods that fetch no more jobs and go when what they run has ended.", 0),
+            "pace": array(
+                "How long jobs take, as measured: what the number of pods is computed from.",
+                obj(
+                    "One queue and type.",
+                    {
+                        "queue": text("The queue."),
+                        "type": text("The job type."),
+                        "seconds": {"type": "number", "description": "Mean duration of the jobs that started lately."},
+                        "usableSlots": {
+                            "type": "number",
+                            "description": "Jobs that one pod really runs at the same time; absent: all its slots.",
+                        },
+                    },
+                ),
+                maxItems=100,
+            ),
             "reason": text("Why so many."),
             "lastScaleTime": time("When the number last changed."),
             "selector": text("Labels of the pods."),
@@ -159,6 +177,7 @@ POOL: Final = definition(
         AGE,
         column("Min", "integer", ".spec.minReplicas", "Fewest pods.", wide=True),
         column("Max", "integer", ".spec.maxReplicas", "Most pods.", wide=True),
+        column("Draining", "integer", ".status.draining", "Pods that fetch no more jobs.", wide=True),
         column("Image", "string", ".spec.image", "What they run.", wide=True),
     ],
     scale={

@@ -109,6 +109,23 @@ class World:
         return status
 
 
+async def compared(operator: Operator) -> None:
+    """Wait until an operator has compared all resources with all rows, from the beginning to the end."""
+
+    async def leads() -> bool:
+        return operator.comparison is not None
+
+    await eventually(leads)
+    comparison = operator.comparison
+    assert comparison is not None
+    before = comparison.finished  # one may be under way
+
+    async def done() -> bool:
+        return comparison.finished >= before + 2
+
+    await eventually(done)
+
+
 @contextlib.asynccontextmanager
 async def a_world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
     """An empty namespace, and a job type `echo` that returns its payload."""
@@ -117,6 +134,13 @@ async def a_world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]
         return payload.model_dump()
 
     engine.handle("echo", echo)
+    async with another_namespace(kubernetes, engine) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def another_namespace(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
+    """An empty namespace for an engine that has its job types."""
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     await asyncio.to_thread(kubernetes, "create", "namespace", namespace)
     yield World(kubernetes, engine, namespace)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from goqueue.scaling import Policy
-from goqueue_operator.deployments import COST
+from goqueue_operator.consolidation import COST
 from goqueue_operator.pool import policy
 from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
