@@ -289,6 +289,12 @@ OPERATOR_SECONDS: Final = Histogram(
 OPERATOR_BACKLOG: Final = Gauge(
     "goqueue_operator_backlog", "Resources that wait; `work`: accept, cancel, write.", ("operator",), ("work",)
 )
+OPERATOR_RESOURCES: Final = Gauge(
+    "goqueue_operator_resources",
+    "GoQueueJobs that the operator keeps in memory; `state`: open, ended.",
+    ("operator",),
+    ("state",),
+)
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )

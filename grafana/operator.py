@@ -79,6 +79,13 @@ def operator() -> Dashboard:
             stacked=True,
         ),
         graph(
+            "GoQueueJobs in memory",
+            "GoQueueJobs that the operator keeps, by whether they have ended.",
+            PLAIN,
+            (latest(metrics.OPERATOR_RESOURCES, "state"), "{{state}}"),
+            stacked=True,
+        ),
+        graph(
             "Statuses written",
             "Writes of GoQueueJob statuses to the Kubernetes API.",
             "suffix: writes/s",
@@ -93,7 +100,7 @@ def operator() -> Dashboard:
         ),
         graph(
             "Memory",
-            "Memory of the operator's processes; it grows with the number of open GoQueueJobs.",
+            "Memory of the operator's processes; it grows with the number of GoQueueJobs.",
             "bytes",
             (
                 'process_resident_memory_bytes{namespace=~"$namespace"} '

@@ -154,8 +154,21 @@ class OperatorSettings(Group):
     )
     compare_seconds: Seconds = Field(60.0, description="How often all GoQueueJobs are compared with their rows.")
     status_seconds: Seconds = Field(0.5, description="How often changed rows are written back as status.")
+    ended_ttl_seconds: int = Field(
+        7 * 86400,
+        ge=0,
+        le=10 * 366 * 86400,
+        description="Seconds after which an ended GoQueueJob without `ttlSecondsAfterFinished` is deleted; 0: never.",
+    )
+    ended_limit: int = Field(
+        25_000,
+        ge=0,
+        description="Ended GoQueueJobs to keep at most, the newest ones; 0: any number.",
+    )
     scale_seconds: Seconds = Field(2.0, description="How often pools are looked at where no arrival asks for it.")
-    requests: int = Field(16, ge=1, le=256, description="Writes to the Kubernetes API at the same time.")
+    requests: int = Field(
+        16, ge=1, le=256, description="Requests of one verb and kind to the Kubernetes API at the same time."
+    )
     health_host: str = Field("127.0.0.1", description="Address of the probes and metrics.")
     health_port: int = Field(8083, ge=0, le=65535, description="Port of the probes and metrics; 0: any free one.")
 

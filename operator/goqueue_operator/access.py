@@ -7,6 +7,7 @@ import socket
 import ssl
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -89,11 +90,15 @@ class Access:
         except (IndexError, ValueError, AttributeError, yaml.YAMLError):
             return ""
 
-    def session(self, connections: int = 100) -> aiohttp.ClientSession:
-        """A new client session; whoever asked for it closes it."""
+    def session(
+        self, connections: int = 100, middlewares: Sequence[aiohttp.ClientMiddlewareType] = ()
+    ) -> aiohttp.ClientSession:
+        """A new client session; whoever asked for it closes it. `connections`: at most so many; 0: any number."""
         resolver = _Named(self.tls_name, self._address) if self.tls_name else None
         connector = aiohttp.TCPConnector(limit=connections, ssl=self.context, resolver=resolver)
-        return aiohttp.ClientSession(connector=connector, headers={"User-Agent": "goqueue-operator"})
+        return aiohttp.ClientSession(
+            connector=connector, headers={"User-Agent": "goqueue-operator"}, middlewares=middlewares
+        )
 
 
 def in_cluster() -> Access | None:

@@ -1,7 +1,9 @@
 """Making a pool's Deployment what it should be."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,9 +18,13 @@ from goqueue_operator.events import tell
 from goqueue_operator.informer import Informer
 from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, KubeUnavailable, Object
 from goqueue_operator.pool import Pool
+from goqueue_operator.revisions import Revisions
 
 RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
 """What `kubectl rollout restart` leaves in the pod template: an order, and no drift."""
+
+COPIED: Final = "goqueue.io/copied-annotations"
+"""Annotation of a Deployment: names of those that it has from its pool."""
 
 TOGETHER: Final = 8
 """Deployments that are written at the same time; the client has more connections, so that others can write, too."""
@@ -39,10 +45,15 @@ class Deployments:
     admission webhook answers after 30 s must not keep the others waiting.
     """
 
-    def __init__(self, kube: Kube, defaults: Defaults, watched: Informer) -> None:
+    def __init__(
+        self, kube: Kube, defaults: Defaults, queues: Collection[str], watched: Informer, settings_seconds: float
+    ) -> None:
         self._kube = kube
         self._defaults = defaults
+        self._queues = queues
         self._watched = watched
+        self._settings_seconds = settings_seconds
+        self._revisions = Revisions(kube, settings_seconds / 2)
         self._lane = asyncio.Semaphore(TOGETHER)
         self._slow_lane = asyncio.Semaphore(SLOW_TOGETHER)
 
@@ -96,12 +107,15 @@ class Deployments:
             Refused: it cannot be made of what the pool declares, or is somebody else's.
             KubeError: Kubernetes refuses it.
         """
-        wanted = deployment.build(pool.resource, decision.replicas, self._defaults)
+        await self._read_settings(pool)
+        wanted = deployment.build(pool.resource, decision.replicas, self._defaults, pool.settings)
+        if unknown := deployment.unknown_queues(pool.resource, self._queues, self._defaults, pool.settings):
+            raise Refused(f"GOQUEUE_QUEUES does not name {', '.join(unknown)}", "UnknownQueue")
         if pool.found is None:  # the watch may be late, or the label by which it watches was taken away
             pool.found = await self._kube.find(DEPLOYMENTS, *pool.place)
         if pool.found is not None and not deployment.owned(pool.found, pool.resource):
             raise Refused(f"there is a Deployment {pool.place[1]} that does not belong to this pool")
-        _keep_restart(pool.found, wanted)
+        _keep_annotations(pool, wanted)
         if pool.built == wanted and not _drifted(pool, wanted):
             _accept(pool)
             return
@@ -115,14 +129,30 @@ class Deployments:
         _accept(pool)
         _note_scaling(pool, before, decision)
 
+    async def _read_settings(self, pool: Pool) -> None:
+        """Find out what the environment's ConfigMaps and Secrets hold; what cannot be known now is as before."""
+        now = time.monotonic()
+        if now - pool.settings_at < self._settings_seconds:
+            return
+        pool.settings_at = now
+        draft = deployment.build(pool.resource, 0, self._defaults)["spec"]["template"]["spec"]
+        worker, *others = draft["containers"]
+        with contextlib.suppress(KubeUnavailable):
+            pool.settings = await self._revisions.settings(
+                pool.place[0], worker, [*others, *draft.get("initContainers", ())]
+            )
+
     async def _put(self, pool: Pool, wanted: Object) -> None:
         namespace, name = pool.place
         if pool.found is None:
-            made = await self._kube.create(DEPLOYMENTS, namespace, wanted)
+            copied = wanted["metadata"]["annotations"]
+            metadata = wanted["metadata"] | {"annotations": copied | {COPIED: ",".join(sorted(copied))}}
+            made = await self._kube.create(DEPLOYMENTS, namespace, wanted | ({"metadata": metadata} if copied else {}))
         else:
             steps = [
                 {"op": "test", "path": "/metadata/uid", "value": pool.found["metadata"]["uid"]},
                 {"op": "replace", "path": "/metadata/labels", "value": wanted["metadata"]["labels"]},
+                *_annotate(pool.found, wanted["metadata"]["annotations"]),
                 {"op": "replace", "path": "/spec", "value": wanted["spec"]},
             ]
             made = await self._kube.edit(DEPLOYMENTS, namespace, name, steps)
@@ -168,11 +198,36 @@ def _drifted(pool: Pool, wanted: Object) -> bool:
     if pool.found is None or pool.found["metadata"].get("generation") != pool.generation:
         return True
     labels = pool.found["metadata"].get("labels") or {}  # a change of metadata does not change the generation
-    return any(labels.get(name) != value for name, value in wanted["metadata"]["labels"].items())
+    if any(labels.get(name) != value for name, value in wanted["metadata"]["labels"].items()):
+        return True
+    return bool(_annotate(pool.found, wanted["metadata"]["annotations"]))
 
 
-def _keep_restart(found: Object | None, wanted: Object) -> None:
-    old = ((found or {}).get("spec", {}).get("template", {}).get("metadata") or {}).get("annotations") or {}
-    if RESTARTED in old:
+def _keep_annotations(pool: Pool, wanted: Object) -> None:
+    """Keep in the pod template what was ordered there by others, and what could not be read anew."""
+    template = (pool.found or {}).get("spec", {}).get("template", {}).get("metadata") or {}
+    names = [RESTARTED] if pool.settings.revision is not None else [RESTARTED, deployment.REVISION]
+    kept = {name: value for name, value in (template.get("annotations") or {}).items() if name in names}
+    if kept:
         metadata = wanted["spec"]["template"]["metadata"]
-        metadata["annotations"] = {**metadata.get("annotations", {}), RESTARTED: old[RESTARTED]}
+        metadata["annotations"] = {**metadata.get("annotations", {}), **kept}
+
+
+def _annotate(found: Object, wanted: Mapping[str, str]) -> list[Object]:
+    """The steps from the Deployment's annotations to those of the pool; those of others stay."""
+    there = found["metadata"].get("annotations")
+    former = set((there or {}).get(COPIED, "").split(",")) - {""}
+    wanted = {**wanted, COPIED: ",".join(sorted(wanted))} if wanted else {}
+    gone = [name for name in (*former, COPIED) if name in (there or {}) and name not in wanted]
+    changed = {name: value for name, value in wanted.items() if (there or {}).get(name) != value}
+    start: list[Object] = [{"op": "add", "path": "/metadata/annotations", "value": {}}] if there is None else []
+    return [
+        *(start if changed else []),
+        *({"op": "add", "path": _pointer(name), "value": value} for name, value in changed.items()),
+        *({"op": "remove", "path": _pointer(name)} for name in gone),
+    ]
+
+
+def _pointer(name: str) -> str:
+    """The annotation as JSON pointer (RFC 6901)."""
+    return "/metadata/annotations/" + name.replace("~", "~0").replace("/", "~1")

@@ -1,10 +1,17 @@
-"""GoQueueJobs as the operator remembers them: what it needs of each, and no more, for there may be thousands."""
+"""GoQueueJobs as the operator remembers them: what it needs of each, and no more, for there may be thousands.
 
+A spec is kept, as JSON, until the job's row is made; beyond SPEC_BYTES for all of them it is read again when it is
+needed. Of an ended job remains what its deletion and a retry by hand need (docs/decisions/0021-memory.md).
+"""
+
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+import orjson
 
 from goqueue import tracecontext
 from goqueue_operator import jobstatus
@@ -20,6 +27,13 @@ RETRY: Final = "goqueue.io/retry"
 """Annotation of a GoQueueJob: each new value gives a failed or cancelled job all of its attempts again."""
 
 
+SPEC_BYTES: Final = 16 * 2**20
+"""Most bytes of JSON kept of the specs of all jobs that have no row yet."""
+
+KEPT_OF_ENDED: Final = ("state", "jobID", "finishedAt", "observedGeneration", "retry")
+"""Fields of the status of an ended job that are needed later."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One GoQueueJob."""
@@ -29,8 +43,11 @@ class Entry:
     name: str
     generation: int
     created: datetime
-    spec: dict[str, Any] | None
-    """None once nothing of it is needed any more."""
+    spec: bytes | None
+    """As JSON; None where it is not needed any more, or not kept: the resource has it."""
+    spec_size: int
+    """Bytes of the spec as JSON, kept or not."""
+    available_at: datetime | None
     suspend: bool
     ttl: int | None
     """Seconds after the end at which the resource is deleted."""
@@ -39,7 +56,7 @@ class Entry:
     status: Status
     """As it was written last, without the result."""
     version: int = 0
-    """The resource's version when its status was read or written last."""
+    """The newest version of the resource that was read or written."""
     final: bool = False
     row_id: int | None = None
     row: Row | None = None
@@ -87,7 +104,7 @@ class Entry:
 
     def open_at(self) -> datetime:
         """The latest moment at which its job is known not to have ended."""
-        known = [self.created, moment((self.spec or {}).get("availableAt"))]
+        known = [self.created, self.available_at]
         known += [moment(item.get("lastTransitionTime")) for item in self.status.get("conditions") or ()]
         return max(at for at in known if at is not None)
 
@@ -113,16 +130,20 @@ def parsed(resource: dict[str, Any], installation: str = "") -> Entry:
     metadata, spec, status = resource["metadata"], resource.get("spec") or {}, dict(resource.get("status") or {})
     final = jobstatus.final(status)
     status.pop("result", None)
+    needed = not final and status.get("jobID") is None and "spec" in resource  # one that is unreadable has none
+    text = _as_json(spec) if needed else None
     return Entry(
         metadata["uid"],
-        metadata["namespace"],
+        sys.intern(metadata["namespace"]),
         metadata["name"],
         metadata.get("generation", 1),
         datetime.fromisoformat(metadata["creationTimestamp"]),
-        None if final else spec,
+        text or None,
+        len(text or b""),
+        moment(spec.get("availableAt")),
         bool(spec.get("suspend")),
         spec.get("ttlSecondsAfterFinished"),
-        _came_with(metadata.get("annotations") or {}),
+        None if final else _came_with(metadata.get("annotations") or {}),
         status,
         int(metadata.get("resourceVersion", 0)),
         final,
@@ -135,9 +156,22 @@ def parsed(resource: dict[str, Any], installation: str = "") -> Entry:
     )
 
 
+def _as_json(spec: dict[str, Any]) -> bytes:
+    """The spec as JSON; empty where it cannot be written (nested too deeply, say), so that it is read again."""
+    try:
+        return orjson.dumps(spec)
+    except TypeError:
+        return b""
+
+
 def _came_with(annotations: dict[str, str]) -> str | None:
     found = tracecontext.from_headers(annotations.get(TRACEPARENT, ""))
     return found.stored() if found is not None else None
+
+
+def _compact(entry: Entry) -> None:
+    entry.status = {name: entry.status[name] for name in KEPT_OF_ENDED if name in entry.status}
+    entry.row, entry.refusal, entry.trace_context, entry.available_at = None, None, None, None
 
 
 @dataclass(slots=True)
@@ -146,6 +180,10 @@ class Entries:
 
     by_uid: dict[str, Entry] = field(default_factory=dict)
     followers: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    ended: int = 0
+    """How many of them have ended."""
+    spec_bytes: int = 0
+    """Bytes of the specs that are kept."""
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self.by_uid.values()))
@@ -157,8 +195,41 @@ class Entries:
         """The entry, or None."""
         return self.by_uid.get(uid)
 
+    def add(self, entry: Entry) -> None:
+        """Remember a resource; its spec only where there is room for it."""
+        self.by_uid[entry.uid] = entry
+        if entry.spec is not None and self.spec_bytes + len(entry.spec) > SPEC_BYTES:
+            entry.spec = None
+        self.spec_bytes += len(entry.spec or b"")
+        if entry.final:
+            self.ended += 1
+            _compact(entry)
+
+    def drop_spec(self, entry: Entry) -> None:
+        """Nobody needs its spec for now."""
+        self.spec_bytes -= len(entry.spec or b"")
+        entry.spec = None
+
+    def end(self, entry: Entry) -> None:
+        """Its job has ended: keep little of it, and read its row no more."""
+        if not entry.final:
+            entry.final = True
+            self.ended += 1
+        self.drop_spec(entry)
+        self.unfollow(entry)
+        _compact(entry)
+
+    def reopen(self, entry: Entry, row_id: int, status: Status) -> None:
+        """Its job goes on; `status` is the whole one that the resource has."""
+        if entry.final:
+            entry.final = False
+            self.ended -= 1
+        entry.status = {name: value for name, value in status.items() if name != "result"}
+        self.follow(entry, row_id)
+
     def follow(self, entry: Entry, row_id: int) -> None:
         """From now on the row's state is the entry's state."""
+        self.drop_spec(entry)
         entry.row_id, entry.seen, entry.refusal, entry.lost = row_id, None, None, False
         self.followers[row_id].add(entry.uid)
 
@@ -173,6 +244,8 @@ class Entries:
         """Forget the resource."""
         entry = self.by_uid.pop(uid, None)
         if entry is not None:
+            self.ended -= entry.final
+            self.drop_spec(entry)
             self.unfollow(entry)
         return entry
 

@@ -10,6 +10,7 @@ see while it was away, `goqueue_operator.compare` finds.
 import asyncio
 import contextlib
 import heapq
+import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
@@ -18,26 +19,30 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, NotFound, StoreRefused, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreUnavailable
 from goqueue.job import Enqueued, Source
-from goqueue.orders import accept
+from goqueue.orders import EARLIEST, accept
 from goqueue.registry import Registry
 from goqueue.service import JobService
 from goqueue.tasks import wait_at_most
-from goqueue_operator import jobstatus, payloads, rows
+from goqueue_operator import history, jobstatus, payloads, rows
 from goqueue_operator.conditions import moment
 from goqueue_operator.entries import RETRY, Entries, Entry, parsed
 from goqueue_operator.jobevents import JobEvents
 from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.jobwrites import JobStatuses, about
-from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
 from goqueue_operator.payloads import NoPayload
 from goqueue_operator.rows import Relation
 from goqueue_operator.tokens import token_of
 
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
+TOGETHER_BYTES: Final = 4 * 2**20
+"""Size of their specs at which no more are taken."""
+UNKNOWN_SIZE: Final = 2**20
+"""What a spec counts whose size is not known: nearly the most that etcd stores."""
 
 REFUSED_AGAIN: Final = 30.0
 """Seconds until what Kubernetes refused is tried again: rights and policies change."""
@@ -49,7 +54,11 @@ log = structlog.get_logger(__name__)
 
 
 class Jobs:
-    """All GoQueueJobs. `status_seconds`: how often rows are read; `writers`: status writes at the same time."""
+    """All GoQueueJobs.
+
+    `status_seconds`: how often rows are read; `writers`: status writes at the same time; `ttl_seconds`: after its end
+    a resource that says nothing itself is deleted, None: never; `ended_limit`: most ended ones kept, 0: any number.
+    """
 
     def __init__(
         self,
@@ -62,6 +71,8 @@ class Jobs:
         writers: int = 16,
         installation: str = "",
         keep_seconds: float = KEEP,
+        ttl_seconds: float | None = None,
+        ended_limit: int = 0,
     ) -> None:
         self._kube = kube
         self._service = service
@@ -71,6 +82,7 @@ class Jobs:
         self._writers = writers
         self._installation = installation
         self._keep_seconds = keep_seconds
+        self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
         self._to_accept: set[str] = set()
         self._to_cancel: set[str] = set()
@@ -83,6 +95,10 @@ class Jobs:
         self._events = JobEvents(kube)
         self._statuses = JobStatuses(kube, self._events)
         self._retries = Retries(service, self._events, self._write_soon)
+        self._surplus: set[str] = set()
+        """Uids of ended resources beyond the limit."""
+        self.deleted: set[str] | None = None
+        """Uids of the resources that were deleted while a list of them is read, which may still have them."""
         self.written = 0
         """Status writes."""
 
@@ -100,7 +116,7 @@ class Jobs:
         elif self._end_was_undone(entry, resource):
             self.entries.remove(entry.uid)
             self._begin(parsed(resource, self._installation))
-        elif entry.generation != metadata.get("generation", entry.generation):
+        elif entry.generation < metadata.get("generation", 1):  # a list may be older than what the watch has shown
             self._change(entry, metadata["generation"], resource.get("spec") or {})
             if not entry.final and entry.row_id is None:
                 self._accept_soon(entry.uid)
@@ -108,6 +124,7 @@ class Jobs:
             self._write_soon(entry)
             self._reading.set()
         if entry is not None:
+            entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
             entry.retry = token_of(resource, RETRY)
             self._retry_if_asked(entry)
 
@@ -116,8 +133,7 @@ class Jobs:
         entry.generation = generation
         entry.suspend = bool(spec.get("suspend"))
         entry.priority = spec.get("priority") or 0
-        if entry.spec is not None:
-            entry.spec = spec
+        self.entries.drop_spec(entry)  # where it is needed it is read again
         if entry.ttl != (ttl := spec.get("ttlSecondsAfterFinished")):
             entry.ttl = ttl
             if entry.final:
@@ -134,7 +150,7 @@ class Jobs:
         return entry.final and newer and not entry.writing and not jobstatus.final(resource.get("status") or {})
 
     def _begin(self, entry: Entry) -> None:
-        self.entries.by_uid[entry.uid] = entry
+        self.entries.add(entry)
         if entry.final:
             self._end(entry)
         elif entry.row_id is not None:
@@ -148,6 +164,8 @@ class Jobs:
 
     def gone(self, uid: str) -> None:
         """The resource is deleted: its job, if it has not ended, is cancelled."""
+        if self.deleted is not None:
+            self.deleted.add(uid)
         entry = self.entries.remove(uid)
         if entry is not None and not entry.final:
             self.cancel(entry.keys)
@@ -158,10 +176,12 @@ class Jobs:
         self._cancelling.set()
 
     def show_backlog(self) -> None:
-        """Say in the metrics what waits."""
+        """Say in the metrics what waits, and how many resources there are."""
         metrics.OPERATOR_BACKLOG.set(len(self._to_accept), "accept")
         metrics.OPERATOR_BACKLOG.set(len(self._to_cancel), "cancel")
         metrics.OPERATOR_BACKLOG.set(len(self._to_write), "write")
+        metrics.OPERATOR_RESOURCES.set(len(self.entries) - self.entries.ended, "open")
+        metrics.OPERATOR_RESOURCES.set(self.entries.ended, "ended")
 
     # --- the loops ---------------------------------------------------------------------------------------------------
 
@@ -197,8 +217,7 @@ class Jobs:
     async def _accept_all(self) -> float | None:
         while self._to_accept:
             began = time.monotonic()
-            uids = [self._to_accept.pop() for _ in range(min(TOGETHER, len(self._to_accept)))]
-            entries = [entry for uid in uids if (entry := self.entries.get(uid)) and entry.row_id is None]
+            entries = self._batch()
             done = await self._accept_some(entries)
             for entry, accepted in zip(entries, done, strict=True):
                 if not accepted:
@@ -238,6 +257,17 @@ class Jobs:
         }
         return shared | own
 
+    def _batch(self) -> list[Entry]:
+        """The next resources to accept: no more of them, and of their specs, than may be in memory at once."""
+        batch: list[Entry] = []
+        size = 0
+        while self._to_accept and len(batch) < TOGETHER and size < TOGETHER_BYTES:
+            entry = self.entries.get(self._to_accept.pop())
+            if entry is not None and entry.row_id is None:
+                batch.append(entry)
+                size += entry.spec_size or UNKNOWN_SIZE
+        return batch
+
     def _again(self, entry: Entry) -> None:
         """Try again later: after 1 s, 2 s, … 5 s where a store was away, else up to 30 s."""
         longest = 5.0 if entry.refusal is not None and entry.refusal.reason == "StoreUnavailable" else 30.0
@@ -253,11 +283,14 @@ class Jobs:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
             return True
         try:
+            spec = await self._spec(entry)
+            if spec is None:
+                return True
             with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
-                made = await self._make(entry, entry.spec or await self._spec_of(entry))
+                made = await self._make(entry, spec)
         except NoPayload as error:
             self._refuse(entry, error.refusal)
-        except KubeUnavailable as error:
+        except (KubeUnavailable, KubeError) as error:
             self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
         except StoreUnavailable as error:
             self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
@@ -276,17 +309,24 @@ class Jobs:
             return True
         return False
 
-    async def _spec_of(self, entry: Entry) -> dict[str, Any]:
-        """The spec of a job that is accepted anew, as Kubernetes has it.
+    async def _spec(self, entry: Entry) -> dict[str, Any] | None:
+        """The spec, from the API server where it was not kept; None where the resource is gone.
 
         Raises:
-            KubeUnavailable: it is not to be had; if its resource is gone, the watch tells.
+            InvalidInput: it is nested more deeply than can be read.
         """
-        found = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if entry.spec is not None:
+            spec: dict[str, Any] = json.loads(entry.spec)
+            return spec
+        try:
+            found = await self._kube.find(JOBS, entry.namespace, entry.name)
+        except KubeError as error:
+            if error.reason == UNREADABLE:
+                raise InvalidInput("invalid json: the payload is nested too deeply") from error
+            raise
         if found is None or found["metadata"]["uid"] != entry.uid:
-            raise KubeUnavailable("the resource is not there")
-        spec: dict[str, Any] = found["spec"]
-        return spec
+            return None
+        return found.get("spec") or {}
 
     async def _make(self, entry: Entry, spec: dict[str, Any]) -> Enqueued:
         payload = await payloads.fetch(self._kube, entry.namespace, spec)
@@ -387,7 +427,7 @@ class Jobs:
             if owners[0].suspend and not row.held:
                 hold.append(row.id)
             elif row.held and not owners[0].suspend:
-                release.append((row.id, moment((owners[0].spec or {}).get("availableAt"))))
+                release.append((row.id, owners[0].available_at))
         if not hold and not release and not prioritize:
             return
         async with self._service.database.connection() as connection:
@@ -450,34 +490,55 @@ class Jobs:
         entry.status = status
         await self._events.changed(entry, former, status)
         if jobstatus.final(status) and not entry.final:
-            entry.final = True
             self._end(entry)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self, entry: Entry) -> None:
         """Its job has ended: read the row no more, delete the resource when its time is over."""
-        entry.spec, entry.row, entry.refusal = None, None, None
-        self.entries.unfollow(entry)
+        self.entries.end(entry)
         self._expire_later(entry)
 
     def _due(self, entry: Entry) -> datetime | None:
         """When the resource of an ended job is to be deleted; None: never."""
-        if entry.ttl is None:
+        ttl = entry.ttl if entry.ttl is not None else self._ttl_seconds
+        if ttl is None:
             return None
-        return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=entry.ttl)
+        return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=ttl)
 
     def _expire_later(self, entry: Entry) -> None:
         if (due := self._due(entry)) is not None:
             heapq.heappush(self._ending, (due, entry.uid))
             self._expiring.set()
 
-    def reopen(self, entry: Entry) -> None:
-        """Its job was retried by hand after it had ended."""
-        entry.final = False
-        if entry.row_id is not None:
-            self.entries.follow(entry, entry.row_id)
+    def trim(self) -> None:
+        """Let go of the oldest ended resources beyond the limit, and of deletions whose resource is gone."""
+        if len(self._ending) > 2 * self.entries.ended + TOGETHER:
+            dues = ((self._due(entry), entry.uid) for entry in self.entries if entry.final)
+            self._ending = [(due, uid) for due, uid in dues if due is not None]
+            heapq.heapify(self._ending)
+        if not self._ended_limit or self.entries.ended <= self._ended_limit:
+            return
+        ended = (
+            (entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in self.entries if entry.final
+        )
+        self._surplus = set(history.surplus(ended, self._ended_limit))
+        log.info(
+            "ended GoQueueJobs beyond the limit are deleted", resources=len(self._surplus), limit=self._ended_limit
+        )
+        for uid in self._surplus:
+            heapq.heappush(self._ending, (EARLIEST, uid))
+        self._expiring.set()
+
+    def reopen(self, entry: Entry, row_id: int, status: dict[str, Any]) -> None:
+        """Its job was retried by hand after it had ended; `status`: what the resource has."""
+        self.entries.reopen(entry, row_id, status)
         self._reading.set()
+
+    def _is_due(self, entry: Entry, planned: datetime) -> bool:
+        """Whether a planned deletion still holds: with another TTL it is in the heap once more."""
+        due = self._due(entry)
+        return due is not None and due <= planned
 
     async def _expire(self) -> float | None:
         while self._ending:
@@ -486,8 +547,7 @@ class Jobs:
                 return min(wait, 3600.0)
             heapq.heappop(self._ending)
             entry = self.entries.get(uid)
-            # The time may have been changed since: then it is in the heap once more.
-            if entry is None or not entry.final or (now_due := self._due(entry)) is None or now_due > due:
+            if entry is None or not entry.final or not (uid in self._surplus or self._is_due(entry, due)):
                 continue
             try:
                 await self._kube.delete(JOBS, entry.namespace, entry.name, uid)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,10 +17,24 @@ Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
 
 PAGE: Final = 500
-"""Objects in one page of a list."""
+"""Most objects in one page of a list."""
+FIRST_PAGE: Final = 25
+"""Objects in the first page of a list, when their size is not known yet."""
+PAGE_BYTES: Final = 2 * 2**20
+"""Size of a page of JSON; decoded it takes several times as much memory."""
+SLOW_PAGE: Final = 5.0
+"""Seconds after which a page counts as slow, and the next one has fewer objects.
+
+Metadata of large objects is little to send but much for the API server to read.
+"""
+MAX_PAGE_BYTES: Final = 8 * 2**20
+"""Size at which a page is given up and asked for again with fewer objects."""
+
+UNREADABLE: Final = "Unreadable"
+"""Reason of the KubeError for an answer that is not JSON that can be read."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
-_PATIENCE: Final = 8
+_ATTEMPTS: Final = 8
 """How often one request is sent where the server asks to come again later."""
 
 _TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
@@ -41,6 +56,14 @@ class KubeError(Exception):
 
 class KubeUnavailable(Exception):
     """The API server did not answer, or wants to be left alone for now; try again later."""
+
+
+class _TooLarge(Exception):
+    """The answer is larger than the caller takes."""
+
+
+class KubeSlow(KubeUnavailable):
+    """The API server did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +100,38 @@ def _retry_after(headers: Mapping[str, str], attempt: int) -> float:
     return float(min(0.1 * 2**attempt, 5.0))
 
 
+class _Flow:
+    """Requests of one verb to one kind: they share a limit, and wait together where the server asks one to wait.
+
+    Not those of other flows: the API server limits by user and resource as well (API priority and fairness), and a
+    status that may wait must not hold back a scaling decision.
+    """
+
+    def __init__(self, requests: int) -> None:
+        self.free = asyncio.Semaphore(requests)
+        self.quiet_until = 0.0
+
+    async def wait(self) -> None:
+        """Wait until the server wants to see this flow again."""
+        while (wait := self.quiet_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - the wait may have grown
+            await asyncio.sleep(wait)
+
+
 class Kube:
     """A client. Every method raises KubeError where the server refuses and KubeUnavailable where it cannot answer.
 
-    `requests`: how many go out at the same time. Where the server says 429 everybody waits as long as it asks for.
+    `requests`: how many of one verb and kind go out at the same time. Where the server answers 429, all of that verb
+    and kind wait as long as it asks for. `attempts`: how often one request is sent then; with 1 nothing waits here,
+    the caller tries again in its own time.
     """
 
-    def __init__(self, access: Access, requests: int = 16) -> None:
+    def __init__(self, access: Access, requests: int = 16, attempts: int = _ATTEMPTS) -> None:
         self.access = access
-        self._session = access.session()
-        self._free = asyncio.Semaphore(requests)
-        self._quiet_until = 0.0
+        self._session = access.session(connections=0)  # each flow has its own limit
+        self._requests, self._attempts = requests, attempts
+        self._flows: dict[str, _Flow] = {}
+        self._limits: dict[tuple[Kind, bool], int] = {}
+        """Objects in the next page, by kind, of whole ones (False) or of their metadata."""
         self.throttled = 0
         """How often the server asked to come again later."""
 
@@ -96,18 +140,39 @@ class Kube:
         await self._session.close()
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", **query: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        kind: str = "application/json",
+        flow: str = "",
+        **query: str,
     ) -> Any:
-        """One request, sent again where the server asks for that; the decoded answer."""
+        """One request, sent again where the server asks for that; the decoded answer.
+
+        `flow`: names the requests with which it shares a limit; by default all of this verb that name none.
+        """
+        return _decoded(*await self._send(method, path, body, kind, flow or method, query))
+
+    async def _send(
+        self, method: str, path: str, body: Any, kind: str, flow_name: str, query: dict[str, str], most: int = 0
+    ) -> tuple[int, bytes]:
+        """Status and content of the answer.
+
+        Raises:
+            _TooLarge: the content has more than `most` bytes (0: no limit); the rest of it was not read.
+        """
+        flow = self._flows.get(flow_name) or self._flows.setdefault(flow_name, _Flow(self._requests))
         data = None if body is None else orjson.dumps(body)
         headers = {"Accept": query.pop("accept", "application/json")}
         if data is not None:
             headers["Content-Type"] = kind
-        for attempt in range(_PATIENCE):
-            await self._be_quiet()
+        for attempt in range(self._attempts):
+            await flow.wait()
             try:
                 async with (
-                    self._free,
+                    flow.free,
                     self._session.request(
                         method,
                         self.access.server + path,
@@ -117,26 +182,25 @@ class Kube:
                         timeout=_TIMEOUT,
                     ) as answer,
                 ):
-                    content = await answer.read()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    content = await _content(answer, most)
+            except TimeoutError as error:
+                raise KubeSlow("kubernetes is unavailable: it did not answer in time") from error
+            except (aiohttp.ClientError, OSError) as error:
                 raise KubeUnavailable(f"kubernetes is unavailable: {type(error).__name__}") from error
             if answer.status == 429 or (answer.status == 503 and "Retry-After" in answer.headers):
                 self.throttled += 1
                 wait = _retry_after(answer.headers, attempt)
-                self._quiet_until = max(self._quiet_until, asyncio.get_running_loop().time() + wait)
+                if self._attempts > 1:
+                    flow.quiet_until = max(flow.quiet_until, asyncio.get_running_loop().time() + wait)
                 continue
-            return _decoded(answer.status, content)
+            return answer.status, content
         raise KubeUnavailable("kubernetes asks to come again later")
-
-    async def _be_quiet(self) -> None:
-        while (wait := self._quiet_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110 - the wait may have grown
-            await asyncio.sleep(wait)
 
     # --- verbs -------------------------------------------------------------------------------------------------------
 
     async def get(self, kind: Kind, namespace: str, name: str, sub: str = "") -> Object:
         """One object."""
-        found: Object = await self.request("GET", kind.path(namespace, name, sub))
+        found: Object = await self.request("GET", kind.path(namespace, name, sub), flow=f"GET {kind.plural}")
         return found
 
     async def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -151,39 +215,79 @@ class Kube:
     async def each(
         self, kind: Kind, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Object]:
-        """All objects, page by page. A list that grew too old while it was read ends in KubeUnavailable."""
-        query = {"limit": str(PAGE)}
+        """All objects, page by page, without `managedFields`; pages have some PAGE_BYTES, whatever an object's size.
+
+        An object whose JSON is nested too deeply to be read comes with its metadata only.
+
+        Raises:
+            KubeUnavailable: the list grew too old while it was read.
+        """
+        query = {"accept": _METADATA} if metadata_only else {}
         if labels:
             query["labelSelector"] = labels
-        if metadata_only:
-            query["accept"] = _METADATA
+        limit = self._limits.get((kind, metadata_only), FIRST_PAGE)
         while True:
-            try:
-                page = await self.request("GET", kind.path(namespace), **query)
-            except KubeError as error:
-                if error.code == 410:
-                    raise KubeUnavailable("the list grew too old while it was read") from error
-                raise
-            for item in page["items"] or ():
-                yield item
+            page, limit = await self._page(kind, namespace, query, limit)
+            self._limits[kind, metadata_only] = limit
+            items = (page["items"] or [])[::-1]
             mark = page["metadata"].get("continue")
+            del page  # each object can go when it was handled
+            while items:
+                item = items.pop()
+                item.get("metadata", {}).pop("managedFields", None)
+                yield item
             if not mark:
                 return
             query["continue"] = mark
 
+    async def _page(
+        self, kind: Kind, namespace: str | None, query: dict[str, str], limit: int
+    ) -> tuple[dict[str, Any], int]:
+        """One page of at most `limit` objects, and the limit for the next one."""
+        path, flow = kind.path(namespace), f"LIST {kind.plural}"
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                most = MAX_PAGE_BYTES if limit > 1 else 0
+                asked = query | {"limit": str(limit)}
+                code, content = await self._send("GET", path, None, "", flow, asked, most)
+                page = _decoded(code, content)
+            except _TooLarge:  # larger objects than those before
+                limit = max(1, limit // 8)
+                continue
+            except KubeSlow:
+                if limit <= FIRST_PAGE:
+                    raise
+                limit = max(FIRST_PAGE, limit // 4)
+                continue
+            except KubeError as error:
+                if error.code == 410:
+                    raise KubeUnavailable("the list grew too old while it was read") from error
+                if error.reason != UNREADABLE or "accept" in query:
+                    raise
+                if limit == 1:  # this one is for whoever needs it
+                    query = query | {"accept": _METADATA}
+                limit = 1
+                continue
+            if asyncio.get_running_loop().time() - began > SLOW_PAGE:
+                return page, max(1, limit // 2)
+            fitting = PAGE_BYTES * len(page["items"] or ()) // max(len(content), 1)
+            return page, max(1, min(PAGE, fitting or limit, 4 * limit))
+
     async def create(self, kind: Kind, namespace: str, body: Object) -> Object:
         """Make one."""
-        made: Object = await self.request("POST", kind.path(namespace), body)
+        made: Object = await self.request("POST", kind.path(namespace), body, flow=f"POST {kind.plural}")
         return made
 
     async def replace(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
         """Replace one, if nobody changed it meanwhile (`metadata.resourceVersion`)."""
-        made: Object = await self.request("PUT", kind.path(namespace, name), body)
+        made: Object = await self.request("PUT", kind.path(namespace, name), body, flow=f"PUT {kind.plural}")
         return made
 
     async def patch(self, kind: Kind, namespace: str, name: str, body: Object, sub: str = "") -> Object:
         """A merge patch of one, or of its `status`."""
-        made: Object = await self.request("PATCH", kind.path(namespace, name, sub), body, kind=_MERGE)
+        path, flow = kind.path(namespace, name, sub), f"PATCH {kind.plural}/{sub}"
+        made: Object = await self.request("PATCH", path, body, kind=_MERGE, flow=flow)
         return made
 
     async def edit(self, kind: Kind, namespace: str, name: str, steps: list[Object], sub: str = "") -> Object:
@@ -192,8 +296,9 @@ class Kube:
         Raises:
             KubeError: refused; code 409 where the first step tests the uid and another object has the name now.
         """
+        path, flow = kind.path(namespace, name, sub), f"PATCH {kind.plural}/{sub}"
         try:
-            made: Object = await self.request("PATCH", kind.path(namespace, name, sub), steps, kind=_STEPS)
+            made: Object = await self.request("PATCH", path, steps, kind=_STEPS, flow=flow)
         except KubeError as error:
             # A failed test is a 422, as what a schema refuses, with words that say nothing.
             if error.code == 422 and (uid := _tested_uid(steps)) is not None:
@@ -221,7 +326,8 @@ class Kube:
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete one, if it is still the one with this uid; no error where it is gone."""
         try:
-            await self.request("DELETE", kind.path(namespace, name), {"preconditions": {"uid": uid}})
+            path, flow = kind.path(namespace, name), f"DELETE {kind.plural}"
+            await self.request("DELETE", path, {"preconditions": {"uid": uid}}, flow=flow)
         except KubeError as error:
             if error.code not in (404, 409):
                 raise
@@ -233,10 +339,40 @@ def _tested_uid(steps: list[Object]) -> str | None:
     return first["value"] if (first.get("op"), first.get("path")) == ("test", "/metadata/uid") else None
 
 
+async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    if not most:
+        return await answer.read()
+    parts, size = [], 0
+    async for part in answer.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise _TooLarge
+    return b"".join(parts)
+
+
+def _parsed(content: bytes) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        ValueError: it is none, or is nested more deeply than can be read.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(content)  # reads ten times as deep as orjson
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def _decoded(status: int, content: bytes) -> Any:
     try:
-        body = orjson.loads(content) if content else {}
-    except orjson.JSONDecodeError:
+        body = _parsed(content) if content else {}
+    except ValueError as error:
+        if status < 400:
+            raise KubeError(status, UNREADABLE, "the object is not JSON that can be read") from error
         body = {}
     if status < 400:
         return body

@@ -24,7 +24,7 @@ from goqueue_operator.kube import JOBS, NAMESPACES, POOLS, SCHEDULES, Kind, Kube
 from goqueue_operator.lease import Lease
 from goqueue_operator.pools import Pools
 from goqueue_operator.schedules import Schedules
-from goqueue_operator.watch import Heard, watch
+from goqueue_operator.watch import Heard, Listed, watch
 
 DEAF_AFTER: Final = 90.0
 """Seconds for which the watch may miss what is there before the process counts as stuck."""
@@ -55,7 +55,10 @@ class Operator:
         self.namespace = None if settings.cluster_wide else self.own_namespace
         self.kube = Kube(access, settings.requests)
         holder = f"{socket.gethostname()}-{os.getpid()}"
-        self.lease = Lease(self.kube, self.own_namespace, settings.lease_name, holder)
+        # The lead must not depend on how long a status write takes, or on the wait that it was asked for: the lease has
+        # connections of its own, and tries again in its own time.
+        self._lease_kube = Kube(access, requests=2, attempts=1)
+        self.lease = Lease(self._lease_kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
         self.pools: Pools | None = None
         self.comparison: Comparison | None = None
@@ -69,6 +72,7 @@ class Operator:
             await self.lease.run(self._duties)
         finally:
             turning.cancel()
+            await self._lease_kube.close()
             await self.kube.close()
 
     async def _turn(self) -> None:
@@ -93,6 +97,8 @@ class Operator:
             writers=settings.requests,
             installation=installation,
             keep_seconds=min(kept.keep_completed, kept.keep_failed),
+            ttl_seconds=settings.ended_ttl_seconds or None,
+            ended_limit=settings.ended_limit,
         )
         self.comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds, installation, claims
@@ -110,7 +116,13 @@ class Operator:
             settings.worker_fs_group,
         )
         self.pools = pools = Pools(
-            self.kube, self._service, self._queues, defaults, settings.scale_seconds, namespace=self.namespace
+            self.kube,
+            self._service,
+            self._queues,
+            defaults,
+            settings.scale_seconds,
+            namespace=self.namespace,
+            settings_seconds=settings.compare_seconds,
         )
         schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation)
         handlers: dict[Kind, Heard] = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
@@ -120,7 +132,7 @@ class Operator:
                 group.create_task(claims.run(), name="claims")
                 group.create_task(pools.run(), name="pools")
                 group.create_task(schedules.run(), name="schedules")
-                group.create_task(self._watch(kinds), name="watch")
+                group.create_task(self._watch(kinds, {JOBS: comparison.relist}), name="watch")
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")
         finally:
@@ -128,6 +140,7 @@ class Operator:
             pools.hide()
             claims.hide()
             metrics.OPERATOR_BACKLOG.forget()
+            metrics.OPERATOR_RESOURCES.forget()
 
     async def _installation(self) -> str:
         """The id of this installation: the uid of the namespace in which it runs, whatever the release is called."""
@@ -141,7 +154,7 @@ class Operator:
                 log.error("id of this installation not read", namespace=self.own_namespace, error=str(error))
             await asyncio.sleep(1.0)
 
-    async def _watch(self, kinds: Mapping[Kind, Heard]) -> None:
+    async def _watch(self, kinds: Mapping[Kind, Heard], listed: Mapping[Kind, Listed]) -> None:
         """Watch as soon as all kinds are served: what is not there when kopf begins, it never sees."""
         missing = {kind.plural for kind in kinds}
         while missing:
@@ -153,7 +166,7 @@ class Operator:
             if missing:
                 log.warning("waiting for definitions", missing=sorted(missing))
                 await asyncio.sleep(1.0)
-        await watch(self._access, self.namespace, kinds)
+        await watch(self._access, self.namespace, kinds, listed)
 
     # --- probes: read in another thread ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from goqueue.scaling import History, Policy
 from goqueue.store.dispatch import WorkerRow
 from goqueue_operator import deployment
 from goqueue_operator.kube import Object
+from goqueue_operator.revisions import Settings
 
 
 @dataclass(slots=True)
@@ -24,6 +25,10 @@ class Pool:
     """Of the Deployment, after our own last write; any other one is drift."""
     built: Object | None = None
     """What we wrote."""
+    settings: Settings = field(default_factory=Settings)
+    """What the ConfigMaps and Secrets of its environment hold."""
+    settings_at: float = -math.inf
+    """When they were read (`time.monotonic()`)."""
     replicas: int | None = None
     """Pods that we ordered last."""
     serving: int | None = None

@@ -59,7 +59,10 @@ log = structlog.get_logger(__name__)
 
 
 class Pools:
-    """All GoQueueWorkerPools. `seconds`: between two looks. `namespace`: where they are; None: everywhere."""
+    """All GoQueueWorkerPools. `seconds`: between two looks. `namespace`: where they are; None: everywhere.
+
+    `settings_seconds`: between two readings of what their environments name.
+    """
 
     def __init__(
         self,
@@ -70,12 +73,13 @@ class Pools:
         seconds: float = 2.0,
         *,
         namespace: str | None = None,
+        settings_seconds: float = 60.0,
     ) -> None:
         self._kube = kube
         self._service = service
         self._queues = list(queues)
         self._objects = PoolObjects(kube, namespace, self._on_deployment)
-        self._deployments = Deployments(kube, defaults, self._objects.deployments)
+        self._deployments = Deployments(kube, defaults, self._queues, self._objects.deployments, settings_seconds)
         self._consolidation = Consolidation(kube, service, self._objects.pods.put)
         self._seconds = seconds
         self._looker = Looker(service, self._queues)
@@ -94,11 +98,11 @@ class Pools:
             pool = self.pools[uid] = Pool(resource, resource.get("status") or {})
             pool.scaled_at = pool.status.get("lastScaleTime")
             pool.pace.restore(pool.status.get("pace") or ())
-        elif pool.resource["metadata"].get("generation") == resource["metadata"].get("generation"):
+        elif _declared(pool.resource) == _declared(resource):
             return  # our own status
         else:
             pool.resource = resource
-        pool.built = None
+        pool.built, pool.settings_at = None, -math.inf
         pool.wake()
         self._arrival.set()
 
@@ -280,6 +284,12 @@ class Pools:
             pool.told_replicas, pool.told_replicas_at = after, now
             note = f"from {before} to {after} pods: {reason}"
             await tell(self._kube, pool.resource, "GoQueueWorkerPool", "SuccessfulRescale", note)
+
+
+def _declared(resource: Object) -> tuple[object, ...]:
+    """What people have written: labels and annotations do not change the generation."""
+    metadata = resource["metadata"]
+    return metadata.get("generation"), metadata.get("labels") or {}, metadata.get("annotations") or {}
 
 
 class Look:

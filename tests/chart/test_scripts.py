@@ -169,14 +169,7 @@ def pool(name: str) -> Object:
 
 def apply_pools(pools: list[Object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pools.json").write_text(json.dumps(pools))
-    real = Path.read_text
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda path, *rest, **more: real(
-            tmp_path / "pools.json" if str(path) == "/etc/goqueue/pools/pools.json" else path, *rest, **more
-        ),
-    )
+    monkeypatch.setenv("POOLS", str(tmp_path / "pools.json"))
     runpy.run_path(str(SCRIPTS / "pools.py"), run_name="__main__")
 
 

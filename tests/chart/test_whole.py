@@ -60,6 +60,9 @@ def test_annotations_of_deployments_are_on_them_and_not_on_their_pods() -> None:
         owner = "api" if one["metadata"]["name"] == "goqueue-api" else "all"
         assert one["metadata"]["annotations"] == {"reloader.stakater.com/auto": "true", "owner": owner}
         assert "owner" not in one["spec"]["template"]["metadata"]["annotations"]
+    (pool,) = pools(render(values))  # which hands them on to its Deployment
+    assert pool["metadata"]["annotations"]["owner"] == "all"
+    assert "owner" not in pool["spec"]["podTemplate"]["metadata"]["annotations"]
 
 
 def test_containers_beside_run_in_every_process_and_a_proxy_before_the_schema_is_waited_for() -> None:

@@ -61,7 +61,7 @@ def test_any_job_is_understood_or_refused(spec: dict[str, Any], good: dict[str, 
     entry.wanted(NOW)
     refused = jobstatus.refused(entry.status, Refusal("Reason", "message", True), entry.generation, NOW)
     orjson.dumps(jobstatus.difference(entry.status, refused))
-    outcome = "suspended" if entry.suspend else _order(entry.spec) if entry.spec is not None else "ended"
+    outcome = "suspended" if entry.suspend else _order(orjson.loads(entry.spec)) if entry.spec is not None else "ended"
     assert whole == before
     return outcome
 

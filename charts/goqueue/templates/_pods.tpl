@@ -231,7 +231,9 @@ does not exist yet it is left out.
 {{- if hasKey (dig "f:spec" dict .fieldsV1) "f:replicas" }}{{ $owns = true }}{{ end -}}
 {{- end -}}
 {{- end -}}
-{{- if or $owns (not $applies) }}{{ max .least (dig "spec" "replicas" 1 $live) }}{{ end -}}
+{{- $replicas := dig "spec" "replicas" 1 $live -}}
+{{- /* An autoscaler leaves 0 alone. */ -}}
+{{- if or $owns (not $applies) (and (not $replicas) .least) }}{{ max .least $replicas }}{{ end -}}
 {{- end -}}
 {{- end -}}
 

@@ -72,6 +72,10 @@
 {{- end -}}
 {{- range $name, $given := .Values.workerPools -}}
   {{- $pool := include "goqueue.poolValues" (dict "name" $name "given" ($given | default dict)) | fromYaml -}}
+  {{- /* The spec of the pool may name the same again, and wins where there are such pools. */ -}}
+  {{- if $.Values.operator.enabled -}}
+    {{- include "goqueue.overlay" (dict "under" $pool "over" (pick $pool.spec "queues" "minReplicas" "maxReplicas")) -}}
+  {{- end -}}
   {{- if gt (int $pool.minReplicas) (int $pool.maxReplicas) -}}
     {{- fail (printf "workerPools.%s: minReplicas is more than maxReplicas" $name) -}}
   {{- end -}}

@@ -1,11 +1,13 @@
 """A real Kubernetes API without nodes: etcd, kube-apiserver and the controllers that tests of the operator need.
 
 Its programs are those of the test cluster, built once per machine. It starts in seconds; pods stay Pending.
+`python -m tests.integration.operator.apiserver` runs one with our kinds for benchmarks, until it is interrupted.
 """
 
 import contextlib
 import json
 import secrets
+import signal
 import ssl
 import subprocess
 import tempfile
@@ -50,6 +52,8 @@ class ApiServer:
     port: int
     token: str
     kubectl: Path
+    etcd: str
+    """Address of its etcd."""
 
     @property
     def url(self) -> str:
@@ -152,6 +156,7 @@ def api_server() -> Iterator[ApiServer]:
             *(str(etcd), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync"),
             *("--listen-client-urls", store, "--advertise-client-urls", store, "--listen-peer-urls", peer),
             *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
+            f"--quota-backend-bytes={8 * 2**30}",  # the memory benchmark makes thousands of large objects
         ]
         stack.enter_context(Process(etcd_command, log=folder / "etcd.log"))
         server = stack.enter_context(
@@ -187,4 +192,11 @@ def api_server() -> Iterator[ApiServer]:
             f"--cert-dir={folder / 'manager'}",
         ]
         stack.enter_context(Process(manager, log=folder / "manager.log"))
-        yield ApiServer(folder, port, token, kubectl)
+        yield ApiServer(folder, port, token, kubectl, store)
+
+
+if __name__ == "__main__":
+    with api_server() as running, contextlib.suppress(KeyboardInterrupt):
+        running.install_definitions()
+        print(f"export KUBECONFIG={running.kubeconfig} ETCD={running.etcd}", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -67,14 +67,21 @@ class Release:
         """Run kubectl in the namespace."""
         return self.kubernetes("-n", self.namespace, *arguments, stdin=stdin)
 
-    def pools_job(self) -> str:
-        """The name of the Job that applies the worker pools."""
-        (name,) = [
-            one["metadata"]["name"]
-            for one in self.get("jobs")["items"]
-            if one["metadata"]["name"].startswith("goqueue-pools-")
-        ]
+    def job(self, start: str) -> str:
+        """The name of the one Job that begins so."""
+        names = [one["metadata"]["name"] for one in self.get("jobs")["items"]]
+        (name,) = [name for name in names if name.startswith(f"goqueue-{start}-")]
         return str(name)
+
+    def make_available(self, part: str) -> None:
+        """Say of all pods of a part that they are ready, as the kubelet does; wait until the Deployment says so."""
+        ready = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+        selector = f"app.kubernetes.io/component={part}"
+        self.kubectl("wait", "pods", f"--selector={selector}", "--for=create", "--timeout=30s")
+        for pod in self.get("pods", "--selector", selector)["items"]:
+            name = pod["metadata"]["name"]
+            self.kubectl("patch", "pod", name, "--subresource=status", "--patch", json.dumps(ready))
+        self.kubectl("wait", "deployment", f"goqueue-{part}", "--for=condition=Available", "--timeout=30s")
 
 
 @pytest.fixture(params=HELMS, name="release")
@@ -102,7 +109,7 @@ class Scripts:
         (self._folder / "pools.json").write_text(json.dumps(pools))
         self._monkeypatch.setenv("NAMESPACE", namespace)
         self._monkeypatch.setenv("POOL_LABEL", "goqueue.io/release=goqueue")
-        self._monkeypatch.setenv("POOLS_FILE", str(self._folder / "pools.json"))
+        self._monkeypatch.setenv("POOLS", str(self._folder / "pools.json"))
         runpy.run_path(str(SCRIPTS / "pools.py"), run_name="__main__")
 
 
@@ -124,7 +131,7 @@ async def test_a_secret_that_left_the_values_leaves_the_workers(release: Release
         return decoded(release.get("secret", "goqueue-worker-secrets")["data"])
 
     def lifetime() -> None:
-        release.install({"settings": {"payment": {"stripeKey": STRIPE}, "webhook": {"signingSecret": "whsec_b2xk"}}})
+        release.install({"settings": {"payment": {"stripeKey": STRIPE}, "webhook": {"secrets": ["whsec_b2xk"]}}})
         assert len(secrets()) == 2
         release.upgrade({"settings": {"payment": {"stripeKey": "sk_test_second"}}})
         assert list(secrets().values()) == ["sk_test_second"]
@@ -170,9 +177,12 @@ async def test_switching_autoscaling_on_keeps_the_pods_of_the_api(release: Relea
         assert replicas() == 6
         release.kubectl("scale", "deployment", "goqueue-api", "--replicas=4")  # as the autoscaler does
         release.upgrade(on)
-        assert replicas() == 4
         release.upgrade(on)
         assert replicas() == 4
+        release.kubectl("scale", "deployment", "goqueue-api", "--replicas=0")  # an autoscaler leaves it at 0
+        forced = ["--force-conflicts"] if release.version == "helm4" else []
+        release.upgrade(on, *forced)
+        assert replicas() == 3
 
     await asyncio.to_thread(lifetime)
 
@@ -200,18 +210,34 @@ async def test_an_upgrade_applies_the_pools_again_where_somebody_changed_them(
     def lifetime() -> None:
         release.install(values)
         scripts.apply(release.namespace, pools_of(release.namespace, values))
-        first = release.pools_job()
+        first = release.job("pools")
         release.upgrade(values)
-        assert release.pools_job() == first
+        assert release.job("pools") == first
         release.kubectl("scale", "gqp", "goqueue-default", "--replicas=2")
         release.upgrade(values)
-        second = release.pools_job()
+        second = release.job("pools")
         assert second != first
         scripts.apply(release.namespace, pools_of(release.namespace, values))
         release.upgrade(values)
         release.kubectl("delete", "gqp", "goqueue-default")
         release.upgrade(values)
-        assert release.pools_job() not in (first, second)
+        assert release.job("pools") not in (first, second)
+
+    await asyncio.to_thread(lifetime)
+
+
+async def test_an_upgrade_runs_the_migrations_again_while_no_pod_is_available(release: Release) -> None:
+    def lifetime() -> None:
+        release.install({})
+        first = release.job("migrate")
+        release.upgrade({})
+        second = release.job("migrate")
+        assert second != first
+        release.make_available("api")
+        release.upgrade({})
+        assert release.job("migrate") == first
+        release.upgrade({})
+        assert release.job("migrate") == first
 
     await asyncio.to_thread(lifetime)
 
@@ -250,12 +276,14 @@ async def test_applied_pools_are_what_the_values_say_whatever_was_changed_by_han
     def lifetime() -> None:
         (wanted,) = pools_of(namespace, values)
         scripts.apply(namespace, [wanted])
+        spec = kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"]
+        assert wanted["spec"].items() <= spec.items()
         kubernetes("-n", namespace, "scale", "gqp", "goqueue-default", "--replicas=2")
         by_hand = {"queues": ["payment"], "env": [{"name": "B", "value": "2"}], "imagePullPolicy": "Always"}
         patch = json.dumps({"spec": by_hand})
         kubernetes("-n", namespace, "patch", "gqp", "goqueue-default", "--type=merge", "-p", patch)
         scripts.apply(namespace, [wanted])
-        assert kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"] == wanted["spec"]
+        assert kubernetes.get("-n", namespace, "gqp", "goqueue-default")["spec"] == spec
         scripts.apply(namespace, [])
         assert kubernetes.get("-n", namespace, "gqp")["items"] == []
 

@@ -10,7 +10,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from goqueue_operator.access import Access
-from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.kube import (
+    JOBS,
+    LEASES,
+    MAX_PAGE_BYTES,
+    PAGE,
+    POOLS,
+    Kube,
+    KubeError,
+    KubeUnavailable,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,16 +57,43 @@ def busy(seconds: str) -> Answer:
     return lambda _: web.json_response({"message": "slow down"}, status=429, headers={"Retry-After": seconds})
 
 
-async def test_it_waits_as_long_as_it_is_asked_to_and_so_does_everybody_else(server: tuple[Server, Kube]) -> None:
+async def test_it_waits_as_long_as_it_is_asked_to_and_so_do_all_of_the_same_verb_and_kind(
+    server: tuple[Server, Kube],
+) -> None:
     told, kube = server
     told.answers = [busy("0.3")]
     first = asyncio.create_task(kube.get(JOBS, "shop", "one"))
-    while not told.requests:  # noqa: ASYNC110 - until the first one has come
+    while not kube.throttled:  # noqa: ASYNC110 - until the first one was answered
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
     await asyncio.gather(first, kube.get(JOBS, "shop", "two"))
     assert [at - told.at[0] >= 0.29 for at in told.at[1:]] == [True, True]
     assert kube.throttled == 1
+
+
+async def test_one_verb_or_kind_that_is_to_wait_does_not_hold_back_another(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [busy("60")]
+    waiting = asyncio.create_task(kube.patch(JOBS, "shop", "one", {}, "status"))
+    while not kube.throttled:  # noqa: ASYNC110 - until it was answered
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await kube.patch(POOLS, "shop", "one", {}, "status")
+        await kube.patch(JOBS, "shop", "one", {})
+        await kube.get(JOBS, "shop", "one")
+        assert [item async for item in kube.each(JOBS, "shop")] == []
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_client_of_one_attempt_leaves_the_waiting_to_its_caller(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [busy("60")]
+    lone = Kube(kube.access, attempts=1)
+    async with asyncio.timeout(10):
+        with pytest.raises(KubeUnavailable):
+            await lone.get(LEASES, "shop", "one")
+        await lone.get(LEASES, "shop", "one")
+    await lone.close()
 
 
 async def test_it_gives_up_where_the_server_never_has_time(server: tuple[Server, Kube]) -> None:
@@ -94,6 +130,64 @@ async def test_all_pages_are_read(server: tuple[Server, Kube]) -> None:
     told.answers = [lambda _, page=page: web.json_response(page) for page in pages]  # type: ignore[misc]
     assert [item["n"] async for item in kube.each(JOBS, None)] == [1, 2, 3]
     assert told.requests[1].query["continue"] == "more"
+
+
+class Stored:
+    """So many objects of so many bytes each, listed as the API server lists them; `pages`: the bytes of each answer."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.pages: list[int] = []
+        self.limits: list[int] = []
+
+    def list(self, request: web.Request) -> web.Response:
+        begin, limit = int(request.query.get("continue", "0")), int(request.query["limit"])
+        part = self.sizes[begin : begin + limit]
+        more = {"continue": str(begin + limit)} if begin + limit < len(self.sizes) else {}
+        items = [
+            {"metadata": {"name": str(begin + place), "managedFields": [{"manager": "kubectl"}]}, "text": "x" * size}
+            for place, size in enumerate(part)
+        ]
+        answer = web.json_response({"items": items, "metadata": more})
+        self.pages.append(len(answer.body) if isinstance(answer.body, bytes) else 0)
+        self.limits.append(limit)
+        return answer
+
+
+async def test_a_page_holds_fewer_objects_where_they_are_large(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    stored = Stored([100] * 1000 + [100_000] * 300 + [2_000_000] * 5 + [100] * 1000)
+    told.answers = [stored.list] * 1000
+    names = []
+    async for item in kube.each(JOBS, None):
+        names.append(item["metadata"]["name"])
+        assert "managedFields" not in item["metadata"]
+    assert names == [str(number) for number in range(len(stored.sizes))]
+    assert max(stored.limits) == PAGE  # of the small ones
+    too_large = [size for size in stored.pages if size > MAX_PAGE_BYTES]
+    assert len(too_large) <= 3  # given up, one for each jump in size
+
+
+async def test_an_object_that_is_nested_too_deeply_to_be_read_comes_with_its_metadata(
+    server: tuple[Server, Kube],
+) -> None:
+    told, kube = server
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+    names = ["one", "deep", "two"]
+
+    def listed(request: web.Request) -> web.Response:
+        begin, limit = int(request.query.get("continue", "0")), int(request.query["limit"])
+        part = names[begin : begin + limit]
+        whole = "PartialObjectMetadata" not in request.headers["Accept"]
+        items = [
+            f'{{"metadata":{{"name":"{name}"}},"spec":{deep if name == "deep" and whole else "{}"}}}' for name in part
+        ]
+        more = f'"continue":"{begin + limit}"' if begin + limit < len(names) else ""
+        text = f'{{"items":[{",".join(items)}],"metadata":{{{more}}}}}'
+        return web.Response(text=text, content_type="application/json")
+
+    told.answers = [listed] * 20
+    assert [item["metadata"]["name"] async for item in kube.each(JOBS, None)] == names
 
 
 async def test_an_empty_list_may_be_null(server: tuple[Server, Kube]) -> None:

@@ -15,7 +15,7 @@ import kube
 
 NAMESPACE = os.environ["NAMESPACE"]
 POOL_LABEL = os.environ["POOL_LABEL"]
-POOLS = f"{kube.VERSION}/namespaces/{NAMESPACE}/goqueueworkerpools"
+COLLECTION = f"{kube.VERSION}/namespaces/{NAMESPACE}/goqueueworkerpools"
 MANAGER = "fieldManager=goqueue-chart&fieldValidation=Strict"
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     Raises:
         SystemExit: Kubernetes refused a pool.
     """
-    wanted = json.loads(Path(os.environ.get("POOLS_FILE", "/etc/goqueue/pools/pools.json")).read_text())
+    wanted = json.loads(Path(os.environ["POOLS"]).read_text())
     _wait_for_kind()
     refused = 0
     for pool in wanted:
@@ -38,10 +38,10 @@ def main() -> None:
         else:
             print(f"applied worker pool {name}", flush=True)
     names = {pool["metadata"]["name"] for pool in wanted}
-    for pool in kube.items(f"{POOLS}?labelSelector={POOL_LABEL}"):
+    for pool in kube.items(f"{COLLECTION}?labelSelector={POOL_LABEL}"):
         name = pool["metadata"]["name"]
         if name not in names:
-            kube.delete(f"{POOLS}/{name}")
+            kube.delete(f"{COLLECTION}/{name}")
             print(f"deleted worker pool {name}", flush=True)
     if refused:
         raise SystemExit(f"{refused} of {len(wanted)} worker pools are refused")
@@ -49,7 +49,7 @@ def main() -> None:
 
 def apply(pool: dict[str, Any]) -> None:
     """Make the pool as the values have it, without what somebody else has set in its spec (`kubectl scale`, `edit`)."""
-    path = f"{POOLS}/{pool['metadata']['name']}"
+    path = f"{COLLECTION}/{pool['metadata']['name']}"
     live = kube.call("PATCH", f"{path}?{MANAGER}&force=true", pool, kind="application/apply-patch+yaml")
     if live["spec"] != pool["spec"]:
         # Server-side apply leaves the fields of other managers. Their owners lose them by this.
@@ -64,7 +64,7 @@ def _wait_for_kind() -> None:
     """The definitions are made in the same moment as this Job; the API serves them a little later."""
     for left in range(60, -1, -1):
         try:
-            kube.call("GET", f"{POOLS}?limit=1")
+            kube.call("GET", f"{COLLECTION}?limit=1")
             return
         except (kube.Refused, OSError) as error:
             if not left or (isinstance(error, kube.Refused) and error.code not in (403, 404, 429, 503)):
