@@ -26,7 +26,12 @@ from goqueue_cli.keeper import LOOPBACK
 from tests.cluster import programs
 from tests.servers.process import Process
 
-CONTROLLERS = "namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller"
+CONTROLLERS = ",".join(
+    (
+        *("namespace-controller", "garbage-collector-controller", "deployment-controller", "replicaset-controller"),
+        "clusterrole-aggregation-controller",
+    )
+)
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
