@@ -142,7 +142,7 @@ def _wait_ready(url: str, token: str, server: Process) -> None:
 @contextlib.contextmanager
 def api_server() -> Iterator[ApiServer]:
     """Start all of it; gone after the block."""
-    kubernetes, etcd, kubectl = programs.kubernetes(), programs.etcd(), programs.tools().kubectl
+    kubernetes, etcd, kubectl = programs.kubernetes(), programs.etcd(), programs.kubectl()
     with tempfile.TemporaryDirectory(prefix="goqueue-kubernetes-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         token = secrets.token_hex(16)
