@@ -45,9 +45,9 @@ class NewJob:
     """An order for one job, already validated. Built by `goqueue.service`, inserted by `goqueue.store`.
 
     `available_at` None means now by PostgreSQL's clock. `timeout` is in seconds, None for the type's default.
-    `tenant` None is the default tenant. `unique_key`: while a job of the tenant with this key is not final, no second
-    one is made. `source_key`: at most one job ever carries it (the CR's uid, or a schedule's tick). `dispatch` True
-    leaves the push to the dispatcher.
+    `tenant` None is the default tenant. `unique_key`: while a job of the tenant, or of a Kubernetes resource's
+    namespace, with this key is not final, no second one is made. `source_key`: at most one job ever carries it (the
+    CR's uid, or a schedule's tick). `dispatch` True leaves the push to the dispatcher.
     """
 
     queue: str
@@ -65,11 +65,17 @@ class NewJob:
 
     @property
     def active_key(self) -> str | None:
-        """The unique key as it stands in the index, where those of all tenants meet: it starts with the tenant's name.
+        """The unique key as the unique index holds it: after the name of the tenant, and for a job of a Kubernetes
+        resource after the resource's namespace and installation, which stand behind the `@` of its `source_key`.
 
-        Keys hold no control characters, so no key of one tenant is one of another.
+        Keys hold no control characters, so no key of one tenant or namespace is one of another. The same in SQL:
+        `goqueue.store.sql`.
         """
-        return self.unique_key if self.tenant is None or not self.unique_key else f"{self.tenant}\x1f{self.unique_key}"
+        if not self.unique_key:
+            return self.unique_key
+        place = self.source_key.partition("@")[2] if self.source_key else ""
+        tenant = "" if self.tenant is None else f"{self.tenant}\x1f"
+        return tenant + (f"\x1f{place}\x1f" if place else "") + self.unique_key
 
     def for_each(self, payloads: Iterable[dict[str, Any]]) -> "list[NewJob]":
         """The same order with each of these payloads."""

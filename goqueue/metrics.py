@@ -164,6 +164,11 @@ DEAF: Final = Gauge(
     "1: the worker's fetches do not come back although Redis answers; its liveness probe fails.",
     ("worker",),
 )
+DRAINING: Final = Gauge(
+    "goqueue_worker_draining",
+    "1: the operator asked the worker to fetch no more jobs, since its pod is to be removed.",
+    ("worker",),
+)
 HEARTBEATS: Final = Counter(
     "goqueue_worker_heartbeats_total",
     "Heartbeats of the worker; `result`: written, or missed (PostgreSQL did not take it).",
@@ -242,6 +247,13 @@ SUSPECTS: Final = Counter(
     ("scheduler",),
 )
 FIRED: Final = Counter("goqueue_schedules_fired_total", "Jobs made by schedules.", ("scheduler", "operator"))
+SKIPPED: Final = Counter(
+    "goqueue_schedules_skipped_total",
+    "Times of GoQueueSchedules that made no job; `reason`: active (Forbid, an earlier job had not ended), late (none "
+    "could be made within startingDeadlineSeconds).",
+    ("operator",),
+    ("reason",),
+)
 PRUNED: Final = Counter("goqueue_jobs_pruned_total", "Final jobs deleted for their age.", ("scheduler",))
 UNDELETED: Final = Counter(
     "goqueue_retention_refused_total",
@@ -286,6 +298,16 @@ OPERATOR_RESOURCES: Final = Gauge(
 OPERATOR_WRITES: Final = Counter(
     "goqueue_operator_status_writes_total", "Statuses of GoQueueJobs written.", ("operator",)
 )
+EVENTS_LEFT_OUT: Final = Counter(
+    "goqueue_operator_events_left_out_total",
+    "Warnings of GoQueueJobs that were not written as events, because too many failed in a short time.",
+    ("operator",),
+)
+OPERATOR_UNSERVED: Final = Gauge(
+    "goqueue_operator_unserved_namespaces",
+    "Namespaces whose GoQueue resources are left alone: another installation holds the claim, or it cannot be read.",
+    ("operator",),
+)
 POOL_DESIRED: Final = Gauge(
     "goqueue_pool_desired_replicas", "Pods that a worker pool shall have.", ("operator",), ("pool_namespace", "pool")
 )
@@ -294,6 +316,12 @@ POOL_REPLICAS: Final = Gauge(
 )
 POOL_READY: Final = Gauge(
     "goqueue_pool_ready_replicas", "Those of them that take jobs.", ("operator",), ("pool_namespace", "pool")
+)
+POOL_DRAINING: Final = Gauge(
+    "goqueue_pool_draining_replicas",
+    "Those of its pods that fetch no more jobs and are removed when what they run has ended.",
+    ("operator",),
+    ("pool_namespace", "pool"),
 )
 POOL_MOST: Final = Gauge(
     "goqueue_pool_max_replicas", "Pods that it may have.", ("operator",), ("pool_namespace", "pool")

@@ -12,13 +12,17 @@ from goqueue.store import dispatch, queues
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue: `depth` jobs wait and could run, the longest-waiting one for `oldest_seconds`; `in_flight` run."""
+    """One queue: `depth` jobs wait and could run, the longest-waiting one for `oldest_seconds`; `in_flight` run.
+
+    `workers` registered workers fetch from it, those that drain not counted. 0: its jobs wait until one comes.
+    """
 
     name: str
     paused: bool
     depth: int
     oldest_seconds: float | None
     in_flight: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ async def overview(service: JobService, known: Iterable[str], reach: Reach | Non
     for name in names:
         depth, oldest = waiting.get(name, (0, None))
         in_flight = sum(int(worker.stats.get(name, {}).get("busy", 0)) for worker in workers)
-        shown.append(QueueState(name, name in paused, depth, oldest, in_flight))
+        shown.append(QueueState(name, name in paused, depth, oldest, in_flight, _serving(workers, name)))
     return Overview(shown, degraded)
 
 
@@ -71,13 +75,19 @@ async def _is_part(service: JobService, reach: Reach) -> bool:
 async def _part(service: JobService, names: Sequence[str], reach: Reach) -> Overview:
     async with service.database.connection() as connection:
         paused = await queues.paused(connection)
+        workers = await dispatch.workers(connection)
         counts = {count.queue: count for count in await queues.open_counts_within(connection, reach)}
     shown = []
     for name in (*names, *sorted(counts.keys() - set(names))):
         count = counts.get(name)
         depth, oldest, running = (count.ready, count.oldest_seconds, count.processing) if count else (0, None, 0)
-        shown.append(QueueState(name, name in paused, depth, oldest, running))
+        shown.append(QueueState(name, name in paused, depth, oldest, running, _serving(workers, name)))
     return Overview(shown, part=True)
+
+
+def _serving(workers: Iterable[dispatch.WorkerRow], queue: str) -> int:
+    """How many of these workers fetch from the queue."""
+    return sum(queue in worker.queues for worker in workers if not worker.draining)
 
 
 async def _waiting(service: JobService, names: Sequence[str]) -> tuple[dict[str, tuple[int, float | None]], bool]:

@@ -18,7 +18,7 @@ def operator() -> Dashboard:
             "Whether an operator leads. Without one resources are not accepted and pools keep their size.",
             "none",
             (f"max({of(metrics.LEADING, OPERATOR)})", "leads"),
-            width=6,
+            width=4,
             limits=((None, RED), (1, GREEN)),
             words={"0": "none leads", "1": "leads"},
         ),
@@ -27,7 +27,7 @@ def operator() -> Dashboard:
             "Resources that wait to be accepted, cancelled or written.",
             PLAIN,
             (f"sum({latest(metrics.OPERATOR_BACKLOG, 'work')})", "waiting"),
-            width=6,
+            width=5,
             limits=((None, GREEN), (100, ORANGE), (1000, RED)),
         ),
         number(
@@ -35,7 +35,7 @@ def operator() -> Dashboard:
             "Worker pools that the operator scales.",
             PLAIN,
             (f"count({latest(metrics.POOL_DESIRED, 'pool_namespace, pool')}) or vector(0)", "pools"),
-            width=6,
+            width=5,
         ),
         number(
             "Refused pools",
@@ -45,7 +45,15 @@ def operator() -> Dashboard:
                 f"sum({latest(metrics.POOL_DECISION, 'pool_namespace, pool', REFUSED)}) or vector(0)",
                 "refused",
             ),
-            width=6,
+            width=5,
+            limits=((None, GREEN), (1, RED)),
+        ),
+        number(
+            "Unserved namespaces",
+            "Namespaces whose resources are left alone, since another installation holds their claim.",
+            PLAIN,
+            (f"max({of(metrics.OPERATOR_UNSERVED, OPERATOR)}) or vector(0)", "unserved"),
+            width=5,
             limits=((None, GREEN), (1, RED)),
         ),
     ]

@@ -87,13 +87,17 @@ class BulkView(BaseModel):
 
 
 class QueueView(BaseModel):
-    """A queue now. Ages in seconds, rates in jobs a second (None until measured)."""
+    """A queue now. Ages in seconds, rates in jobs a second (None until measured).
+
+    `workers` fetch from it; with 0 its jobs wait.
+    """
 
     name: str
     paused: bool
     depth: int
     oldest_seconds: float | None
     in_flight: int
+    workers: int
     arrived_per_second: float | None
     finished_per_second: float | None
 

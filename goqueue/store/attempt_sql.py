@@ -97,7 +97,7 @@ WITH ended AS (
     SET status = CASE WHEN jobs.cancel_requested_at IS NOT NULL AND ended.status = 'pending' THEN 'cancelled'
             ELSE ended.status END,
         result = coalesce(ended.result, jobs.result),
-        error = CASE WHEN ended.refund > 0 THEN jobs.error ELSE ended.error END,
+        error = CASE WHEN ended.refund > 0 AND ended.outcome <> 'deferred' THEN jobs.error ELSE ended.error END,
         attempts = jobs.attempts - ended.refund, updated_at = now(),
         available_at = CASE WHEN again AND jobs.cancel_requested_at IS NULL AND NOT keeps_place THEN due
             ELSE jobs.available_at END,
@@ -125,7 +125,8 @@ WITH ended AS (
 SELECT id FROM ended
 """
 """A request to cancel is read from the row that is written, which the statement may have waited for: what a join reads
-of the row is older. A job that was handed back keeps its place in its queue."""
+of the row is older. A job that was handed back keeps its place in its queue.
+A deferral is not charged, but its error is shown with the job: it says what the job waits for."""
 
 DEFERRED_FOR: Final[LiteralString] = """
 SELECT date_part('epoch', now() - min(finished_at)) FROM job_attempts AS kept
@@ -134,10 +135,6 @@ WHERE job_id = %(job)s AND outcome = 'deferred' AND NOT EXISTS (
         AND (later.outcome NOT IN ('deferred', 'handed_back', 'rescued')
             OR coalesce(later.round, 1) <> coalesce(kept.round, 1)))
     AND coalesce(round, 1) = (SELECT coalesce(round, 1) FROM jobs WHERE id = %(job)s)
-"""
-
-OTHERS: Final[LiteralString] = """
-SELECT EXISTS (SELECT FROM workers WHERE name <> %(name)s AND NOT draining AND queues && %(queues)s::text[])
 """
 
 LOCKED: Final[LiteralString] = """

@@ -180,12 +180,6 @@ async def heartbeat(connection: Connection, worker_id: int, busy: int, draining:
     return bool(await fetch_all(connection, sql.HEARTBEAT, parameters))
 
 
-async def others(connection: Connection, name: str, queues: Sequence[str]) -> bool:
-    """Whether a worker with another name takes jobs from one of the queues."""
-    rows = await fetch_all(connection, attempt_sql.OTHERS, {"name": name, "queues": list(queues)})
-    return bool(rows[0][0])
-
-
 async def cancel_requests(connection: Connection, ids: Sequence[int]) -> list[int]:
     """Which of these running jobs somebody asked to cancel."""
     return [row[0] for row in await fetch_all(connection, sql.CANCEL_REQUESTS, (list(ids),))]

@@ -129,7 +129,9 @@ WHERE id < least(%(to)s, (SELECT CASE WHEN is_called THEN last_value + 1 ELSE la
 """Never above the next id: a standby that lost the newest jobs may have been promoted since the caller read it."""
 
 WORKERS: Final[LiteralString] = """
-SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats FROM workers ORDER BY id
+SELECT id, name, queues, concurrency, busy, beat, draining, started_at, heartbeat_at, stats,
+    coalesce(date_part('epoch', drain_until - now()), 0.0) AS drain_seconds
+FROM workers ORDER BY id
 """
 
 
@@ -170,6 +172,8 @@ class WorkerRow:
     started_at: datetime
     heartbeat_at: datetime
     stats: dict[str, Any]
+    drain_seconds: float = 0.0
+    """For how many more seconds it is asked to fetch no jobs; 0 or less: it may fetch."""
 
 
 async def due(

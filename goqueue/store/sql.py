@@ -21,13 +21,24 @@ NEW_LEASE: Final[LiteralString] = "(1 + random() * 1073741823)::integer"
 # --- enqueue ---------------------------------------------------------------------------------------------------------
 
 
-def _insertion(id: LiteralString = "", array: LiteralString = "") -> LiteralString:
+_TENANT_KEY: Final[LiteralString] = "coalesce(tenant || chr(31), '') || unique_key"
+
+ACTIVE_KEY: Final[LiteralString] = (
+    "coalesce(tenant || chr(31), '') || coalesce(chr(31) || nullif(split_part(source_key, '@', 2), '') || chr(31), '')"
+    " || unique_key"
+)
+"""The scope of a unique key, and the key; see `goqueue.job.NewJob.active_key`."""
+
+
+def _insertion(
+    id: LiteralString = "", array: LiteralString = "", active_key: LiteralString = ACTIVE_KEY
+) -> LiteralString:
     """An INSERT of many; with `id` and its array: of jobs whose ids were drawn before."""
     return f"""
 INSERT INTO jobs ({id}queue, type, payload, max_retries, priority, available_at, timeout, unique_key, active_key,
     source, source_key, trace_context, tenant, dispatch_at)
 SELECT {id}queue, type, payload, max_retries, priority, coalesce(available_at, now()), timeout, unique_key,
-    coalesce(tenant || chr(31), '') || unique_key, source, source_key, trace_context, tenant,
+    {active_key}, source, source_key, trace_context, tenant,
     CASE WHEN available_at > now() THEN available_at WHEN owed THEN now() END
 FROM unnest({array}%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::smallint[], %s::timestamptz[], %s::real[],
     %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) WITH ORDINALITY
@@ -55,8 +66,8 @@ RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready
 _MADE: Final[LiteralString] = "RETURNING id, created_at, available_at, dispatch_at IS NULL AS ready"
 _UNLESS_KEY_TAKEN: Final[LiteralString] = f"ON CONFLICT DO NOTHING {_MADE}, active_key, source_key"
 
-INSERT_PLAIN: Final[LiteralString] = INSERT_JOBS + _MADE
-INSERT_PLAIN_DRAWN: Final[LiteralString] = INSERT_DRAWN + _MADE
+INSERT_PLAIN: Final[LiteralString] = _insertion(active_key=_TENANT_KEY) + _MADE
+INSERT_PLAIN_DRAWN: Final[LiteralString] = _insertion("id, ", "%s::bigint[], ", _TENANT_KEY) + _MADE
 INSERT_KEYED: Final[LiteralString] = INSERT_JOBS + _UNLESS_KEY_TAKEN
 INSERT_KEYED_DRAWN: Final[LiteralString] = INSERT_DRAWN + _UNLESS_KEY_TAKEN
 
@@ -132,8 +143,7 @@ SET status = %(status)s, updated_at = now(), lease = {NEW_LEASE}, worker_id = NU
     progress = CASE WHEN %(final)s THEN progress END,
     dispatch_at = CASE WHEN %(final)s THEN NULL ELSE now() END,
     cancel_requested_at = CASE WHEN %(status)s = 'pending' THEN NULL ELSE cancel_requested_at END,
-    active_key = CASE WHEN %(final)s THEN NULL WHEN finished_at IS NULL THEN active_key
-        ELSE coalesce(tenant || chr(31), '') || unique_key END
+    active_key = CASE WHEN %(final)s THEN NULL WHEN finished_at IS NULL THEN active_key ELSE {ACTIVE_KEY} END
 WHERE id = %(id)s AND status = ANY(%(sources)s) AND deleted_at IS NULL
 RETURNING queue
 """
@@ -166,7 +176,7 @@ RETRY: Final[LiteralString] = f"""
 UPDATE jobs
 SET status = 'pending', attempts = 0, round = coalesce(round, 1) + 1, lease = {NEW_LEASE}, available_at = now(),
     dispatch_at = now(), finished_at = NULL, failed_at = NULL, cancel_requested_at = NULL, progress = NULL,
-    updated_at = now(), active_key = coalesce(tenant || chr(31), '') || unique_key
+    updated_at = now(), active_key = {ACTIVE_KEY}
 WHERE id = %s AND status IN ('failed', 'cancelled') AND deleted_at IS NULL
 RETURNING queue, priority, available_at
 """

@@ -6,7 +6,8 @@
     another generation           the watch missed a change: the resource is read again
     a resource that is gone      the watch missed its end: it is forgotten
     an ended resource, other row the job was retried by hand: it is followed again
-    a followed row that is gone  said in the status
+    a followed row that is gone  accepted anew, where it cannot have ended
+    an open row with an old key  it gets the key of this installation
 
 Rows are read before resources are listed. A row is made after its resource, so one whose resource is not in the list
 has lost it; the other order would cancel what has just been made.
@@ -22,13 +23,16 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics
-from goqueue.errors import StoreUnavailable
+from goqueue.errors import StoreContended, StoreRefused, StoreUnavailable
 from goqueue.store.connect import Database
 from goqueue.tasks import wait_at_most
 from goqueue_operator import rows
+from goqueue_operator.claims import Claims
 from goqueue_operator.conditions import timestamp
+from goqueue_operator.entries import Entry
 from goqueue_operator.jobs import Jobs
 from goqueue_operator.kube import JOBS, Kube, KubeError, KubeUnavailable
+from goqueue_operator.rows import Owner, Relation
 
 LATE: Final = 30.0
 """Seconds after which the watch should have shown a new resource."""
@@ -42,12 +46,24 @@ log = structlog.get_logger(__name__)
 class Comparison:
     """The periodic comparison. `namespace` None: of all namespaces; `seconds` between two of them."""
 
-    def __init__(self, kube: Kube, database: Database, jobs: Jobs, namespace: str | None, seconds: float) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        database: Database,
+        jobs: Jobs,
+        namespace: str | None,
+        seconds: float,
+        installation: str,
+        claims: Claims,
+    ) -> None:
         self._kube = kube
         self._database = database
         self._jobs = jobs
         self._namespace = namespace
         self._seconds = seconds
+        self._installation = installation
+        self._claims = claims
+        self._heard = claims.gate(JOBS, jobs.on_event)
         self.deaf_since: float | None = None
         """Since when the watch has not shown what it should have (`time.monotonic()`)."""
         self._relisted = asyncio.Event()
@@ -55,6 +71,8 @@ class Comparison:
         """Whether all resources were read since the lead began."""
         self.orphans = 0
         """Jobs that were cancelled because their resource was gone."""
+        self.finished = 0
+        """Comparisons that came to their end."""
 
     def relist(self) -> None:
         """The watch begins anew: it shows nothing of what happened before."""
@@ -67,6 +85,7 @@ class Comparison:
             try:
                 began = time.monotonic()
                 await self.compare()
+                self.finished += 1
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "compare")
             except (StoreUnavailable, KubeUnavailable, KubeError) as error:
                 log.warning("not compared", error=str(error))
@@ -75,6 +94,8 @@ class Comparison:
 
     async def compare(self) -> None:
         """One comparison."""
+        if self._namespace is not None and not await self._claims.settle([self._namespace]):
+            return
         anew = self._relisted.is_set()
         self._relisted.clear()
         known = {entry.uid for entry in self._jobs.entries}
@@ -83,7 +104,8 @@ class Comparison:
         self._jobs.deleted = set()
         try:
             listed, missed = await (self._list(anew) if self._all_read else self._read_all())
-            self._cancel_orphans(open_rows, listed)
+            await self._cancel_orphans(open_rows, listed)
+            await self._adopt(open_rows, listed)
             await self._reopen()
             for uid in known - listed:
                 self._jobs.gone(uid)
@@ -98,7 +120,11 @@ class Comparison:
         """Take up all resources; their uids."""
         listed = set()
         async for item in self._kube.each(JOBS, self._namespace):
-            listed.add(item["metadata"]["uid"])
+            metadata = item["metadata"]
+            if metadata.get("deletionTimestamp"):  # a finalizer of others may hold it for long
+                continue
+            listed.add(metadata["uid"])
+            await self._claims.settle([metadata["namespace"]])
             self._hand_on(item)
         return listed, []
 
@@ -107,8 +133,10 @@ class Comparison:
         listed, missed = set(), []
         async for item in self._kube.each(JOBS, self._namespace, metadata_only=True):
             metadata = item["metadata"]
+            if metadata.get("deletionTimestamp"):
+                continue
             listed.add(metadata["uid"])
-            if not metadata.get("deletionTimestamp") and self._missed(metadata, anew):
+            if await self._claims.settle([metadata["namespace"]]) and self._missed(metadata, anew):
                 made = datetime.fromisoformat(metadata["creationTimestamp"])
                 missed.append((metadata["namespace"], metadata["name"], metadata["uid"], made))
         return listed, missed
@@ -121,36 +149,65 @@ class Comparison:
         return anew and entry.final and entry.version != int(metadata["resourceVersion"])
 
     def _hand_on(self, resource: dict[str, Any]) -> None:
-        """Give a resource to Jobs, unless it was deleted since it was read."""
+        """Give a resource to Jobs, unless it was deleted since it was read, or its namespace is not ours."""
         uid = resource["metadata"]["uid"]
         if self._jobs.deleted is None or uid not in self._jobs.deleted:
-            self._jobs.on_event("ADDED", resource)
+            self._heard("ADDED", resource)
 
-    def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: Container[str]) -> None:
-        orphans = []
+    async def _cancel_orphans(self, open_rows: Iterable[tuple[int, str]], listed: Container[str]) -> None:
+        orphans: dict[str, str] = {}
         for _, key in open_rows:
             owner = rows.parse_key(key)
-            if owner is None or self._namespace not in (None, owner[1]) or owner[0] in listed:
-                continue
-            orphans.append(key)
+            if owner is not None and owner.uid not in listed and self._may_cancel(owner):
+                orphans[key] = owner.namespace
+        if orphans:
+            served = await self._claims.settle(orphans.values())
+            orphans = {key: namespace for key, namespace in orphans.items() if namespace in served}
         if orphans:
             self.orphans += len(orphans)
             log.info("jobs without their resource are cancelled", jobs=len(orphans))
             self._jobs.cancel(orphans)
 
+    def _may_cancel(self, owner: Owner) -> bool:
+        """Whether the resources of that installation and namespace are ours alone to list: a database may be shared by
+        operators of other clusters, whose resources nobody here can see."""
+        if self._namespace not in (None, owner.namespace):
+            return False
+        return owner.installation == self._installation if owner.installation else self._namespace is not None
+
+    async def _adopt(self, open_rows: Iterable[tuple[int, str]], listed: Container[str]) -> None:
+        """Give the open rows of our resources that another installation made, or a version that wrote none, our key."""
+        wishes = []
+        for id, key in open_rows:
+            owner = rows.parse_key(key)
+            if owner is None or owner.uid not in listed or not self._claims.serves(owner.namespace):
+                continue
+            if owner.installation != self._installation:
+                wishes.append((id, key, rows.key_of(owner.uid, owner.namespace, self._installation)))
+        if wishes:
+            log.info("jobs of another installation or an earlier version are adopted", jobs=len(wishes))
+            with contextlib.suppress(StoreRefused, StoreContended):  # a key was taken meanwhile: next time
+                async with self._database.connection() as connection:
+                    await rows.adopt(connection, wishes)
+
     async def _reopen(self) -> None:
         """An ended job whose row says something else was retried by hand, and may have ended again."""
-        ended = {entry.row_id: entry for entry in self._jobs.entries if entry.final and entry.row_id is not None}
+        ended = [entry for entry in self._jobs.entries if entry.final and entry.row_id is not None]
         async with self._database.connection() as connection:
-            found = await rows.ends(connection, list(ended))
-        for id, (status, finished) in found.items():
-            entry = ended[id]
+            found = await rows.ends(connection, list({entry.row_id for entry in ended if entry.row_id is not None}))
+        for entry in ended:
+            end = found.get(entry.row_id or 0)
+            if end is None or not entry.final or entry.relation_to(end.source_key, end.unique_key) is Relation.STRANGE:
+                continue
             said = (entry.status.get("state"), entry.status.get("finishedAt"))
-            if entry.final and said != (status, timestamp(finished) if finished else None):
-                resource = await self._kube.find(JOBS, entry.namespace, entry.name)
-                same = resource is not None and resource["metadata"]["uid"] == entry.uid
-                if resource is not None and same and self._jobs.entries.get(entry.uid) is entry:
-                    self._jobs.reopen(entry, id, resource.get("status") or {})
+            if said != (end.status, timestamp(end.finished_at) if end.finished_at else None):
+                await self._reopen_one(entry)
+
+    async def _reopen_one(self, entry: Entry) -> None:
+        resource = await self._kube.find(JOBS, entry.namespace, entry.name)
+        same = resource is not None and resource["metadata"]["uid"] == entry.uid
+        if resource is not None and same and self._jobs.entries.get(entry.uid) is entry and entry.row_id is not None:
+            self._jobs.reopen(entry, entry.row_id, resource.get("status") or {})
 
     async def _take_up(self, missed: list[Missed], anew: bool) -> None:
         """Read what the watch has not shown: some of it may be on its way, what is old is not."""
@@ -170,5 +227,4 @@ class Comparison:
         ids = [id for id, _ in self._jobs.entries.followed()]
         async with self._database.connection() as connection:
             there = await rows.existing(connection, ids)
-        for id in set(ids) - there:
-            self._jobs.row_gone(id)
+        await self._jobs.rows_gone(set(ids) - there)

@@ -1,15 +1,18 @@
 """From a GoQueueWorkerPool to the Deployment that it owns. Pure; golden files in the tests show the whole of it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
+from goqueue_operator.crds.pool import MAX_NAME
 from goqueue_operator.crds.schema import API_VERSION
 from goqueue_operator.podrules import WORKER, tightened, wrong_metadata, wrongs
-from goqueue_operator.podshape import ENV, without_nulls, wrong_shapes
+from goqueue_operator.podshape import ENV, ENV_FROM, without_nulls, wrong_shapes
+from goqueue_operator.revisions import GRACE, QUEUES, Settings
 
 Object = dict[str, Any]
 
@@ -25,12 +28,26 @@ CERTIFICATES: Final = {"name": "certificates", "mountPath": "/etc/goqueue/certif
 SPARE_SECONDS: Final = 10
 """How much longer than the worker's own grace period a pod gets to end."""
 
+REVISION: Final = "goqueue.io/settings-revision"
+"""Annotation of the pod template: the state of the ConfigMaps and Secrets that its environment names."""
+
+OTHERS: Final = (
+    *("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "goqueue.io/", "helm.sh/", "meta.helm.sh/"),
+    *("argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "kubectl.kubernetes.io/"),
+    *("deployment.kubernetes.io/", "config.kubernetes.io/", "applyset.kubernetes.io/", "cli-utils.sigs.k8s.io/"),
+)
+"""Labels and annotations of a pool that say what manages it: a Deployment that had them would be pruned."""
+
 MAX_GRACE: Final = 7 * 86400.0
 """Longest grace period in seconds that a pod gets, as in the definition of pools."""
 
 
 class Refused(Exception):
-    """The pool cannot become a Deployment; the message says why."""
+    """The pool cannot become a Deployment; the message says why, `reason` in one word."""
+
+    def __init__(self, message: str, reason: str = "Refused") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,9 @@ class Defaults:
     """Where the probes and metrics of workers listen."""
     fs_group: int = 0
     """Group of the certificates' files; 0: the cluster or the pool says."""
+
+
+NOTHING: Final = Settings()
 
 
 def slots(pool: Object) -> int:
@@ -76,12 +96,14 @@ def owned(deployment: Object, pool: Object) -> bool:
     return any(reference.get("uid") == pool["metadata"]["uid"] for reference in references)
 
 
-def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
+def build(pool: Object, replicas: int, defaults: Defaults, settings: Settings = NOTHING) -> Object:
     """The Deployment.
 
     Raises:
-        Refused: the pool's template asks for what no pool may have, or nothing names an image.
+        Refused: the pool's template asks for what no pool may have, nothing names an image, or the name is too long.
     """
+    if len(pool["metadata"]["name"]) > MAX_NAME:
+        raise Refused(f"the name of a pool has at most {MAX_NAME} characters: it is a label of its pods")
     try:
         orjson.dumps(pool["spec"])
     except TypeError:
@@ -95,12 +117,19 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
     bad = [*wrongs(pod, defaults.accounts, defaults.forbidden_account), *wrong_metadata(given, common)]
     if bad:
         raise Refused("podTemplate: " + "; ".join(bad))
-    if bad := list(wrong_shapes(spec.get("env") or [], ENV, "spec.env")):
+    bad = [
+        *wrong_shapes(spec.get("env") or [], ENV, "spec.env"),
+        *wrong_shapes(spec.get("envFrom") or [], ENV_FROM, "spec.envFrom"),
+    ]
+    if bad:
         raise Refused("; ".join(bad))
     if not (spec.get("image") or defaults.image):
         raise Refused("spec.image is not set, and the operator has no default (GOQUEUE_OPERATOR_IMAGE)")
     metadata: Object = {"labels": common | (given.get("labels") or {}) | selector}
-    if annotations := given.get("annotations"):
+    annotations = dict(given.get("annotations") or {})
+    if settings.revision:
+        annotations[REVISION] = settings.revision
+    if annotations:
         metadata["annotations"] = annotations
     return {
         "apiVersion": "apps/v1",
@@ -108,20 +137,49 @@ def build(pool: Object, replicas: int, defaults: Defaults) -> Object:
         "metadata": {
             "name": name,
             "namespace": pool["metadata"]["namespace"],
-            "labels": selector | {MANAGED: MANAGER},
+            "labels": _copied(pool, "labels") | selector | {MANAGED: MANAGER},
+            "annotations": _copied(pool, "annotations"),
             "ownerReferences": [owner(pool)],
         },
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
-            "template": {"metadata": metadata, "spec": _pod(spec, pod, selector, defaults)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"} | (spec.get("strategy") or {}),
+            },
+            "minReadySeconds": spec.get("minReadySeconds") or 0,
+            "template": {"metadata": metadata, "spec": _pod(spec, pod, selector, defaults, settings)},
         },
     }
 
 
-def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> Object:
+def _copied(pool: Object, kind: str) -> dict[str, str]:
+    """The pool's labels or annotations that its Deployment gets as well."""
+    given = pool["metadata"].get(kind) or {}
+    return {name: value for name, value in given.items() if not name.startswith(OTHERS)}
+
+
+def unknown_queues(pool: Object, known: Collection[str], defaults: Defaults, settings: Settings) -> list[str]:
+    """The queues that the pool's workers would not know, and so would not start.
+
+    An image of the pool's own may bring queues by its job types, and its environment may name others: those are not
+    judged.
+    """
+    spec = pool["spec"]
+    if (spec.get("image") or defaults.image) != defaults.image:
+        return []
+    template = (spec.get("podTemplate") or {}).get("spec") or {}
+    own = [spec, *(template.get("containers") or ())]
+    if any(variable.get("name") in (QUEUES, "GOQUEUE_JOBS") for part in own for variable in part.get("env") or ()):
+        return []
+    added = settings.values.get(QUEUES, "").replace(",", " ").split()
+    named = [name.partition(":")[0] for name in spec.get("queues") or ()]
+    return [name for name in named if name not in known and name not in added]
+
+
+def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults, settings: Settings) -> Object:
     named = given.get("containers") or []
     security = given.get("securityContext") or {}
     if defaults.certificates and defaults.fs_group:
@@ -134,7 +192,7 @@ def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults) -> O
         "enableServiceLinks": False,
         "securityContext": tightened(security, container=False),
         "terminationGracePeriodSeconds": max(
-            math.ceil(grace(worker["env"], defaults.grace)) + SPARE_SECONDS,
+            math.ceil(grace(worker["env"], defaults.grace, settings.values)) + SPARE_SECONDS,
             given.get("terminationGracePeriodSeconds") or 0,
         ),
         "containers": [worker, *(_beside(container) for container in named if container.get("name") != WORKER)],
@@ -167,16 +225,17 @@ def _mounts(defaults: Defaults) -> list[Object]:
     return [TMP, CERTIFICATES] if defaults.certificates else [TMP]
 
 
-def grace(env: Iterable[Object], default: float) -> float:
-    """The worker's own grace period in seconds, as its environment says."""
-    for variable in env:
-        if variable.get("name") == "GOQUEUE_WORKER_GRACE_SECONDS":
-            try:
-                seconds = float(str(variable.get("value")).removesuffix("s"))
-            except ValueError:
-                return default
-            return min(seconds, MAX_GRACE) if seconds >= 0 else default  # not a number is not >= 0 either
-    return default
+def grace(env: Iterable[Object], default: float, values: Mapping[str, str] = MappingProxyType({})) -> float:
+    """The worker's own grace period in seconds, as its environment says; `values`: what ConfigMaps give it."""
+    named = {variable.get("name"): variable for variable in env}
+    text = values.get(GRACE)
+    if GRACE in named and "valueFrom" not in named[GRACE]:
+        text = str(named[GRACE].get("value"))
+    try:
+        seconds = float((text or "").removesuffix("s"))
+    except ValueError:
+        return default
+    return min(seconds, MAX_GRACE) if seconds >= 0 else default  # not a number is not >= 0 either
 
 
 def _beside(container: Object) -> Object:
@@ -201,6 +260,7 @@ def _worker(spec: Object, given: Object, defaults: Defaults) -> Object:
         "ports": ports,
         "resources": given.get("resources") or spec.get("resources") or {},
         "securityContext": tightened(given.get("securityContext") or {}, container=True, read_only=True),
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # why it ended is said of the pool
         "volumeMounts": by_key("mountPath", _mounts(defaults), given.get("volumeMounts") or []),
         **_probes(),
     }

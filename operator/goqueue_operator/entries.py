@@ -17,16 +17,20 @@ from goqueue import tracecontext
 from goqueue_operator import jobstatus
 from goqueue_operator.conditions import moment
 from goqueue_operator.jobstatus import Refusal, Status
-from goqueue_operator.rows import Row, key_of
+from goqueue_operator.rows import Owner, Relation, Row, key_of, relation
+from goqueue_operator.tokens import token_of
 
 TRACEPARENT: Final = "goqueue.io/traceparent"
 """Annotation of a GoQueueJob: W3C's header of that name, of what made it (a pipeline, say)."""
+
+RETRY: Final = "goqueue.io/retry"
+"""Annotation of a GoQueueJob: each new value gives a failed or cancelled job all of its attempts again."""
 
 
 SPEC_BYTES: Final = 16 * 2**20
 """Most bytes of JSON kept of the specs of all jobs that have no row yet."""
 
-KEPT_OF_ENDED: Final = ("state", "jobID", "finishedAt", "observedGeneration")
+KEPT_OF_ENDED: Final = ("state", "jobID", "finishedAt", "observedGeneration", "retry")
 """Fields of the status of an ended job that are needed later."""
 
 
@@ -67,25 +71,62 @@ class Entry:
     """Its status is being written."""
     write_again: bool = False
     """It changed meanwhile."""
+    unique_key: str | None = None
+    installation: str = ""
+    priority: int = 0
+    retry: str | None = None
+    """The token by which the annotation asks for another round of attempts."""
+    retried: str | None = None
+    """The token that was obeyed, or refused, last."""
 
     @property
     def key(self) -> str:
         """The `source_key` of its row."""
-        return key_of(self.uid, self.namespace)
+        return key_of(self.uid, self.namespace, self.installation)
+
+    @property
+    def keys(self) -> set[str]:
+        """All `source_key`s that its row may have: this installation's, that of earlier versions, and that which was
+        read last."""
+        known = {self.key, key_of(self.uid, self.namespace)}
+        if self.row is not None and self.row.source_key and self.relation(self.row) is Relation.OWN:
+            known.add(self.row.source_key)
+        return known
+
+    def relation(self, row: Row) -> Relation:
+        """What a row is to it."""
+        return self.relation_to(row.source_key, row.unique_key)
+
+    def relation_to(self, source_key: str | None, unique_key: str | None) -> Relation:
+        """What the row with these keys is to it."""
+        owner = Owner(self.uid, self.namespace, self.installation)
+        return relation(source_key, unique_key, owner, self.unique_key)
+
+    def open_at(self) -> datetime:
+        """The latest moment at which its job is known not to have ended."""
+        known = [self.created, self.available_at]
+        known += [moment(item.get("lastTransitionTime")) for item in self.status.get("conditions") or ()]
+        return max(at for at in known if at is not None)
 
     def wanted(self, now: datetime) -> Status | None:
         """The status it should have; None where nothing is known yet."""
+        status = self._wanted(now)
+        if status is not None and self.retried is not None:
+            status["retry"] = self.retried
+        return status
+
+    def _wanted(self, now: datetime) -> Status | None:
         if self.row_id is not None and self.lost:
             return jobstatus.lost(self.status, self.row_id, self.generation, now)
         if self.row is not None:
-            return jobstatus.follow(self.status, self.row, self.key, self.generation, now)
+            return jobstatus.follow(self.status, self.row, self.relation(self.row), self.generation, now)
         if self.refusal is not None:
             return jobstatus.refused(self.status, self.refusal, self.generation, now)
         return None
 
 
-def parsed(resource: dict[str, Any]) -> Entry:
-    """An entry for a resource seen for the first time."""
+def parsed(resource: dict[str, Any], installation: str = "") -> Entry:
+    """An entry for a resource seen for the first time, by the operator of an installation."""
     metadata, spec, status = resource["metadata"], resource.get("spec") or {}, dict(resource.get("status") or {})
     final = jobstatus.final(status)
     status.pop("result", None)
@@ -107,6 +148,11 @@ def parsed(resource: dict[str, Any]) -> Entry:
         int(metadata.get("resourceVersion", 0)),
         final,
         status.get("jobID"),
+        unique_key=spec.get("uniqueKey"),
+        installation=installation,
+        priority=spec.get("priority") or 0,
+        retry=token_of(resource, RETRY),
+        retried=status.get("retry"),
     )
 
 

@@ -27,10 +27,15 @@ from goqueue.service import JobService
 from goqueue.tasks import wait_at_most
 from goqueue_operator import history, jobstatus, payloads, rows
 from goqueue_operator.conditions import moment
-from goqueue_operator.entries import Entries, Entry, parsed
+from goqueue_operator.entries import RETRY, Entries, Entry, parsed
+from goqueue_operator.jobevents import JobEvents
+from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
+from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
 from goqueue_operator.payloads import NoPayload
+from goqueue_operator.rows import Relation
+from goqueue_operator.tokens import token_of
 
 TOGETHER: Final = 500
 """Resources that are accepted at the same time."""
@@ -41,6 +46,9 @@ UNKNOWN_SIZE: Final = 2**20
 
 REFUSED_AGAIN: Final = 30.0
 """Seconds until what Kubernetes refused is tried again: rights and policies change."""
+
+KEEP: Final = 7 * 86400.0
+"""Shortest time in seconds for which an ended job has a row, where nobody says."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +69,8 @@ class Jobs:
         *,
         status_seconds: float = 0.5,
         writers: int = 16,
+        installation: str = "",
+        keep_seconds: float = KEEP,
         ttl_seconds: float | None = None,
         ended_limit: int = 0,
     ) -> None:
@@ -70,15 +80,23 @@ class Jobs:
         self._queues = queues
         self._status_seconds = status_seconds
         self._writers = writers
+        self._installation = installation
+        self._keep_seconds = keep_seconds
         self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
         self._to_accept: set[str] = set()
         self._to_cancel: set[str] = set()
+        self._to_retry: set[str] = set()
         self._to_write: dict[str, None] = {}
         self._ending: list[tuple[datetime, str]] = []
         self._accepting, self._cancelling, self._expiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._reading = asyncio.Event()
+        self._reading, self._retrying = asyncio.Event(), asyncio.Event()
         self._dirty = asyncio.Semaphore(0)
+        self._events = JobEvents(kube)
+        self._statuses = JobStatuses(kube, self._events)
+        self._retries = Retries(service, self._events, self._write_soon)
+        self._surplus: set[str] = set()
+        """Uids of ended resources beyond the limit."""
         self.deleted: set[str] | None = None
         """Uids of the resources that were deleted while a list of them is read, which may still have them."""
         self.written = 0
@@ -94,13 +112,12 @@ class Jobs:
             return
         entry = self.entries.get(metadata["uid"])
         if entry is None:
-            self._begin(parsed(resource))
+            self._begin(parsed(resource, self._installation))
         elif self._end_was_undone(entry, resource):
             self.entries.remove(entry.uid)
-            self._begin(parsed(resource))
+            self._begin(parsed(resource, self._installation))
         elif entry.generation < metadata.get("generation", 1):  # a list may be older than what the watch has shown
-            entry.generation = metadata["generation"]
-            entry.suspend = bool((resource.get("spec") or {}).get("suspend"))
+            self._change(entry, metadata["generation"], resource.get("spec") or {})
             if not entry.final and entry.row_id is None:
                 self._accept_soon(entry.uid)
             entry.seen = None
@@ -108,6 +125,24 @@ class Jobs:
             self._reading.set()
         if entry is not None:
             entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
+            entry.retry = token_of(resource, RETRY)
+            self._retry_if_asked(entry)
+
+    def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
+        """Take over what may change of a spec."""
+        entry.generation = generation
+        entry.suspend = bool(spec.get("suspend"))
+        entry.priority = spec.get("priority") or 0
+        self.entries.drop_spec(entry)  # where it is needed it is read again
+        if entry.ttl != (ttl := spec.get("ttlSecondsAfterFinished")):
+            entry.ttl = ttl
+            if entry.final:
+                self._expire_later(entry)
+
+    def _retry_if_asked(self, entry: Entry) -> None:
+        if entry.retry is not None and entry.retry != entry.retried:
+            self._to_retry.add(entry.uid)
+            self._retrying.set()
 
     def _end_was_undone(self, entry: Entry, resource: dict[str, Any]) -> bool:
         """Whether somebody wrote an older status over the final one, as a former leader may that was frozen."""
@@ -123,6 +158,9 @@ class Jobs:
             self._reading.set()
         else:
             self._accept_soon(entry.uid)
+        if entry.final and entry.status.get("observedGeneration") != entry.generation:
+            self._write_soon(entry)
+        self._retry_if_asked(entry)
 
     def gone(self, uid: str) -> None:
         """The resource is deleted: its job, if it has not ended, is cancelled."""
@@ -130,7 +168,7 @@ class Jobs:
             self.deleted.add(uid)
         entry = self.entries.remove(uid)
         if entry is not None and not entry.final:
-            self.cancel([entry.key])
+            self.cancel(entry.keys)
 
     def cancel(self, keys: Iterable[str]) -> None:
         """Cancel the jobs with these `source_key`s, as soon as PostgreSQL answers."""
@@ -153,6 +191,7 @@ class Jobs:
             group.create_task(self._each(self._accepting, self._accept_all), name="accept")
             group.create_task(self._each(self._cancelling, self._cancel_all), name="cancel")
             group.create_task(self._each(self._expiring, self._expire), name="expire")
+            group.create_task(self._each(self._retrying, self._retry_all), name="retry")
             group.create_task(self._read_loop(), name="read")
             for number in range(self._writers):
                 group.create_task(self._write_loop(), name=f"write-{number}")
@@ -179,13 +218,44 @@ class Jobs:
         while self._to_accept:
             began = time.monotonic()
             entries = self._batch()
-            done = await asyncio.gather(*(self._accept(entry) for entry in entries))
+            done = await self._accept_some(entries)
             for entry, accepted in zip(entries, done, strict=True):
                 if not accepted:
                     self._again(entry)
             self._reading.set()
             metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "accept")
         return None
+
+    async def _accept_some(self, entries: list[Entry]) -> list[bool]:
+        """Make or find the rows of these; for each whether it is dealt with, False where it is worth another try."""
+        try:
+            made = await self._made_before(entries)
+        except StoreUnavailable as error:
+            for entry in entries:
+                self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
+            return [False] * len(entries)
+        for entry in entries:
+            if entry.uid in made and self.entries.get(entry.uid) is entry:
+                self.entries.follow(entry, made[entry.uid])
+        return await asyncio.gather(*(self._accept(entry) for entry in entries))
+
+    async def _made_before(self, entries: list[Entry]) -> dict[str, int]:
+        """Rows (uid → id) that a former leader made and could not note, also one of an earlier version, whose keys have
+        neither installation nor scope."""
+        sources = {key: entry.uid for entry in entries for key in entry.keys}
+        unique = {entry.unique_key for entry in entries if entry.unique_key}
+        if not sources:
+            return {}
+        async with self._service.database.connection() as connection:
+            holders = await rows.holders(connection, sources, unique)
+        own = {sources[source]: id for id, _, source in holders if source in sources}
+        shared = {
+            entry.uid: id
+            for id, active, source in holders
+            for entry in entries
+            if active == entry.unique_key and active and entry.relation_to(source, active) is not Relation.STRANGE
+        }
+        return shared | own
 
     def _batch(self) -> list[Entry]:
         """The next resources to accept: no more of them, and of their specs, than may be in memory at once."""
@@ -207,7 +277,7 @@ class Jobs:
 
     async def _accept(self, entry: Entry) -> bool:
         """Make the row; False where it is worth another try."""
-        if entry.final:
+        if entry.final or entry.row_id is not None:
             return True
         if entry.suspend:
             self._refuse(entry, Refusal("Suspended", "spec.suspend is true"))
@@ -216,7 +286,7 @@ class Jobs:
             spec = await self._spec(entry)
             if spec is None:
                 return True
-            with tracing.doing("accept GoQueueJob", _about(entry), entry.trace_context):
+            with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
                 made = await self._make(entry, spec)
         except NoPayload as error:
             self._refuse(entry, error.refusal)
@@ -233,7 +303,7 @@ class Jobs:
             return True
         else:
             if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
-                self.cancel([entry.key])
+                self.cancel(entry.keys)
             else:
                 self.entries.follow(entry, made.id)
             return True
@@ -298,11 +368,11 @@ class Jobs:
             found = await rows.changed(connection, known, self._service.database.keyring)
         for row in found:
             for entry in self.entries.of_row(row.id):
+                if entry.relation(row) is Relation.STRANGE:
+                    self._accept_anew(entry, "its id was given to another job")
+                    continue
                 entry.row, entry.seen = row, row.updated_at
                 self._write_soon(entry)
-        missing = {id for id, seen in known if seen is None} - {row.id for row in found}
-        for id in missing:
-            self.row_gone(id)
         try:
             await self._hold_and_release(found)
         except Exception:
@@ -310,31 +380,62 @@ class Jobs:
                 for entry in self.entries.of_row(row.id):
                     entry.seen = None
             raise
+        await self.rows_gone({id for id, seen in known if seen is None} - {row.id for row in found})
 
-    def row_gone(self, row_id: int) -> None:
-        """There is no such row any more."""
-        for entry in self.entries.of_row(row_id):
-            if entry.row is None or not entry.row.status.final:
-                entry.lost = True
-                self._write_soon(entry)
+    async def rows_gone(self, ids: Collection[int]) -> None:
+        """There are no such rows any more: accept the jobs of those that cannot have ended anew.
+
+        Nothing removes the row of an open job but a restore, a failover that lost it, or a person. Retention removes
+        those of ended ones, which the operator may not have seen end if it did not run for as long as they are kept.
+        """
+        if not ids:
+            return
+        async with self._service.database.connection() as connection:
+            last = await rows.last_id(connection)
+        kept = datetime.now(UTC) - timedelta(seconds=self._keep_seconds)
+        for id in ids:
+            for entry in self.entries.of_row(id):
+                if entry.row is not None and entry.row.status.final:
+                    continue  # its status is about to be written
+                if id > last:
+                    self._accept_anew(entry, "this database never had its row")
+                elif entry.row is not None or entry.open_at() > kept:
+                    self._accept_anew(entry, "its row is gone")
+                else:
+                    entry.lost = True
+                    self._write_soon(entry)
+
+    def _accept_anew(self, entry: Entry, why: str) -> None:
+        """Make the row of a job that was lost; under its own key, so that one which is there is found."""
+        log.warning("job is accepted anew", name=entry.name, namespace=entry.namespace, job_id=entry.row_id, why=why)
+        self.entries.unfollow(entry)
+        entry.row_id, entry.row, entry.seen, entry.lost = None, None, None, False
+        self._accept_soon(entry.uid)
 
     async def _hold_and_release(self, found: list[rows.Row]) -> None:
-        """Bring `spec.suspend` to waiting rows. A job that follows another one's row has no say over it."""
-        hold, release = [], []
+        """Bring `spec.suspend` to waiting rows, and `spec.priority` to all. A job that follows another one's row has no
+        say over it."""
+        hold, release, prioritize = [], [], []
         for row in found:
-            owners = [entry for entry in self.entries.of_row(row.id) if entry.key == row.source_key]
-            if row.status.value != "pending" or not owners:
+            owners = [entry for entry in self.entries.of_row(row.id) if entry.relation(row) is Relation.OWN]
+            if not owners or row.status.final:
+                continue
+            if row.priority != owners[0].priority:
+                prioritize.append((row.id, owners[0].priority))
+            if row.status.value != "pending":
                 continue
             if owners[0].suspend and not row.held:
                 hold.append(row.id)
             elif row.held and not owners[0].suspend:
                 release.append((row.id, owners[0].available_at))
-        if not hold and not release:
+        if not hold and not release and not prioritize:
             return
         async with self._service.database.connection() as connection:
             held = await rows.hold(connection, hold) if hold else []
             if release:
                 await rows.release(connection, release)
+            if prioritize:
+                await rows.prioritize(connection, prioritize)
         for id, queue in held:
             with contextlib.suppress(GoQueueError):  # a worker that fetches it cannot claim it
                 await self._service.broker.remove(queue, id)
@@ -375,47 +476,40 @@ class Jobs:
                     self._write_soon(entry)
 
     async def _write(self, entry: Entry) -> None:
-        status = entry.wanted(datetime.now(UTC))
+        if entry.final:
+            await self._statuses.note(entry)
+            return
+        status, former = entry.wanted(datetime.now(UTC)), entry.status
         if status is None:
             return
-        if jobstatus.difference(entry.status, status) is not None:
-            written = await self._put_status(entry, status)
-            entry.version = max(entry.version, int(written["metadata"]["resourceVersion"]))
+        if jobstatus.difference(former, status) is not None:
+            await self._statuses.put(entry, status)
             self.written += 1
             metrics.OPERATOR_WRITES.inc()
         status.pop("result", None)
         entry.status = status
+        await self._events.changed(entry, former, status)
         if jobstatus.final(status) and not entry.final:
             self._end(entry)
-
-    async def _put_status(self, entry: Entry, status: dict[str, Any]) -> dict[str, Any]:
-        """As a whole: a merge would mix a result with the one before it, and take a null in it for a removal."""
-        steps: list[dict[str, Any]] = [
-            {"op": "test", "path": "/metadata/uid", "value": entry.uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
-        if not jobstatus.final(status) or entry.row is None or entry.row.trace_context is None:
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
-        # Into the job's trace goes the write that tells how it ended; those on the way would drown it.
-        about = _about(entry) | {"goqueue.job.state": status["state"]}
-        with tracing.doing("write status", about, entry.row.trace_context):
-            return await self._kube.edit(JOBS, entry.namespace, entry.name, steps, "status")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self, entry: Entry) -> None:
         """Its job has ended: read the row no more, delete the resource when its time is over."""
         self.entries.end(entry)
-        if (due := self._due(entry)) is not None:
-            heapq.heappush(self._ending, (due, entry.uid))
-            self._expiring.set()
+        self._expire_later(entry)
 
     def _due(self, entry: Entry) -> datetime | None:
         """When the resource of an ended job is to be deleted; None: never."""
         ttl = entry.ttl if entry.ttl is not None else self._ttl_seconds
         if ttl is None:
             return None
-        return (moment(entry.status.get("finishedAt")) or datetime.now(UTC)) + timedelta(seconds=ttl)
+        return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=ttl)
+
+    def _expire_later(self, entry: Entry) -> None:
+        if (due := self._due(entry)) is not None:
+            heapq.heappush(self._ending, (due, entry.uid))
+            self._expiring.set()
 
     def trim(self) -> None:
         """Let go of the oldest ended resources beyond the limit, and of deletions whose resource is gone."""
@@ -428,9 +522,11 @@ class Jobs:
         ended = (
             (entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in self.entries if entry.final
         )
-        surplus = history.surplus(ended, self._ended_limit)
-        log.info("ended GoQueueJobs beyond the limit are deleted", resources=len(surplus), limit=self._ended_limit)
-        for uid in surplus:
+        self._surplus = set(history.surplus(ended, self._ended_limit))
+        log.info(
+            "ended GoQueueJobs beyond the limit are deleted", resources=len(self._surplus), limit=self._ended_limit
+        )
+        for uid in self._surplus:
             heapq.heappush(self._ending, (EARLIEST, uid))
         self._expiring.set()
 
@@ -439,20 +535,44 @@ class Jobs:
         self.entries.reopen(entry, row_id, status)
         self._reading.set()
 
+    def _is_due(self, entry: Entry, planned: datetime) -> bool:
+        """Whether a planned deletion still holds: with another TTL it is in the heap once more."""
+        due = self._due(entry)
+        return due is not None and due <= planned
+
     async def _expire(self) -> float | None:
         while self._ending:
             due, uid = self._ending[0]
             if (wait := (due - datetime.now(UTC)).total_seconds()) > 0:
                 return min(wait, 3600.0)
-            entry = self.entries.get(uid)
-            if entry is not None and entry.final:
-                try:
-                    await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
-                except KubeError as error:  # a policy, say: that of one resource is not the others' business
-                    log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
-                    heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
             heapq.heappop(self._ending)
+            entry = self.entries.get(uid)
+            if entry is None or not entry.final or not (uid in self._surplus or self._is_due(entry, due)):
+                continue
+            try:
+                await self._kube.delete(JOBS, entry.namespace, entry.name, uid)
+            except KubeError as error:  # a policy, say: that of one resource is not the others' business
+                log.error("deletion refused", name=entry.name, namespace=entry.namespace, error=str(error))
+                heapq.heappush(self._ending, (datetime.now(UTC) + timedelta(seconds=REFUSED_AGAIN), uid))
+            except KubeUnavailable:
+                heapq.heappush(self._ending, (due, uid))
+                raise
         return None
+
+    async def _retry_all(self) -> float | None:
+        for uid in list(self._to_retry):
+            entry = self.entries.get(uid)
+            if entry is not None and (status := await self._retries.follow(entry)) is not None:
+                await self._begin_again(entry, status)
+            self._to_retry.discard(uid)
+        return None
+
+    async def _begin_again(self, entry: Entry, status: dict[str, Any]) -> None:
+        """Take up a resource as if it had this status: one that has ended has a new round of attempts, or none yet."""
+        resource = await self._kube.find(JOBS, entry.namespace, entry.name)
+        if resource is not None and resource["metadata"]["uid"] == entry.uid:
+            self.entries.remove(entry.uid)
+            self._begin(parsed(resource | {"status": status}, self._installation))
 
     async def _cancel_all(self) -> float | None:
         keys = list(self._to_cancel)
@@ -467,13 +587,3 @@ class Jobs:
                     log.info("job cancelled, its resource is deleted", job_id=id)
         self._to_cancel.difference_update(keys)
         return None
-
-
-def _about(entry: Entry) -> tracing.Attributes:
-    """Of which resource a span is, in OpenTelemetry's words."""
-    return {
-        "k8s.namespace.name": entry.namespace,
-        "goqueue.resource.kind": "GoQueueJob",
-        "goqueue.resource.name": entry.name,
-        "goqueue.resource.uid": entry.uid,
-    }

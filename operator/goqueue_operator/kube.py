@@ -37,6 +37,10 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 _ATTEMPTS: Final = 8
 """How often one request is sent where the server asks to come again later."""
 
+_TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
+"""What etcd (by default from 1.5 MiB on) and its client (from 2 MiB on) say of an object; the API server passes it on
+as an internal error."""
+
 _MERGE: Final = "application/merge-patch+json"
 _STEPS: Final = "application/json-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
@@ -85,6 +89,7 @@ PODS: Final = Kind("", "v1", "pods")
 SECRETS: Final = Kind("", "v1", "secrets")
 CONFIG_MAPS: Final = Kind("", "v1", "configmaps")
 EVENTS: Final = Kind("events.k8s.io", "v1", "events")
+NAMESPACES: Final = Kind("", "v1", "namespaces")
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
 
 
@@ -286,10 +291,37 @@ class Kube:
         return made
 
     async def edit(self, kind: Kind, namespace: str, name: str, steps: list[Object], sub: str = "") -> Object:
-        """A JSON patch: replaces what it names as a whole, so that nothing of others remains in it."""
+        """A JSON patch: replaces what it names as a whole, so that nothing of others remains in it.
+
+        Raises:
+            KubeError: refused; code 409 where the first step tests the uid and another object has the name now.
+        """
         path, flow = kind.path(namespace, name, sub), f"PATCH {kind.plural}/{sub}"
-        made: Object = await self.request("PATCH", path, steps, kind=_STEPS, flow=flow)
+        try:
+            made: Object = await self.request("PATCH", path, steps, kind=_STEPS, flow=flow)
+        except KubeError as error:
+            # A failed test is a 422, as what a schema refuses, with words that say nothing.
+            if error.code == 422 and (uid := _tested_uid(steps)) is not None:
+                found = await self.find(kind, namespace, name)
+                if found is None or found["metadata"]["uid"] != uid:
+                    raise KubeError(409, "Conflict", f"another {kind.plural} object is called {name} now") from error
+            raise
         return made
+
+    async def put_status(self, kind: Kind, namespace: str, name: str, uid: str, status: Object) -> Object:
+        """Replace the status of the object with this uid.
+
+        A merge patch is no way to do it: the status subresource of a custom resource does not compare `metadata.uid`
+        in one, a null in a value counts as a removal, and objects are mixed with what was there before.
+
+        Raises:
+            KubeError: refused; code 409 where another object has the name now, 413 where it is too large for etcd.
+        """
+        steps: list[Object] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        return await self.edit(kind, namespace, name, steps, "status")
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete one, if it is still the one with this uid; no error where it is gone."""
@@ -299,6 +331,12 @@ class Kube:
         except KubeError as error:
             if error.code not in (404, 409):
                 raise
+
+
+def _tested_uid(steps: list[Object]) -> str | None:
+    """The uid that the first step of a JSON patch tests."""
+    first = steps[0] if steps else {}
+    return first["value"] if (first.get("op"), first.get("path")) == ("test", "/metadata/uid") else None
 
 
 async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:
@@ -339,6 +377,8 @@ def _decoded(status: int, content: bytes) -> Any:
     if status < 400:
         return body
     message = str(body.get("message") or content[:200].decode(errors="replace"))
+    if status == 500 and any(words in message for words in _TOO_LARGE):
+        raise KubeError(413, "RequestEntityTooLarge", message)
     if status >= 500 or status in (401, 408):  # an expired token is read anew from its file soon
         raise KubeUnavailable(f"kubernetes is unavailable: {status} {message}")
     raise KubeError(status, str(body.get("reason") or "Refused"), message)

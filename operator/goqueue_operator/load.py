@@ -2,24 +2,23 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
-from goqueue.scaling import Load, arrival_rate, service_rate
+from goqueue.pace import Pace, Told
+from goqueue.scaling import Load, arrival_rate
 from goqueue.service import JobService
 from goqueue.store import dispatch, queues
 from goqueue.store.dispatch import WorkerRow
 from goqueue_operator import rows
+from goqueue_operator.shares import Share
 
 ARRIVAL_SECONDS: Final = 20.0
 """Seconds over which arrivals are averaged."""
-
-PACE_SECONDS: Final = 300.0
-"""Seconds over which the pace of the workers is averaged."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,34 +59,20 @@ class Facts:
 
 
 def _larger(one: Waiting, other: Waiting) -> Waiting:
-    """For each queue whichever of the two says that more waits."""
-    return {queue: max(one.get(queue, (0, 0.0)), other.get(queue, (0, 0.0))) for queue in {*one, *other}}
+    """For each queue the larger number and the longer wait of the two: each may know of jobs that the other misses."""
+    none = (0, 0.0)
+    pairs = {queue: (one.get(queue, none), other.get(queue, none)) for queue in {*one, *other}}
+    return {queue: (max(a[0], b[0]), max(a[1], b[1])) for queue, (a, b) in pairs.items()}
 
 
-@dataclass(slots=True)
-class Pace:
-    """How fast the workers of one pool are, from what they say they have finished."""
-
-    _former: dict[int, tuple[int, float]] = field(default_factory=dict)
-    _steps: deque[tuple[float, int, float]] = field(default_factory=deque)
-
-    def learn(self, now: float, workers: Sequence[WorkerRow]) -> None:
-        """Take in the workers' counters."""
-        current = {}
-        for worker in workers:
-            finished = sum(int(stats.get("finished", 0)) for stats in worker.stats.values())
-            seconds = sum(float(stats.get("seconds", 0.0)) for stats in worker.stats.values())
-            before = self._former.get(worker.id, (0, 0.0))
-            if finished > before[0]:
-                self._steps.append((now, finished - before[0], max(0.0, seconds - before[1])))
-            current[worker.id] = (finished, seconds)
-        self._former = current
-        while self._steps and self._steps[0][0] < now - PACE_SECONDS:
-            self._steps.popleft()
-
-    def rate(self, slots: int) -> float | None:
-        """Jobs a second of one pod with all slots busy."""
-        return service_rate(sum(step[1] for step in self._steps), sum(step[2] for step in self._steps), slots)
+def learn(pace: Pace, now: float, own: Sequence[WorkerRow], waiting: Waiting | None, paused: Collection[str]) -> None:
+    """Let the pace of a pool take in what its workers say."""
+    told = [
+        Told(row.id, row.started_at.timestamp(), row.heartbeat_at.timestamp(), row.concurrency, row.draining, row.stats)
+        for row in own
+    ]
+    oldest = {queue: age for queue, (count, age) in (waiting or {}).items() if count and queue not in paused}
+    pace.learn(now, told, oldest)
 
 
 class Looker:
@@ -142,18 +127,35 @@ class Looker:
         return {queue: arrival_rate((at, counts.get(queue, 0)) for at, counts in self._arrived) for queue in queues}
 
 
-def of_pool(facts: Facts, served: Collection[str], own: Sequence[WorkerRow] | None, rate: float | None) -> Load:
-    """The load of a pool that serves these queues with these workers."""
-    served = set(served) - facts.paused
+def of_pool(
+    facts: Facts,
+    served: Collection[str],
+    own: Sequence[WorkerRow] | None,
+    parts: Mapping[str, Share] | None,
+    ready: int | None = None,
+) -> Load:
+    """The load of a pool that serves these queues with these workers and takes these parts of them; None: the whole."""
+    if parts is None:
+        parts = {queue: Share((facts.waiting or {}).get(queue, (0, 0.0))[0], 1.0) for queue in served}
+    queues = [queue for queue in served if queue not in facts.paused]
     waiting = facts.waiting
-    mine: list[tuple[int, float]] = [] if waiting is None else [waiting[queue] for queue in served if queue in waiting]
+    mine: list[tuple[int, float]] = []
+    if waiting is not None:
+        mine = [(parts[queue].waiting, waiting[queue][1]) for queue in queues if queue in waiting]
     return Load(
         None if waiting is None else sum(count for count, _ in mine),
         None if own is None else sum(worker.busy for worker in own),
         max((age for count, age in mine if count), default=0.0),
-        sum(facts.arrivals.get(queue, 0.0) for queue in served),
-        rate,
+        sum(facts.arrivals.get(queue, 0.0) * parts[queue].arrivals for queue in queues),
+        None,
+        ready,
     )
+
+
+def work(facts: Facts, parts: Mapping[str, Share], seconds: float) -> dict[str, float]:
+    """Queue → jobs that a pool has to do in the next seconds."""
+    arriving = {queue: facts.arrivals.get(queue, 0.0) * part.arrivals * seconds for queue, part in parts.items()}
+    return {queue: part.waiting + arriving[queue] for queue, part in parts.items()}
 
 
 def served(pool: dict[str, Any], known: Sequence[str]) -> list[str]:

@@ -13,13 +13,14 @@ from goqueue import metrics
 from goqueue.queues import Queues
 from goqueue.registry import REGISTRY, Registry
 from goqueue.service import JobService
-from goqueue.settings import EngineSettings, OperatorSettings, WorkerSettings, load
+from goqueue.settings import EngineSettings, OperatorSettings, SchedulerSettings, WorkerSettings, load
 from goqueue_operator.access import Access
+from goqueue_operator.claims import Claims
 from goqueue_operator.compare import Comparison
 from goqueue_operator.crds.schema import API_VERSION
 from goqueue_operator.deployment import ANY_ADDRESS, Defaults
 from goqueue_operator.jobs import Jobs
-from goqueue_operator.kube import JOBS, POOLS, SCHEDULES, Kind, Kube, KubeError, KubeUnavailable
+from goqueue_operator.kube import JOBS, NAMESPACES, POOLS, SCHEDULES, Kind, Kube, KubeError, KubeUnavailable
 from goqueue_operator.lease import Lease
 from goqueue_operator.pools import Pools
 from goqueue_operator.schedules import Schedules
@@ -60,7 +61,7 @@ class Operator:
         self.lease = Lease(self._lease_kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
         self.pools: Pools | None = None
-        self._comparison: Comparison | None = None
+        self.comparison: Comparison | None = None
         self._turned_at = time.monotonic()
 
     async def run(self) -> None:
@@ -84,6 +85,9 @@ class Operator:
     async def _duties(self) -> None:
         """What the leader does. All of it starts anew with each lead: nothing is known from an earlier one."""
         settings = self._settings
+        installation = await self._installation()
+        claims = Claims(self.kube, f"{self.own_namespace}/{settings.lease_name}")
+        kept = load(SchedulerSettings)
         self.jobs = jobs = Jobs(
             self.kube,
             self._service,
@@ -91,11 +95,13 @@ class Operator:
             self._queues,
             status_seconds=settings.status_seconds,
             writers=settings.requests,
+            installation=installation,
+            keep_seconds=min(kept.keep_completed, kept.keep_failed),
             ttl_seconds=settings.ended_ttl_seconds or None,
             ended_limit=settings.ended_limit,
         )
-        self._comparison = comparison = Comparison(
-            self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds
+        self.comparison = comparison = Comparison(
+            self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds, installation, claims
         )
         worker = load(WorkerSettings)
         defaults = Defaults(
@@ -109,21 +115,44 @@ class Operator:
             worker.health_host if "health_host" in worker.model_fields_set else ANY_ADDRESS,
             settings.worker_fs_group,
         )
-        self.pools = pools = Pools(self.kube, self._service, self._queues, defaults, settings.scale_seconds)
-        schedules = Schedules(self.kube, self._service, self._registry, self._queues)
+        self.pools = pools = Pools(
+            self.kube,
+            self._service,
+            self._queues,
+            defaults,
+            settings.scale_seconds,
+            namespace=self.namespace,
+            settings_seconds=settings.compare_seconds,
+        )
+        schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation)
+        handlers: dict[Kind, Heard] = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
+        kinds = {kind: claims.gate(kind, heard) for kind, heard in handlers.items()}
         try:
             async with asyncio.TaskGroup() as group:
-                kinds = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
+                group.create_task(claims.run(), name="claims")
                 group.create_task(pools.run(), name="pools")
                 group.create_task(schedules.run(), name="schedules")
                 group.create_task(self._watch(kinds, {JOBS: comparison.relist}), name="watch")
                 group.create_task(jobs.run(), name="jobs")
                 group.create_task(comparison.run(), name="compare")
         finally:
-            self._comparison = None
+            self.comparison = None
             pools.hide()
+            claims.hide()
             metrics.OPERATOR_BACKLOG.forget()
             metrics.OPERATOR_RESOURCES.forget()
+
+    async def _installation(self) -> str:
+        """The id of this installation: the uid of the namespace in which it runs, whatever the release is called."""
+        while True:
+            try:
+                found = await self.kube.request("GET", NAMESPACES.path(name=self.own_namespace))
+                return str(found["metadata"]["uid"])
+            except KubeUnavailable as error:
+                log.warning("id of this installation not read", error=str(error))
+            except KubeError as error:
+                log.error("id of this installation not read", namespace=self.own_namespace, error=str(error))
+            await asyncio.sleep(1.0)
 
     async def _watch(self, kinds: Mapping[Kind, Heard], listed: Mapping[Kind, Listed]) -> None:
         """Watch as soon as all kinds are served: what is not there when kopf begins, it never sees."""
@@ -147,7 +176,7 @@ class Operator:
         wrong: dict[str, str] = {}
         if now - self._turned_at > SILENT_AFTER:
             wrong["loop"] = "blocked"
-        comparison = self._comparison
+        comparison = self.comparison
         if comparison is not None and comparison.deaf_since is not None and now - comparison.deaf_since > DEAF_AFTER:
             wrong["watch"] = "misses resources"
         return wrong

@@ -7,6 +7,7 @@ import orjson
 
 from goqueue.errors import InvalidInput
 from goqueue.jsontext import decode
+from goqueue_operator.exactness import rounded
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.kube import CONFIG_MAPS, SECRETS, Kube, KubeError
 
@@ -23,6 +24,11 @@ NAMES: Final = {
     "uniqueKey": "unique_key",
 }
 """A field of the spec → the same in the body of POST /jobs/create."""
+
+
+MAX_PAYLOAD: Final = 2**20
+"""Largest payload of a spec, in bytes of JSON: as REST takes by default. With a larger one there may be no room for
+the status in what etcd stores of an object (1.5 MiB)."""
 
 
 class NoPayload(Exception):
@@ -75,9 +81,17 @@ def storable(payload: Any) -> Any:
     """A payload that came decoded, by the same rules as one that comes as text.
 
     Raises:
-        InvalidInput: `invalid json: …`.
+        InvalidInput: `invalid json: …`, `payload too large` or `payload was rounded`.
     """
+    if (place := rounded(payload, "payload")) is not None:
+        words = "a whole number from 2^63 on, which Kubernetes rounds; give it as a string, or take payloadFrom"
+        raise InvalidInput("payload was rounded", {place: words})
     try:
-        return decode(orjson.dumps(payload))
-    except TypeError:  # nested so deeply, or a number so large, that it cannot be written
+        text = orjson.dumps(payload)
+    except TypeError:  # nested so deeply that it cannot be written
         raise InvalidInput("invalid json: the payload cannot be written as JSON") from None
+    if len(text) > MAX_PAYLOAD:
+        raise InvalidInput(
+            "payload too large", {"payload": f"at most {MAX_PAYLOAD} bytes of JSON; or take payloadFrom"}
+        )
+    return decode(text)

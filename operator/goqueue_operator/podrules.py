@@ -68,6 +68,8 @@ def wrongs(pod: Mapping[str, Any], accounts: Collection[str], forbidden: str) ->
         return
     for name in sorted(set(pod) - set(POD)):
         yield f"{name} is not allowed"
+    if pod.get("hostUsers", False) is not False:
+        yield "hostUsers is not allowed to be anything but false"
     account = pod.get("serviceAccountName") or "default"
     named = account == "default" or account in accounts or ANY in accounts
     if account == forbidden or not named:

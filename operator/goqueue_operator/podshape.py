@@ -19,6 +19,9 @@ _CONTEXT: Final = {
 }
 _HANDLER: Final[dict[str, Any]] = {"httpGet": {}, "tcpSocket": {}}
 _NAMED: Final = {"name": TEXT}
+_KEY: Final = {"name": TEXT, "key": TEXT}
+_VARIABLE: Final = {"name": TEXT, "valueFrom": {"configMapKeyRef": _KEY, "secretKeyRef": _KEY}}
+_SOURCE: Final = {"prefix": TEXT, "configMapRef": _NAMED, "secretRef": _NAMED}
 _CONTAINER: Final = {
     "name": TEXT,
     "securityContext": _CONTEXT,
@@ -27,8 +30,8 @@ _CONTAINER: Final = {
     "readinessProbe": _HANDLER,
     "startupProbe": _HANDLER,
     "ports": [_NAMED],
-    "env": [_NAMED],
-    "envFrom": [{}],
+    "env": [_VARIABLE],
+    "envFrom": [_SOURCE],
     "volumeMounts": [{"mountPath": TEXT}],
 }
 POD: Final[dict[str, Any]] = {
@@ -41,7 +44,8 @@ POD: Final[dict[str, Any]] = {
 }
 """An object with the fields that are looked into; a list of what stands in it; or what a value must be."""
 
-ENV: Final = [_NAMED]
+ENV: Final = [_VARIABLE]
+ENV_FROM: Final = [_SOURCE]
 
 
 def wrong_shapes(value: Any, shape: Any = POD, where: str = "") -> Iterator[str]:

@@ -1,41 +1,45 @@
 """GoQueueWorkerPools: each owns a Deployment, kept as declared and as large as its queues need.
 
-One loop looks at all pools: every `scale_seconds`, and at once when jobs arrive (Redis tells, nobody polls for it). A
-look that was asked for by an arrival only reads the stores; Kubernetes is asked where something is to be changed.
+One loop looks at all pools: every `scale_seconds`, and at once when jobs arrive (Redis tells, nobody polls for it) or a
+Deployment is changed. A look reads the stores; Deployments and pods come by watch, and Kubernetes is asked only where
+something is to be changed.
 """
 
 import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, get_args
+from functools import partial
+from typing import Final, get_args
 
 import structlog
 
-from goqueue import metrics, tracing
+from goqueue import metrics
 from goqueue.errors import BrokerUnavailable
-from goqueue.scaling import Cause, Decision, History, Load, Policy, decide
+from goqueue.scaling import Cause, Decision, Load, decide
 from goqueue.service import JobService
-from goqueue.store.dispatch import WorkerRow
-from goqueue.tasks import wait_at_most
-from goqueue_operator import deployment, load, poolstatus
-from goqueue_operator.conditions import timestamp
-from goqueue_operator.deployment import POOL_LABEL, Defaults, Refused
+from goqueue.tasks import at_once, end_all, wait_at_most
+from goqueue_operator import load, poolload, poolstatus
+from goqueue_operator.consolidation import Consolidation
+from goqueue_operator.deployment import POOL_LABEL, Defaults
+from goqueue_operator.deployments import Deployments
 from goqueue_operator.events import tell
-from goqueue_operator.jobstatus import difference
-from goqueue_operator.kube import DEPLOYMENTS, PODS, POOLS, Kube, KubeError, KubeUnavailable, Object
-from goqueue_operator.load import Facts, Looker, Pace
-
-COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-
-RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
-"""What `kubectl rollout restart` leaves in the pod template: an order, and no drift."""
+from goqueue_operator.kube import PODS, POOLS, Kube, KubeError, KubeUnavailable, Object
+from goqueue_operator.load import Facts, Looker
+from goqueue_operator.pool import Pool, policy
+from goqueue_operator.poolobjects import PoolObjects
 
 BREATH: Final = 0.2
 """Shortest time in seconds between two looks, however many jobs arrive."""
+
+PATIENCE: Final = 0.5
+"""Seconds for which a look waits for the slowest pool."""
+
+EVENT_SECONDS: Final = 30.0
+"""Shortest time in seconds between two events about the number of pods of one pool."""
 
 STATUS_SECONDS: Final = 5.0
 """Shortest time between two status writes that tell no more than new numbers of busy slots."""
@@ -44,6 +48,7 @@ _SHOWN: Final = (
     metrics.POOL_DESIRED,
     metrics.POOL_REPLICAS,
     metrics.POOL_READY,
+    metrics.POOL_DRAINING,
     metrics.POOL_MOST,
     metrics.POOL_ARRIVALS,
     metrics.POOL_PACE,
@@ -53,84 +58,34 @@ _CAUSES: Final = (*get_args(Cause), "refused")
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Pool:
-    """One GoQueueWorkerPool and what is known of its Deployment and pods."""
-
-    resource: Object
-    status: Object
-    found: Object | None = None
-    """Its Deployment, as it was seen or written last."""
-    pods: list[Object] = field(default_factory=list)
-    generation: int | None = None
-    """Of the Deployment, after our own last write; any other one is drift."""
-    built: Object | None = None
-    """What we wrote."""
-    replicas: int | None = None
-    """What we decided last."""
-    history: History = field(default_factory=History)
-    pace: Pace = field(default_factory=Pace)
-    refused: str = ""
-    told: str = ""
-    """The refusal that an event was left for."""
-    written_at: float = 0.0
-    scaled_at: str | None = None
-
-    @property
-    def uid(self) -> str:
-        """The resource's uid."""
-        return str(self.resource["metadata"]["uid"])
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Namespace and name, of the pool and of its Deployment."""
-        metadata = self.resource["metadata"]
-        return metadata["namespace"], metadata["name"]
-
-    def own(self, workers: Sequence[WorkerRow] | None) -> list[WorkerRow] | None:
-        """Those of the workers that run in its pods; a worker is called `<pod>-<process id>`."""
-        if workers is None:
-            return None
-        names = {hostname(pod) for pod in self.pods}
-        return [worker for worker in workers if worker.name.rpartition("-")[0] in names]
-
-
-def hostname(pod: Object) -> str:
-    """What a pod's processes call their host: the kubelet cuts long names."""
-    return str(pod["metadata"]["name"])[:63].rstrip("-.")
-
-
-def policy(pool: Object) -> Policy:
-    """What the pool wants, as the mathematics takes it."""
-    spec = pool["spec"]
-    scaling = spec.get("scaling") or {}
-    return Policy(
-        minimum=spec.get("minReplicas", 0),
-        maximum=spec.get("maxReplicas", 10),
-        slots=deployment.slots(pool),
-        jobs_per_replica=scaling.get("jobsPerReplica"),
-        target=float(scaling.get("targetWaitSeconds", 10)),
-        window=float(scaling.get("scaleDownWindowSeconds", 60)),
-        up=scaling.get("scaleUpPods"),
-        down=scaling.get("scaleDownPods"),
-        pinned=spec.get("replicas"),
-    )
-
-
 class Pools:
-    """All GoQueueWorkerPools. `seconds`: between two full looks."""
+    """All GoQueueWorkerPools. `seconds`: between two looks. `namespace`: where they are; None: everywhere.
+
+    `settings_seconds`: between two readings of what their environments name.
+    """
 
     def __init__(
-        self, kube: Kube, service: JobService, queues: Iterable[str], defaults: Defaults, seconds: float = 2.0
+        self,
+        kube: Kube,
+        service: JobService,
+        queues: Iterable[str],
+        defaults: Defaults,
+        seconds: float = 2.0,
+        *,
+        namespace: str | None = None,
+        settings_seconds: float = 60.0,
     ) -> None:
         self._kube = kube
         self._service = service
         self._queues = list(queues)
-        self._defaults = defaults
+        self._objects = PoolObjects(kube, namespace, self._on_deployment)
+        self._deployments = Deployments(kube, defaults, self._queues, self._objects.deployments, settings_seconds)
+        self._consolidation = Consolidation(kube, service, self._objects.pods.put)
         self._seconds = seconds
         self._looker = Looker(service, self._queues)
         self.pools: dict[str, Pool] = {}
         self._arrival = asyncio.Event()
+        self._attending: dict[str, asyncio.Task[None]] = {}
 
     def on_event(self, kind: str | None, resource: Object) -> None:
         """A pool was made, changed or deleted; its Deployment goes with it by its owner reference."""
@@ -142,12 +97,19 @@ class Pools:
         if pool is None:
             pool = self.pools[uid] = Pool(resource, resource.get("status") or {})
             pool.scaled_at = pool.status.get("lastScaleTime")
-        elif pool.resource["metadata"].get("generation") == resource["metadata"].get("generation"):
+            pool.pace.restore(pool.status.get("pace") or ())
+        elif _declared(pool.resource) == _declared(resource):
             return  # our own status
         else:
             pool.resource = resource
-        pool.built = None
+        pool.built, pool.settings_at = None, -math.inf
+        pool.wake()
         self._arrival.set()
+
+    def _on_deployment(self, uid: str) -> None:
+        if (pool := self.pools.get(uid)) is not None:
+            pool.wake()
+            self._arrival.set()
 
     def _forget(self, uid: str) -> None:
         pool = self.pools.pop(uid, None)
@@ -160,7 +122,7 @@ class Pools:
     def _show(self, pool: Pool, cause: str, amount: Load | None = None) -> None:
         """Say in the metrics what there is and why."""
         seen = (pool.found or {}).get("status") or {}
-        metrics.POOL_DESIRED.set(self._current(pool), *pool.place)
+        metrics.POOL_DESIRED.set(pool.current, *pool.place)
         metrics.POOL_REPLICAS.set(seen.get("replicas") or 0, *pool.place)
         metrics.POOL_READY.set(seen.get("readyReplicas") or 0, *pool.place)
         metrics.POOL_MOST.set(policy(pool.resource).maximum, *pool.place)
@@ -178,9 +140,13 @@ class Pools:
 
     async def run(self) -> None:
         """Keep and scale until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_loop(), name="look")
-            group.create_task(self._listen(), name="arrivals")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._objects.run(), name="objects")
+                group.create_task(self._look_loop(), name="look")
+                group.create_task(self._listen(), name="arrivals")
+        finally:
+            await end_all(self._attending.values())
 
     async def _listen(self) -> None:
         while True:
@@ -191,218 +157,156 @@ class Pools:
                 await asyncio.sleep(1.0)
 
     async def _look_loop(self) -> None:
-        next_full = 0.0
+        await self._objects.synced()
         while True:
-            full = time.monotonic() >= next_full or any(pool.built is None for pool in self.pools.values())
-            if full:
-                next_full = time.monotonic() + self._seconds
+            began = time.monotonic()
+            self._arrival.clear()
             if self.pools:
-                began = time.monotonic()
-                await self._look(full)
+                await self._look()
                 metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "pools")
             await asyncio.sleep(BREATH)
-            await wait_at_most(self._arrival, max(0.0, next_full - time.monotonic()))
-            self._arrival.clear()
+            await wait_at_most(self._arrival, max(0.0, began + self._seconds - time.monotonic()))
 
-    async def _look(self, full: bool) -> None:
+    async def _look(self) -> None:
+        """Look after all pools at once; one that takes longer than `PATIENCE` goes on beside the next looks."""
         named = {queue for pool in self.pools.values() for queue in load.served(pool.resource, [])}
-        facts = await self._looker.look(named)
-        sure: Facts | None = None
-        for pool in list(self.pools.values()):
-            try:
-                if full or pool.built is None:
-                    await self._see(pool)
-                decision, amount = self._decide(pool, facts)
-                if decision.replicas < self._current(pool) and not self._looker.redis_away:
-                    # Before anything goes: PostgreSQL may know of more work, and pods that have come since the last
-                    # full look may be busy.
-                    if not full:
-                        await self._see(pool)
-                    facts = sure = sure or facts.checked(await self._looker.counted())
-                    decision, amount = self._decide(pool, facts)
-                pool.history = decision.history
-                if pool.found is None and not await self._is_there(pool):
-                    continue
-                await self._keep_or_tell(pool, decision, facts, full)
-                self._show(pool, decision.cause, amount)
-                await self._write(pool, decision, amount)
-            except KubeUnavailable as error:
-                log.warning("pool not looked after", pool=pool.place, error=str(error))
-            except KubeError as error:
-                if error.code in (404, 409):
-                    pool.built = None
-                    with contextlib.suppress(KubeUnavailable):
-                        await self._is_there(pool)
-                    continue
-                log.error("pool not looked after", pool=pool.place, error=str(error))
+        look = Look(await self._looker.look(named), self._looker, self._divide)
+        begun = []
+        for uid, pool in list(self.pools.items()):
+            if uid not in self._attending:
+                task = at_once(self._attend(pool, look), name=f"pool {pool.place}")
+                if not task.done():
+                    self._attending[uid] = task
+                    task.add_done_callback(partial(self._attended, uid))
+                    begun.append(task)
+        if begun:
+            await asyncio.wait(begun, timeout=PATIENCE)
 
-    async def _see(self, pool: Pool) -> None:
+    def _attended(self, uid: str, _: asyncio.Task[None]) -> None:
+        del self._attending[uid]
+
+    async def _attend(self, pool: Pool, look: "Look") -> None:
+        """Look after one pool. Whatever fails is said of this pool and ends with it; the others go on."""
+        try:
+            await self._scale(pool, look)
+        except KubeUnavailable as error:
+            log.warning("pool not looked after", pool=pool.place, error=str(error))
+        except KubeError as error:
+            if error.code in (404, 409):
+                pool.built = None
+                with contextlib.suppress(KubeUnavailable, KubeError):
+                    await self._is_there(pool)
+                return
+            await self._fail(
+                pool, "RefusedByKubernetes", f"Kubernetes refuses a request for this pool: {error.message}"
+            )
+        except Exception as error:
+            log.exception("pool not looked after", pool=pool.place)
+            await self._fail(pool, "InternalError", f"the operator failed: {type(error).__name__}")
+
+    async def _fail(self, pool: Pool, reason: str, why: str) -> None:
+        await self._deployments.refuse(pool, reason, why)
+        with contextlib.suppress(Exception):  # this may be what failed
+            await self._write(pool, Decision(pool.current, why, pool.history, "unknown"), Load(None, None))
+
+    async def _scale(self, pool: Pool, look: "Look") -> None:
+        self._objects.show(pool)
+        facts, parts = look.facts, look.parts
+        if pool.uid not in parts:
+            return  # made since then
+        decision, amount = self._decide(pool, facts, parts)
+        if decision.replicas < poolload.serving(pool, facts) and not self._looker.redis_away:
+            # Before anything goes: PostgreSQL may know of more work, and pods that the watch has not shown yet may be
+            # busy.
+            await self._list_pods(pool)
+            facts, parts = await look.checked()
+            decision, amount = self._decide(pool, facts, parts)
+        pool.history, pool.serving = decision.history, decision.replicas
+        if pool.found is None and time.monotonic() >= pool.retry_at and not await self._is_there(pool):
+            return
+        decision = replace(decision, replicas=await self._ordered(pool, decision.replicas, facts))
+        await self._deployments.keep_or_tell(pool, decision)
+        if self.pools.get(pool.uid) is pool:
+            self._show(pool, decision.cause, amount)
+            await self._write(pool, decision, amount)
+            await self._tell_scaling(pool, decision.reason)
+
+    async def _list_pods(self, pool: Pool) -> None:
         namespace, name = pool.place
-        pool.found = await self._kube.find(DEPLOYMENTS, namespace, name)
-        labels = f"{POOL_LABEL}={name}"
-        pool.pods = [
-            pod
-            async for pod in self._kube.each(PODS, namespace, labels=labels)
-            if not pod["metadata"].get("deletionTimestamp")
-        ]
+        pods = [pod async for pod in self._kube.each(PODS, namespace, labels=f"{POOL_LABEL}={name}")]
+        pool.pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
     async def _is_there(self, pool: Pool) -> bool:
         """Whether the pool still exists; one whose deletion the watch did not show is forgotten."""
         resource = await self._kube.find(POOLS, *pool.place)
-        if resource is None or resource["metadata"]["uid"] != pool.uid:
+        metadata = (resource or {}).get("metadata", {})
+        if metadata.get("uid") != pool.uid or metadata.get("deletionTimestamp"):
             self._forget(pool.uid)
             return False
         return True
 
-    def _current(self, pool: Pool) -> int:
-        if pool.replicas is not None:
-            return pool.replicas
-        return int((pool.found or {}).get("spec", {}).get("replicas") or 0)
+    async def _ordered(self, pool: Pool, serving: int, facts: Facts) -> int:
+        """How many pods to order, so that this many take jobs and no busy one goes."""
+        ordered = await self._consolidation.replicas(pool, serving, facts)
+        if ordered < pool.current and serving < pool.current:
+            await self._list_pods(pool)  # the watch may be behind
+            ordered = await self._consolidation.replicas(pool, serving, facts)
+        if pool.priced:
+            self._arrival.set()  # by the next look Kubernetes knows which pods to take
+        return ordered
 
-    def _decide(self, pool: Pool, facts: Facts) -> tuple[Decision, Load]:
-        own = pool.own(facts.workers)
-        now = time.monotonic()
-        wish = policy(pool.resource)
-        if own is not None:
-            pool.pace.learn(now, own)
-        amount = load.of_pool(facts, load.served(pool.resource, self._queues), own, pool.pace.rate(wish.slots))
-        return decide(now, self._current(pool), amount, wish, pool.history), amount
+    def _decide(self, pool: Pool, facts: Facts, parts: poolload.Parts) -> tuple[Decision, Load]:
+        amount = poolload.amount(pool, facts, parts.get(pool.uid, {}), self._queues)
+        current = poolload.serving(pool, facts)
+        return decide(time.monotonic(), current, amount, policy(pool.resource), pool.history), amount
 
-    # --- the Deployment ----------------------------------------------------------------------------------------------
-
-    async def _keep_or_tell(self, pool: Pool, decision: Decision, facts: Facts, full: bool) -> None:
-        """Make the Deployment what it should be; where that is refused, by us or by Kubernetes, say so.
-
-        Kubernetes is asked again with each full look. Where only what the pool declares anew is refused, its Deployment
-        as it was before goes on to be scaled.
-        """
-        if pool.refused and pool.built == {} and not full:
-            return
-        try:
-            await self._keep(pool, decision, facts)
-        except Refused as error:
-            await self._refuse(pool, str(error))
-        except KubeError as error:
-            if error.code in (404, 409):
-                raise
-            await self._refuse(pool, f"Kubernetes refuses the Deployment: {error.message}")
-            if pool.found is not None and decision.replicas != self._current(pool):
-                await self._resize(pool, pool.found, decision, facts)
-
-    async def _refuse(self, pool: Pool, why: str) -> None:
-        pool.refused, pool.built, pool.replicas = why, {}, self._current(pool)
-        if pool.told != why:
-            pool.told = why
-            log.error("pool refused", pool=pool.place, error=why)
-            await tell(self._kube, pool.resource, "GoQueueWorkerPool", "Refused", why, warning=True)
-
-    async def _resize(self, pool: Pool, found: Object, decision: Decision, facts: Facts) -> None:
-        """Change nothing but the number of pods."""
-        before = self._current(pool)
-        if decision.replicas < before:
-            await self._price(pool, facts)
-        steps = [
-            {"op": "test", "path": "/metadata/uid", "value": found["metadata"]["uid"]},
-            {"op": "replace", "path": "/spec/replicas", "value": decision.replicas},
-        ]
-        made = await self._kube.edit(DEPLOYMENTS, *pool.place, steps)
-        pool.found, pool.generation = made, made["metadata"]["generation"]
-        pool.replicas = decision.replicas
-        _note_scaling(pool, before, decision)
-
-    async def _keep(self, pool: Pool, decision: Decision, facts: Facts) -> None:
-        """Make the Deployment what it should be, if it is not.
-
-        Raises:
-            Refused: it cannot be made of what the pool declares, or is somebody else's.
-            KubeError: Kubernetes refuses it.
-        """
-        wanted = deployment.build(pool.resource, decision.replicas, self._defaults)
-        if pool.found is not None and not deployment.owned(pool.found, pool.resource):
-            raise Refused(f"there is a Deployment {pool.place[1]} that does not belong to this pool")
-        _keep_restart(pool.found, wanted)
-        drifted = pool.found is None or pool.found["metadata"].get("generation") != pool.generation
-        if not drifted and pool.built == wanted:
-            pool.refused = ""
-            return
-        before = self._current(pool)
-        with tracing.doing("scale pool" if decision.replicas != before else "reconcile pool") as span:
-            if span is not None:
-                span.set_attributes(_about(pool, before, decision))
-            if decision.replicas < before:
-                await self._price(pool, facts)
-            await self._put(pool, wanted)
-        pool.built, pool.replicas, pool.refused = wanted, decision.replicas, ""
-        _note_scaling(pool, before, decision)
-
-    async def _put(self, pool: Pool, wanted: Object) -> None:
-        namespace, name = pool.place
-        if pool.found is None:
-            made = await self._kube.create(DEPLOYMENTS, namespace, wanted)
-        else:
-            steps = [
-                {"op": "test", "path": "/metadata/uid", "value": pool.found["metadata"]["uid"]},
-                {"op": "replace", "path": "/metadata/labels", "value": wanted["metadata"]["labels"]},
-                {"op": "replace", "path": "/spec", "value": wanted["spec"]},
-            ]
-            made = await self._kube.edit(DEPLOYMENTS, namespace, name, steps)
-            former = pool.found["metadata"].get("generation")
-            if pool.generation is not None and former != pool.generation and made["metadata"]["generation"] != former:
-                log.warning(
-                    "a pool's Deployment was changed by somebody else and is as declared again", pool=pool.place
-                )
-        pool.found, pool.generation = made, made["metadata"]["generation"]
-
-    async def _price(self, pool: Pool, facts: Facts) -> None:
-        """Tell Kubernetes which pods to take first: those whose workers run the fewest jobs."""
-        busy: dict[str, int] = {}
-        for worker in pool.own(facts.workers) or ():
-            name = worker.name.rpartition("-")[0]
-            busy[name] = busy.get(name, 0) + worker.busy
-        for pod in pool.pods:
-            metadata = pod["metadata"]
-            cost = str(busy.get(hostname(pod), 0))
-            if (metadata.get("annotations") or {}).get(COST, "0") != cost:
-                patch = {"metadata": {"annotations": {COST: cost}}}
-                with contextlib.suppress(KubeError):  # it is gone
-                    await self._kube.patch(PODS, metadata["namespace"], metadata["name"], patch)
+    def _divide(self, facts: Facts) -> poolload.Parts:
+        return poolload.divide(self.pools.values(), facts, self._queues)
 
     # --- the status --------------------------------------------------------------------------------------------------
 
     async def _write(self, pool: Pool, decision: Decision, amount: Load) -> None:
-        current = self._current(pool)
-        status = poolstatus.status(pool, decision, amount, self._looker.redis_away, current, datetime.now(UTC))
-        patch: dict[str, Any] | None = difference(pool.status, status)
+        status = poolstatus.status(pool, decision, amount, self._looker.redis_away, datetime.now(UTC))
         now = time.monotonic()
-        if patch is None or (patch.keys() <= {"busy", "reason"} and now - pool.written_at < STATUS_SECONDS):
+        if status == pool.status or (
+            poolstatus.only_numbers(pool.status, status) and now - pool.written_at < STATUS_SECONDS
+        ):
             return
-        namespace, name = pool.place
-        body = {"metadata": {"uid": pool.uid}, "status": patch}
-        await self._kube.patch(POOLS, namespace, name, body, "status")
+        await self._kube.put_status(POOLS, *pool.place, pool.uid, status)
         pool.status, pool.written_at = status, now
 
-
-def _note_scaling(pool: Pool, before: int, decision: Decision) -> None:
-    if decision.replicas != before:
-        pool.scaled_at = timestamp(datetime.now(UTC))
-        log.info("pool scaled", pool=pool.place, before=before, now=decision.replicas, reason=decision.reason)
-
-
-def _about(pool: Pool, before: int, decision: Decision) -> tracing.Attributes:
-    """A decision, for its span."""
-    namespace, name = pool.place
-    return {
-        "k8s.namespace.name": namespace,
-        "goqueue.pool.name": name,
-        "goqueue.pool.from": before,
-        "goqueue.pool.to": decision.replicas,
-        "goqueue.pool.cause": decision.cause,
-        "goqueue.pool.reason": decision.reason,
-    }
+    async def _tell_scaling(self, pool: Pool, reason: str) -> None:
+        """Leave an event for a change of the number of pods; one event for all changes within `EVENT_SECONDS`."""
+        before, after, now = pool.told_replicas, pool.current, time.monotonic()
+        if before is None:
+            pool.told_replicas = after
+        elif before != after and now - pool.told_replicas_at >= EVENT_SECONDS:
+            pool.told_replicas, pool.told_replicas_at = after, now
+            note = f"from {before} to {after} pods: {reason}"
+            await tell(self._kube, pool.resource, "GoQueueWorkerPool", "SuccessfulRescale", note)
 
 
-def _keep_restart(found: Object | None, wanted: Object) -> None:
-    old = ((found or {}).get("spec", {}).get("template", {}).get("metadata") or {}).get("annotations") or {}
-    if RESTARTED in old:
-        metadata = wanted["spec"]["template"]["metadata"]
-        metadata["annotations"] = {**metadata.get("annotations", {}), RESTARTED: old[RESTARTED]}
+def _declared(resource: Object) -> tuple[object, ...]:
+    """What people have written: labels and annotations do not change the generation."""
+    metadata = resource["metadata"]
+    return metadata.get("generation"), metadata.get("labels") or {}, metadata.get("annotations") or {}
+
+
+class Look:
+    """One look at the stores, for all pools. `checked`: with what PostgreSQL counts, asked once and only if needed."""
+
+    def __init__(self, facts: Facts, looker: Looker, divide: Callable[[Facts], poolload.Parts]) -> None:
+        self.facts = facts
+        self.parts = divide(facts)
+        self._divide = divide
+        self._looker = looker
+        self._checked: tuple[Facts, poolload.Parts] | None = None
+        self._asking = asyncio.Lock()
+
+    async def checked(self) -> tuple[Facts, poolload.Parts]:
+        """The facts with more work where PostgreSQL knows of more, and what each pool takes of it."""
+        async with self._asking:
+            if self._checked is None:
+                facts = self.facts.checked(await self._looker.counted())
+                self._checked = facts, self._divide(facts)
+        return self._checked

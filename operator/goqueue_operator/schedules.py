@@ -1,33 +1,33 @@
 """GoQueueSchedules: each time of each schedule becomes at most one job, whoever leads and whenever a leader dies.
 
-The job's `source_key` names schedule and time, so making it twice finds the first one. What was dealt with last stands
-in the status; a time that was made but not noted is made again, and found. After an absence one job stands for all
-times that were missed, if the latest of them is younger than `startingDeadlineSeconds`. Jobs stay when their schedule
-is deleted.
+The job's `source_key` names schedule and time, so making it twice finds the first one. What was dealt with last is in
+the status; a time that was made but not noted is made again, and found. After an absence one job stands for all
+times that were missed, if the latest of them is younger than `startingDeadlineSeconds`. A time for which no job can be
+made stays due until then, or until the next one is due. Jobs stay when their schedule is deleted.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 
-from goqueue import cron, metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreUnavailable
-from goqueue.job import Source
+from goqueue import metrics, tracing
+from goqueue.errors import Conflict, NotFound, StoreUnavailable
+from goqueue.job import Enqueued, Source
 from goqueue.orders import accept
 from goqueue.registry import Registry
 from goqueue.service import JobService
 from goqueue_operator import payloads, rows
-from goqueue_operator.conditions import Condition, merge, moment, timestamp
-from goqueue_operator.events import tell
-from goqueue_operator.jobstatus import difference
+from goqueue_operator.conditions import timestamp
+from goqueue_operator.events import Budget, tell
+from goqueue_operator.jobstatus import Refusal, difference
 from goqueue_operator.kube import SCHEDULES, Kube, KubeError, KubeUnavailable, Object
-from goqueue_operator.payloads import NoPayload
+from goqueue_operator.refusals import FAILURES, refusal_of
+from goqueue_operator.scheduleplan import Schedule
 
 TOGETHER: Final = 16
 """Schedules that are looked after at the same time."""
@@ -35,70 +35,43 @@ TOGETHER: Final = 16
 TICK: Final = 0.5
 """Seconds between two looks at the schedules."""
 
+FOLLOW_SECONDS: Final = 5.0
+"""Seconds between two looks at the jobs that they made."""
+
 KEPT: Final = 50
 """Jobs of one schedule that a status names."""
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Schedule:
-    """One GoQueueSchedule, and when it is due."""
+class NotMade(Exception):
+    """No job could be made for now."""
 
-    resource: Object
-    status: Object
-    """As it should be."""
-    written: Object
-    """As it was written last."""
-    next: datetime | None = None
-    """The earliest time that was not dealt with; None: not known yet, or never."""
-    wrong: str = ""
-    """Why it cannot fire, where its definition is to blame."""
-    told: str = ""
-
-    @property
-    def spec(self) -> Object:
-        """Its spec."""
-        spec: Object = self.resource["spec"]
-        return spec
-
-    @property
-    def zone(self) -> str:
-        """Its time zone."""
-        return self.spec.get("timeZone") or "UTC"
-
-    def plan(self, now: datetime) -> None:
-        """Find out when it is due next.
-
-        A change of the schedule, and a suspension, let no time of the past fire. Where the time that the status says
-        comes next is none by the present zone data, they have changed, and the last one was meant for another time.
-        """
-        metadata = self.resource["metadata"]
-        last = moment(self.status.get("lastScheduleTime"))
-        after = last or datetime.fromisoformat(metadata["creationTimestamp"])
-        if self.status.get("observedGeneration", metadata.get("generation")) != metadata.get("generation"):
-            after = now
-        self.wrong = ""
-        line = self.spec["cron"]
-        try:
-            planned = moment(self.status.get("nextScheduleTime"))
-            if after == last and planned is not None and not cron.is_tick(line, self.zone, planned):
-                after = cron.counterpart(line, self.zone, last)
-            self.next = cron.next_tick(line, self.zone, after)
-        except InvalidInput as error:
-            self.next, self.wrong = None, "; ".join(f"{name}: {what}" for name, what in error.fields.items())
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
 class Schedules:
     """All GoQueueSchedules."""
 
-    def __init__(self, kube: Kube, service: JobService, registry: Registry, queues: Collection[str]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        service: JobService,
+        registry: Registry,
+        queues: Collection[str],
+        installation: str = "",
+    ) -> None:
         self._kube = kube
         self._service = service
         self._registry = registry
         self._queues = queues
+        self._installation = installation
         self.schedules: dict[str, Schedule] = {}
         self._turns = asyncio.Semaphore(TOGETHER)
+        self._followed_at = 0.0
+        self._events = Budget()
         self.fired = 0
         """Jobs that were made."""
 
@@ -110,7 +83,8 @@ class Schedules:
             return
         known = self.schedules.get(metadata["uid"])
         if known is not None and known.resource["metadata"].get("generation") == metadata.get("generation"):
-            return  # our own status
+            known.resource = resource  # our own status, or an annotation
+            return
         written = known.written if known is not None else resource.get("status") or {}
         schedule = Schedule(resource, known.status if known is not None else written, written)
         schedule.plan(datetime.now(UTC))
@@ -120,9 +94,23 @@ class Schedules:
         """Fire until cancelled."""
         while True:
             now, began = datetime.now(UTC), time.monotonic()
+            if began - self._followed_at >= FOLLOW_SECONDS:
+                self._followed_at = began
+                with contextlib.suppress(StoreUnavailable):
+                    await self.follow()
             await asyncio.gather(*(self._look_or_tell(schedule, now) for schedule in self.schedules.values()))
             metrics.OPERATOR_SECONDS.observe(time.monotonic() - began, "schedules")
             await asyncio.sleep(TICK)
+
+    async def follow(self) -> None:
+        """Find out which of their jobs have ended, in one statement for all schedules."""
+        ids = {id for schedule in self.schedules.values() for id in schedule.status.get("active") or ()}
+        if not ids:
+            return
+        async with self._service.database.connection() as connection:
+            ends = await rows.ends(connection, list(ids))
+        for schedule in self.schedules.values():
+            schedule.ended(ends)
 
     async def _look_or_tell(self, schedule: Schedule, now: datetime) -> None:
         """Look after a schedule; where that fails its time stays due. One whose unique key another transaction holds
@@ -130,115 +118,177 @@ class Schedules:
         async with self._turns:
             try:
                 await self._look(schedule, now)
-            except (StoreUnavailable, Conflict, KubeUnavailable, KubeError) as error:
-                name = schedule.resource["metadata"]["name"]
-                log.warning("schedule not looked after, trying again", schedule=name, error=str(error))
+            except (KubeUnavailable, KubeError) as error:
+                metadata = schedule.resource["metadata"]
+                if isinstance(error, KubeError) and error.code in (404, 409):  # its deletion was not shown
+                    with contextlib.suppress(KubeUnavailable, KubeError):
+                        await self._is_as_known(schedule)
+                    return
+                log.warning("schedule not looked after, trying again", schedule=metadata["name"], error=str(error))
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
-        if schedule.next is None or schedule.spec.get("suspend"):
-            await self._write(schedule, now)
+        due = schedule.due(now)
+        token = schedule.run_token if schedule.run_backoff.is_over(now) else None
+        if (due or token) and not await self._is_as_known(schedule):
             return
-        if schedule.next > now:
-            await self._write(schedule, now)
-            return
-        if not await self._is_as_known(schedule):
-            return
-        deadline = timedelta(seconds=schedule.spec.get("startingDeadlineSeconds", 3600))
-        tick = cron.missed(schedule.spec["cron"], schedule.zone, schedule.next, now, now - deadline)
-        changes: Object = {"lastScheduleTime": timestamp(tick or schedule.next)}
-        if tick is not None:
-            changes |= await self._fire(schedule, tick)
-        schedule.next = cron.next_tick(schedule.spec["cron"], schedule.zone, max(now, tick or now))
-        schedule.status = schedule.status | changes
+        if token:
+            await self._run_now(schedule, token, now)
+        if due:
+            await self._deal_with(schedule, due, now)
         await self._write(schedule, now)
 
     async def _is_as_known(self, schedule: Schedule) -> bool:
         """Whether the schedule still exists and is what we know: before it fires, whatever the watch did not show."""
         metadata = schedule.resource["metadata"]
         resource = await self._kube.find(SCHEDULES, metadata["namespace"], metadata["name"])
-        if resource is None or resource["metadata"]["uid"] != metadata["uid"]:
+        found = (resource or {}).get("metadata", {})
+        if resource is None or found["uid"] != metadata["uid"] or found.get("deletionTimestamp"):
             self.schedules.pop(metadata["uid"], None)
             return False
-        if resource["metadata"].get("generation") != metadata.get("generation"):
+        if found.get("generation") != metadata.get("generation"):
             self.on_event("MODIFIED", resource)
             return False
         return True
 
-    async def _fire(self, schedule: Schedule, tick: datetime) -> Object:
-        """Make the job of a time, as the concurrency policy allows; what the status has to say of it."""
-        metadata = schedule.resource["metadata"]
-        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
-        active = await self._active(schedule, key)
-        rule = schedule.spec.get("concurrencyPolicy", "Allow")
-        if active and rule == "Forbid":
-            log.info("schedule skipped, its earlier job has not ended", schedule=metadata["name"], jobs=active)
-            return {"active": active}
-        if rule == "Replace":
-            for id in active:
-                with contextlib.suppress(Conflict, NotFound):
-                    await self._service.cancel(id)
-            active = []
+    # --- the time that is due ----------------------------------------------------------------------------------------
+
+    async def _deal_with(self, schedule: Schedule, due: datetime, now: datetime) -> None:
+        """Make the job of the time that is due, or skip it; where neither can be, it stays due."""
+        tick = schedule.tick(due, now)
+        if tick is None:
+            await self._miss(schedule, due, now)
+            return
         try:
-            about = {
-                "k8s.namespace.name": metadata["namespace"],
-                "goqueue.schedule.name": metadata["name"],
-                "goqueue.schedule.tick": tick.isoformat(),
-            }
-            with tracing.doing("fire schedule", about):
+            skipped, changes = await self._fire(schedule, tick)
+        except NotMade as error:
+            schedule.problem = error.refusal
+            schedule.backoff.failed(error.refusal.reason, now)
+            return
+        if skipped:
+            metrics.SKIPPED.inc(1, "active")
+            if not schedule.skips:  # of several one after the other the first is told
+                note = f"no job for {timestamp(tick)}: an earlier one has not ended and concurrencyPolicy is Forbid"
+                await self._tell(schedule, "JobAlreadyActive", note)
+        schedule.dealt_with(now, changes)
+
+    async def _miss(self, schedule: Schedule, due: datetime, now: datetime) -> None:
+        """Go on where the latest time is older than the deadline."""
+        late, why = timestamp(due), schedule.problem
+        seconds = round(schedule.deadline.total_seconds())
+        note = f"no job for {late} within startingDeadlineSeconds ({seconds}): "
+        note += why.message if why is not None else "no operator served this schedule"
+        metrics.SKIPPED.inc(1, "late")
+        log.warning("schedule missed a time", schedule=schedule.resource["metadata"]["name"], tick=late)
+        schedule.dealt_with(now, {"lastSkippedTime": late})
+        await self._tell(schedule, "MissSchedule", note, warning=True)
+
+    async def _fire(self, schedule: Schedule, tick: datetime) -> tuple[bool, Object]:
+        """Make the job of a time, as the concurrency policy allows.
+
+        Returns:
+            Whether it was skipped, and what the status has to say.
+
+        Raises:
+            NotMade: the time stays due.
+        """
+        metadata = schedule.resource["metadata"]
+        key = rows.tick_key(metadata["uid"], metadata["namespace"], tick, self._installation)
+        before = rows.tick_key(metadata["uid"], metadata["namespace"], tick)
+        try:
+            made_before, active = await self._active(schedule, {key, before})
+            if before in made_before and key != before:  # an earlier version fired it and could not note it
+                id = made_before[before]
+                noted = {"lastScheduleTime": timestamp(tick), "lastJobID": id}
+                return False, noted | {"active": [*active, id][-KEPT:]}
+            rule = schedule.spec.get("concurrencyPolicy", "Allow")
+            if active and rule == "Forbid":
+                log.info("schedule skipped, its earlier job has not ended", schedule=metadata["name"], jobs=active)
+                return True, {"active": active, "lastSkippedTime": timestamp(tick)}
+            if rule == "Replace":
+                for id in active:
+                    with contextlib.suppress(Conflict, NotFound):
+                        await self._service.cancel(id)
+                active = []
+        except StoreUnavailable as error:
+            raise NotMade(refusal_of(error)) from error
+        made = await self._make(schedule, key, {"goqueue.schedule.tick": tick.isoformat()})
+        log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=made.id)
+        own = made.created or made_before.get(key) == made.id
+        noted = {"lastScheduleTime": timestamp(tick), "lastJobID": made.id}
+        return False, noted | {"active": [*active, *([made.id] if own else [])][-KEPT:]}
+
+    async def _make(self, schedule: Schedule, key: str, about: tracing.Attributes) -> Enqueued:
+        """Make a job of its template.
+
+        Raises:
+            NotMade: it cannot be made for now.
+        """
+        metadata = schedule.resource["metadata"]
+        place = {"k8s.namespace.name": metadata["namespace"], "goqueue.schedule.name": metadata["name"]}
+        try:
+            with tracing.doing("fire schedule", {**place, **about}):
                 spec = schedule.spec["jobTemplate"]["spec"]
                 payload = await payloads.fetch(self._kube, metadata["namespace"], spec)
                 body = payloads.body(spec, payload)
                 order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
                 made = await self._service.enqueue(order)
-        except (StoreUnavailable, Conflict):
-            raise
-        except NoPayload as error:
-            schedule.wrong = str(error)
-            return {"active": active}
-        except GoQueueError as error:
-            details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
-            schedule.wrong = f"{error.message}: {details}" if details else error.message
-            return {"active": active}
-        schedule.wrong = ""
+        except FAILURES as error:
+            raise NotMade(refusal_of(error)) from error
         self.fired += made.created
         metrics.FIRED.inc(made.created)
-        log.info("schedule fired", schedule=metadata["name"], tick=tick.isoformat(), job_id=made.id)
-        return {"lastJobID": made.id, "active": [*active, made.id][-KEPT:]}
+        return made
 
-    async def _active(self, schedule: Schedule, key: str) -> list[int]:
-        """Its earlier jobs that have not ended; the one of this very time is none of them."""
-        ids = list(schedule.status.get("active") or ())
-        if not ids:
-            return []
+    async def _active(self, schedule: Schedule, keys: Collection[str]) -> tuple[dict[str, int], list[int]]:
+        """The jobs that this very time has made already (key → id), and its earlier jobs that have not ended.
+
+        A job that it did not make is none of them, whatever the status says: a restored database gives ids again.
+        """
         async with self._service.database.connection() as connection:
-            same = await rows.by_key(connection, [key])
-            found = await rows.statuses(connection, ids)
-        own = {id for id, _ in same.values()}
-        return [id for id in ids if id in found and not found[id].final and id not in own]
+            same = {key: id for key, (id, _) in (await rows.by_key(connection, keys)).items()}
+            ids = list(schedule.status.get("active") or ())
+            open_ticks = await rows.open_ticks(connection, ids, schedule.resource["metadata"]["uid"]) if ids else []
+        return same, [id for id in open_ticks if id not in same.values()]
+
+    # --- a job at once -----------------------------------------------------------------------------------------------
+
+    async def _run_now(self, schedule: Schedule, token: str, now: datetime) -> None:
+        """Make the job that the annotation asks for: one for each token, whatever the times and the policy say."""
+        metadata = schedule.resource["metadata"]
+        key = rows.run_key(metadata["uid"], metadata["namespace"], token, self._installation)
+        try:
+            made = await self._make(schedule, key, {"goqueue.schedule.run_now": token})
+        except NotMade as error:
+            if schedule.run_backoff.tries == 0:
+                await self._tell(schedule, "CannotRunNow", error.refusal.message, warning=True)
+            schedule.run_backoff.failed(error.refusal.reason, now)
+            return
+        schedule.run_backoff.succeeded()
+        schedule.status = schedule.status | {"runNow": token, "lastJobID": made.id}
+        log.info("schedule run by hand", schedule=metadata["name"], job_id=made.id)
+        await self._tell(schedule, "RunNow", f"job {made.id} was made as asked for by annotation")
+
+    # --- the status --------------------------------------------------------------------------------------------------
 
     async def _write(self, schedule: Schedule, now: datetime) -> None:
         metadata = schedule.resource["metadata"]
-        generation = metadata.get("generation", 1)
-        suspended = bool(schedule.spec.get("suspend"))
-        status = schedule.status | {"observedGeneration": generation}
-        status.pop("nextScheduleTime", None)
-        if schedule.next is not None and not suspended:
-            status["nextScheduleTime"] = timestamp(schedule.next)
-        status["conditions"] = merge(status.get("conditions") or (), [_ready(schedule, suspended)], generation, now)
-        schedule.status = status
-        patch: dict[str, Any] | None = difference(schedule.written, status)
-        if patch is not None:
-            body = {"metadata": {"uid": metadata["uid"]}, "status": patch}
-            await self._kube.patch(SCHEDULES, metadata["namespace"], metadata["name"], body, "status")
-            schedule.written = status
-        if schedule.wrong and schedule.told != schedule.wrong:
-            schedule.told = schedule.wrong
-            await tell(self._kube, schedule.resource, "GoQueueSchedule", "CannotFire", schedule.wrong, warning=True)
+        status = schedule.status = schedule.wanted(now)
+        if difference(schedule.written, status) is not None and schedule.write_backoff.is_over(now):
+            try:
+                await self._kube.put_status(SCHEDULES, metadata["namespace"], metadata["name"], metadata["uid"], status)
+            except KubeError as error:
+                if error.code in (404, 409):
+                    raise
+                log.error("status refused", name=metadata["name"], namespace=metadata["namespace"], error=str(error))
+                schedule.write_backoff.failed(error.reason, now)
+            else:
+                schedule.write_backoff.succeeded()
+                schedule.written = status
+        told = "" if schedule.problem is None else schedule.problem.message
+        if told and told != schedule.told:
+            log.warning("schedule makes no job", schedule=metadata["name"], error=told)
+            await self._tell(schedule, "CannotFire", told, warning=True)
+        schedule.told = told
 
-
-def _ready(schedule: Schedule, suspended: bool) -> Condition:
-    if schedule.wrong:
-        return Condition("Ready", False, "CannotFire", schedule.wrong)
-    if suspended:
-        return Condition("Ready", False, "Suspended", "spec.suspend is true")
-    return Condition("Ready", True, "Scheduled", "makes a job at the next time")
+    async def _tell(self, schedule: Schedule, reason: str, note: str, *, warning: bool = False) -> None:
+        if self._events.take():
+            await tell(self._kube, schedule.resource, "GoQueueSchedule", reason, note, warning=warning)

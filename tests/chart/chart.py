@@ -1,5 +1,6 @@
 """Where the chart stands, and how it is rendered."""
 
+import base64
 import json
 import os
 import subprocess
@@ -86,6 +87,11 @@ def find(documents: Iterable[Manifest], kind: str, name: str) -> Manifest:
     """The one document of a kind and name."""
     (found,) = (one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name)
     return found
+
+
+def decoded(data: Mapping[str, str]) -> dict[str, str]:
+    """The data of a Secret as text."""
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def pod_specs(documents: Iterable[Manifest]) -> dict[str, Manifest]:

@@ -1,9 +1,11 @@
 """Files of the chart that are made from other sources: written by `python -m tests.chart write`, checked by a test."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +20,10 @@ GIVEN = HERE / "values"
 """Values files by name: each is rendered into a golden file."""
 
 _BLOCK = re.compile(r"(?<=# BEGIN settings\n).*?(?=# END settings\n)", re.DOTALL)
+_SECRET = re.compile(
+    r'(?m)^(  (?:password|POSTGRES_PASSWORD|GOQUEUE_REDIS_PASSWORD|GOQUEUE_API_BOOTSTRAP_KEY): )"([A-Za-z0-9+/=]+)"$'
+)
+_GENERATED = re.compile(rb"gq_[0-9a-z]{12}_[A-Za-z0-9]{43}|[A-Za-z0-9]{32}")
 _KEY = re.compile(r"^( *)([A-Za-z][\w.-]*):(?: (.*))?$")
 
 
@@ -30,7 +36,41 @@ def schema() -> str:
     """values.schema.json with the settings of today."""
     tree = json.loads(SCHEMA.read_text())
     tree["properties"]["settings"] = settings.schema()
+    tree["definitions"]["poolSpec"] = pool_spec()
     return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def pool_spec() -> Any:
+    """The schema of `workerPools.*.spec`: that of the GoQueueWorkerPool, in the words that Helm understands."""
+    definition = yaml.safe_load((CHART / "files" / "crds" / "goqueueworkerpools.yaml").read_text())
+    (version,) = definition["spec"]["versions"]
+    spec = _plain(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    spec["properties"]["resources"] = {"$ref": "#/definitions/resources"}
+    pod = spec["properties"]["podTemplate"]["properties"]["spec"]["properties"]
+    containers = [pod[field]["items"]["properties"] for field in ("containers", "initContainers")]
+    for part in (spec["properties"], *containers):
+        part |= {"env": {"$ref": "#/definitions/env"}, "envFrom": {"$ref": "#/definitions/envFrom"}}
+    for part in containers:
+        part |= {"volumeMounts": {"$ref": "#/definitions/mounts"}, "resources": {"$ref": "#/definitions/resources"}}
+    pod |= {field: {"$ref": "#/definitions/named"} for field in ("volumes", "imagePullSecrets")}
+    return spec
+
+
+_WORDS = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "required")
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of a definition without what JSON schema has not; fields that it does not name are refused."""
+    plain = {word: schema[word] for word in _WORDS if word in schema}
+    if "properties" in schema:
+        plain["properties"] = {name: _plain(part) for name, part in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            plain["additionalProperties"] = False
+    if "items" in schema:
+        plain["items"] = _plain(schema["items"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        plain["additionalProperties"] = _plain(schema["additionalProperties"])
+    return plain
 
 
 def documented() -> Iterator[tuple[str, str, str]]:
@@ -90,11 +130,12 @@ def golden(name: str) -> str:
 
 
 def stable(text: str) -> str:
-    """Without what is drawn anew each time: generated passwords."""
-    text = re.sub(r'(?m)^(  GOQUEUE_API_BOOTSTRAP_KEY: )"gq_[0-9a-z]{12}_[A-Za-z0-9]{43}"', r'\1"GENERATED"', text)
-    return re.sub(
-        r"(?m)^(  (?:password|POSTGRES_PASSWORD|GOQUEUE_REDIS_PASSWORD): .*?)[A-Za-z0-9]{32}", r"\1GENERATED", text
-    )
+    """Without what is drawn anew each time: generated passwords, in the data of Secrets."""
+    return _SECRET.sub(_without_generated, text)
+
+
+def _without_generated(entry: re.Match[str]) -> str:
+    return entry[0] if not _GENERATED.fullmatch(base64.b64decode(entry[2])) else f"{entry[1]}GENERATED"
 
 
 def golden_names() -> list[str]:

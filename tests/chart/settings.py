@@ -19,6 +19,23 @@ API_ONLY = ("api",)
 NOT_IN_A_CLUSTER = ("dev",)
 """Groups of `goqueue dev` alone."""
 
+NOT_IN_THE_CHART = ("operator.namespace",)
+"""Settings that the chart has no value for: the operator's rights are those of the release's namespace, or of all."""
+
+READ_BY: dict[str, tuple[str, ...]] = {
+    "api": ("api",),
+    "oidc": ("api",),
+    "worker": ("worker",),
+    "worker.graceSeconds": ("operator", "worker"),
+    "worker.healthHost": ("operator", "worker"),
+    "scheduler": ("scheduler",),
+    "operator": ("operator",),
+    "email": ("worker",),
+    "webhook": ("worker",),
+    "payment": ("worker",),
+}
+"""The parts that read a group, or one setting of it; all parts read what is not named here."""
+
 DEFAULTS: dict[str, Any] = {
     "postgres.user": "goqueue",
     "postgres.host": "",
@@ -150,6 +167,8 @@ def settings() -> Iterator[Setting]:
         schemas = group.model_json_schema()["properties"]
         for field, schema in schemas.items():
             name, key = group_name(group), re.sub(r"_(\w)", lambda match: match[1].upper(), field)
+            if f"{name}.{key}" in NOT_IN_THE_CHART:
+                continue
             known, secret = _json_type(f"{name}.{key}", schema)
             yield Setting(
                 group=name,
@@ -217,6 +236,9 @@ def schema() -> dict[str, Any]:
         group["properties"][setting.key] = setting.schema
         if setting.secret:
             group["properties"][f"{setting.key}From"] = {"$ref": "#/definitions/secretKey"}
+    for path in NOT_IN_THE_CHART:  # known to the schema, so that a template can say why
+        group, key = path.split(".")
+        groups[group]["properties"][key] = {"type": "string"}
     return {"type": "object", "additionalProperties": False, "properties": groups}
 
 
@@ -227,6 +249,11 @@ def secret_of(group: str) -> str:
     return "api" if group in API_ONLY else "all"
 
 
+def read_by(setting: Setting) -> tuple[str, ...]:
+    """The parts whose pods are replaced when the setting changes; none: all of them."""
+    return READ_BY.get(setting.path, READ_BY.get(setting.group, ()))
+
+
 def variables() -> str:
     """files/settings.yaml: what the templates know about each setting."""
     tree: dict[str, Any] = {}
@@ -234,6 +261,8 @@ def variables() -> str:
         entry: dict[str, Any] = {"variable": setting.variable}
         if setting.secret:
             entry["secretOf"] = secret_of(setting.group)
+        if parts := read_by(setting):
+            entry["readBy"] = list(parts)
         tree.setdefault(setting.group, {})[setting.key] = entry
     head = "# Value → environment variable. Written by `python -m tests.chart write` from goqueue/settings/.\n"
     return head + yaml.safe_dump(tree, sort_keys=False)

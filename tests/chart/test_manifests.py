@@ -45,7 +45,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "no policies, budgets, CRDs": {
         "networkPolicy": {"enabled": False},
         "crds": {"install": False},
-        **{part: {"podDisruptionBudget": {"enabled": False}} for part in ("api", "scheduler", "operator")},
+        **{part: {"podDisruptionBudget": {"enabled": False}} for part in ("api", "scheduler", "operator", "worker")},
     },
     "nothing kept": {"crds": {"keep": False}, "postgresql": {"persistence": {"keep": False}}},
     "no disk": {"postgresql": {"persistence": {"enabled": False}}},
@@ -83,6 +83,8 @@ EVERYWHERE: dict[str, Any] = {
     "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
     "topologySpreadConstraints": [{"maxSkew": 7, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
     "priorityClassName": "everywhere",
+    "hostUsers": False,
+    "extraInitContainers": [{"name": "first", "image": "proxy:1", "restartPolicy": "Always"}],
     "imagePullSecrets": [{"name": "everywhere"}],
     "extraEnv": [{"name": "EVERYWHERE", "value": "yes"}],
     "extraEnvFrom": [{"secretRef": {"name": "everywhere"}}],
@@ -194,7 +196,7 @@ def test_bindings_services_and_budgets_hit_something(documents: list[Manifest]) 
         if one["kind"] == "Service":
             assert any(one["spec"]["selector"].items() <= found.items() for found in labels), name
             assert all(port["targetPort"] in ports for port in one["spec"]["ports"]), name
-        if one["kind"] == "PodDisruptionBudget":
+        if one["kind"] == "PodDisruptionBudget" and "goqueue.io/pool" not in str(one["spec"]["selector"]):
             assert any(one["spec"]["selector"]["matchLabels"].items() <= found.items() for found in labels), name
         if one["kind"] in ("Deployment", "StatefulSet"):
             template_labels = one["spec"]["template"]["metadata"]["labels"]
@@ -260,14 +262,18 @@ def _check_everywhere(name: str, pod: Manifest, *, store: bool, pull_secrets: bo
     assert spec["nodeSelector"] == {"everywhere": "yes"}, name
     assert spec["tolerations"] == EVERYWHERE["tolerations"], name
     assert spec["affinity"] == EVERYWHERE["affinity"], name
-    assert spec["topologySpreadConstraints"] == EVERYWHERE["topologySpreadConstraints"], name
+    (constraint,) = spec["topologySpreadConstraints"]
+    assert EVERYWHERE["topologySpreadConstraints"][0].items() <= constraint.items(), name
     assert spec["priorityClassName"] == "everywhere", name
+    assert spec["hostUsers"] is False, name
     if pull_secrets:
         assert spec["imagePullSecrets"] == [{"name": "everywhere"}], name
     if store:  # it gets none of GoQueue's environment
         return
     assert {"name": "everywhere", "emptyDir": {}} in spec["volumes"], name
-    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+    first, *init = spec["initContainers"]
+    assert EVERYWHERE["extraInitContainers"][0].items() <= first.items(), name
+    for container in [*init, *spec["containers"]]:
         assert {"name": "everywhere", "mountPath": "/everywhere"} in container["volumeMounts"], name
         assert {"name": "EVERYWHERE", "value": "yes"} in container["env"], name
         assert {"secretRef": {"name": "everywhere"}} in container["envFrom"], name

@@ -41,11 +41,41 @@ def test_the_page_names_exactly_the_rights_that_the_chart_gives(everywhere: bool
 
 
 def test_without_the_operator_nobody_has_any_right_but_the_test() -> None:
-    assert {who for who, *_ in granted(render({"operator": {"enabled": False}}))} <= {"test"}
+    assert {who for who, *_ in granted(render({"operator": {"enabled": False}}))} <= {"test", "view", "edit"}
+
+
+def cluster_roles(documents: list[Manifest]) -> dict[str, Manifest]:
+    return {one["metadata"]["name"]: one for one in documents if one["kind"] == "ClusterRole"}
+
+
+AGGREGATED = {"jobs-goqueue-view", "jobs-goqueue-edit"}
 
 
 def test_only_the_operators_cluster_wide_role_reaches_beyond_the_namespace() -> None:
     documents = render({"settings": {"operator": {"clusterWide": True}}})
-    names = {one["metadata"]["name"] for one in documents if one["kind"] == "ClusterRole"}
-    assert names == {"jobs-goqueue-operator", "jobs-goqueue-cleanup"}
-    assert not [one for one in render() if one["kind"].startswith("ClusterRole")]
+    assert cluster_roles(documents).keys() == {"jobs-goqueue-operator", "jobs-goqueue-cleanup", *AGGREGATED}
+    bound = {one["roleRef"]["name"] for one in documents if one["kind"] == "ClusterRoleBinding"}
+    assert bound == {"jobs-goqueue-operator", "jobs-goqueue-cleanup"}
+    assert cluster_roles(render()).keys() == AGGREGATED
+
+
+def test_roles_for_people_come_with_the_definitions_unless_switched_off() -> None:
+    assert not cluster_roles(render({"rbac": {"aggregate": False}}))
+    assert not cluster_roles(render({"crds": {"install": False}}))
+
+
+def test_who_may_view_reads_status_and_who_may_edit_writes_none() -> None:
+    roles = cluster_roles(render())
+    start = "rbac.authorization.k8s.io/aggregate-to-"
+    into = {
+        name: {label.removeprefix(start) for label in role["metadata"]["labels"] if label.startswith(start)}
+        for name, role in roles.items()
+    }
+    assert into == {
+        "jobs-goqueue-view": {"view", "edit", "admin", "cluster-reader"},
+        "jobs-goqueue-edit": {"edit", "admin"},
+    }
+    rights = granted(list(roles.values()))
+    assert ("view", "goqueue.io", "goqueuejobs/status", "get") in rights
+    assert not [right for right in rights if right[0] == "edit" and right[2].endswith("/status")]
+    assert not [right for right in rights if right[0] == "view" and right[3] not in ("get", "list", "watch")]

@@ -17,7 +17,8 @@ from tests.chart.chart import CHART
 SCRIPTS = CHART / "files" / "scripts"
 POOLS = "apis/goqueue.io/v1alpha1/namespaces/jobs/goqueueworkerpools"
 JOBS = "apis/goqueue.io/v1alpha1/namespaces/jobs/goqueuejobs"
-MINE = {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/instance": "goqueue"}
+PODS = {"app.kubernetes.io/name": "goqueue", "app.kubernetes.io/instance": "goqueue"}
+MINE = {"goqueue.io/release": "goqueue"}
 Object = dict[str, Any]
 NONE: Object = {}
 
@@ -75,6 +76,7 @@ class Cluster:
             return {}
         if method == "PATCH" and kind == "application/apply-patch+yaml":
             self.objects[url.path] = body
+            return {**body, "metadata": {**body["metadata"], "uid": "1"}}
         elif method == "PATCH" and "finalizers" in body.get("metadata", {}):
             self.objects[url.path]["metadata"]["finalizers"] = body["metadata"]["finalizers"] or []
         return {}
@@ -88,8 +90,9 @@ def _cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(kube, "call", cluster.call)
     monkeypatch.setattr("time.sleep", cluster.clock.sleep)
     monkeypatch.setattr("time.monotonic", lambda: cluster.clock.now)
-    selector = ",".join(f"{key}={value}" for key, value in MINE.items())
-    told = {"NAMESPACE": "jobs", "LABELS": selector, "OPERATOR": "goqueue-operator", "CLUSTER_WIDE": "false"}
+    told = {"NAMESPACE": "jobs", "OPERATOR": "goqueue-operator", "CLUSTER_WIDE": "false"}
+    for name, labels in (("LABELS", PODS), ("POOL_LABEL", MINE)):
+        told[name] = ",".join(f"{key}={value}" for key, value in labels.items())
     for name, value in {**told, "SECONDS": str(SECONDS)}.items():
         monkeypatch.setenv(name, value)
     yield cluster
@@ -160,16 +163,13 @@ def test_cleanup_ends_in_time_where_a_pool_does_not_go(cluster: Cluster, monkeyp
     assert 0 < cluster.clock.now - began <= SECONDS
 
 
+def pool(name: str) -> Object:
+    return {"metadata": {"name": name, "labels": MINE}, "spec": {}}
+
+
 def apply_pools(pools: list[Object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pools.json").write_text(json.dumps(pools))
-    real = Path.read_text
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda path, *rest, **more: real(
-            tmp_path / "pools.json" if str(path) == "/etc/goqueue/pools/pools.json" else path, *rest, **more
-        ),
-    )
+    monkeypatch.setenv("POOLS", str(tmp_path / "pools.json"))
     runpy.run_path(str(SCRIPTS / "pools.py"), run_name="__main__")
 
 
@@ -178,7 +178,7 @@ def test_pools_are_applied_and_those_that_left_deleted(
 ) -> None:
     cluster.add(POOLS, "goqueue-old", MINE)
     cluster.add(POOLS, "somebody-elses")
-    apply_pools([{"metadata": {"name": "goqueue-new", "labels": MINE}}], monkeypatch, tmp_path)
+    apply_pools([pool("goqueue-new")], monkeypatch, tmp_path)
     assert set(cluster.objects) == {f"{POOLS}/goqueue-new", f"{POOLS}/somebody-elses"}
 
 
@@ -192,13 +192,16 @@ def test_pools_wait_for_their_kind(cluster: Cluster, monkeypatch: pytest.MonkeyP
         return call(method, target, *rest, **more)
 
     monkeypatch.setattr(cluster.kube, "call", late)
-    apply_pools([{"metadata": {"name": "goqueue-new", "labels": MINE}}], monkeypatch, tmp_path)
+    apply_pools([pool("goqueue-new")], monkeypatch, tmp_path)
     assert f"{POOLS}/goqueue-new" in cluster.objects
 
 
-def test_a_pool_that_kubernetes_refuses_fails_the_job(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_pool_that_kubernetes_refuses_fails_the_job_once_the_others_are_applied(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.refuse[f"PATCH {POOLS}/goqueue-new"] = cluster.kube.Refused(422, "spec.queues: unknown")
-    with pytest.raises(cluster.kube.Refused, match=r"spec\.queues"):
-        apply_pools([{"metadata": {"name": "goqueue-new", "labels": MINE}}], monkeypatch, tmp_path)
+    cluster.add(POOLS, "goqueue-old", MINE)
+    cluster.refuse[f"PATCH {POOLS}/goqueue-bad"] = cluster.kube.Refused(422, "spec.queues: unknown")
+    with pytest.raises(SystemExit, match="1 of 2 worker pools are refused"):
+        apply_pools([pool("goqueue-bad"), pool("goqueue-good")], monkeypatch, tmp_path)
+    assert set(cluster.objects) == {f"{POOLS}/goqueue-good"}
+    assert "worker pool goqueue-bad is refused: 422: spec.queues: unknown" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import yaml
 
 from goqueue.settings import GROUPS, load
 from tests.chart import generated, settings
-from tests.chart.chart import CHART, HELMS, HelmFailed, Manifest, find, pod_specs, render, template
+from tests.chart.chart import CHART, HELMS, HelmFailed, Manifest, decoded, find, pod_specs, render, template
 
 OWN_STORES = {
     "postgresql": {"enabled": False},
@@ -49,7 +49,8 @@ def environment(documents: list[Manifest], pod: str) -> dict[str, str]:
     for source in container.get("envFrom", []):
         kind, reference = ("ConfigMap", "configMapRef") if "configMapRef" in source else ("Secret", "secretRef")
         document = find(documents, kind, source[reference]["name"])
-        found |= document.get("data") or document.get("stringData") or {}
+        data = document.get("data") or {}
+        found |= data if kind == "ConfigMap" else decoded(data)
     for variable in container.get("env", []):
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
         found[variable["name"]] = f"{reference['name']}/{reference['key']}" if reference else variable["value"]
@@ -135,10 +136,13 @@ def test_setting_reaches_the_processes(setting: settings.Setting) -> None:
     text = ",".join(text) if isinstance(text, list) else text
     for pod in ("Deployment/goqueue-worker-default", "Deployment/goqueue-api", "Deployment/goqueue-scheduler"):
         seen = environment(documents, pod)
+        if "worker" in pod and "worker" not in (settings.read_by(setting) or ["worker"]):
+            assert setting.variable not in seen, f"a change of {setting.path} would replace the workers"
+            continue
         if setting.secret and settings.secret_of(setting.group) not in ("all", pod.split("-")[1]):
             assert setting.variable not in seen, f"{pod} has a secret that it does not need"
         elif setting.path == "operator.workerEnvFrom":
-            assert seen[setting.variable] == f"configmap/goqueue-settings,secret/goqueue-secrets,{text}"
+            assert seen[setting.variable] == f"configmap/goqueue-worker-settings,secret/goqueue-process-secrets,{text}"
         elif setting.path == "operator.workerLabels":
             assert seen[setting.variable] == f"app.kubernetes.io/instance=goqueue,app.kubernetes.io/name=goqueue,{text}"
         elif setting.path == "operator.workerServiceAccounts":
@@ -197,6 +201,8 @@ NONSENSE = [
     ("api.resources", {"limit": {"memory": "1Gi"}}, "limit"),
     ("api.resources.limits.memory", "1 GB", "memory"),
     ("api.extraEnv", {"NAME": "value"}, "extraEnv"),
+    ("api.extraEnv", [{"name": "NAME", "value": {"a": 1}}], "value"),
+    ("api.extraEnv", [{"name": "NAME", "valueForm": {}}], "valueForm"),
     ("extraEnvFrom", [{"secret": "x"}], "extraEnvFrom"),
     ("extraVolumeMounts", [{"name": "x"}], "extraVolumeMounts"),
     ("image.tag", "a b", "tag"),
@@ -204,7 +210,31 @@ NONSENSE = [
     ("image.pullPolicy", "Sometimes", "pullPolicy"),
     ("image.repository", "https://example.com/x", "repository"),
     ("imagePullSecrets", A_LIST, "imagePullSecrets"),
+    ("extraEnv", [{"name": "PORT", "value": ["5"]}], "value"),
+    ("worker.extraEnv", [{"name": "DEBUG", "values": "yes"}], "values"),
+    ("extraContainers", [{"name": "proxy"}], "image"),
+    ("api.extraInitContainers", [{"name": "Proxy", "image": "x"}], "name"),
+    ("migrations.extraContainers", [{"name": "proxy", "image": "x"}], "extraContainers"),
+    ("extraObjects", [{"kind": "ConfigMap"}], "extraObjects"),
+    ("commonLabels", {"cost": 7}, "cost"),
+    ("commonLabels", {"app.kubernetes.io/instance": "x"}, "commonLabels: the label app.kubernetes.io/instance is"),
+    ("podLabels", {"goqueue.io/pool": "x"}, "podLabels: the label goqueue.io/pool is the chart's own"),
+    ("worker.podLabels", {"app.kubernetes.io/name": "x"}, "worker.podLabels: the label app.kubernetes.io/name is"),
+    ("deploymentAnnotations", {"a": True}, "deploymentAnnotations"),
+    ("api.deploymentAnnotations", A_LIST, "deploymentAnnotations"),
+    ("api.strategy", {"type": "Rolling"}, "type"),
+    ("scheduler.strategy", {"rollingUpdate": {"maxUnavailable": -1}}, "maxUnavailable"),
+    ("worker.podDisruptionBudget.maxUnavailable", "0%", "maxUnavailable"),
+    ("hostUsers", "no", "hostUsers"),
+    ("api.service.ipFamilyPolicy", "DualStack", "ipFamilyPolicy"),
+    ("api.service.ipFamilies", ["IPv5"], "ipFamilies"),
+    ("api.autoscaling.behavior", {"scaleSideways": {}}, "scaleSideways"),
+    ("podMonitor.metricRelabelings", {"action": "drop"}, "metricRelabelings"),
+    ("networkPolicy.dnsPorts", [], "dnsPorts"),
+    ("rbac.aggregate", "yes", "aggregate"),
+    ("enabled", "true", "enabled"),
     ("fullnameOverride", "Not_A_Name", "fullnameOverride"),
+    ("fullnameOverride", "1jobs", "fullnameOverride"),
     ("operator.enabled", "yes", "enabled"),
     ("migrations.mode", "sidecar", "mode"),
     ("migrations.owner.user", "owner", "migrations.owner: the bundled PostgreSQL has one role"),
@@ -228,6 +258,18 @@ NONSENSE = [
     ("workerPools.default.maxReplicas", 0, "maxReplicas"),
     ("workerPools.default.minReplicas", 11, "minReplicas is more than"),
     ("workerPools.default.concurrency", 0, "concurrency"),
+    ("workerPools.default.spec", {"maxReplica": 5}, "maxReplica"),
+    ("workerPools.default.spec", {"minReplicas": 11}, "minReplicas is more than"),
+    ("workerPools.default.spec", {"queues": ["nowhere"]}, "workerPools.default.queues: nowhere is neither"),
+    ("workerPools.default.spec", {"concurrency": "many"}, "concurrency"),
+    ("workerPools.default.spec", {"imagePullPolicy": "Sometimes"}, "imagePullPolicy"),
+    ("workerPools.default.spec", {"env": {"NAME": "value"}}, "env"),
+    ("workerPools.default.spec", {"env": [{"name": "A", "valeu": "b"}]}, "valeu"),
+    ("workerPools.default.spec", {"resources": {"limit": {}}}, "limit"),
+    ("workerPools.default.spec", {"podTemplate": {"spec": {"hostNetwork": True}}}, "hostNetwork"),
+    ("workerPools.default.spec", {"podTemplate": {"spec": {"containers": [{"image": "a"}]}}}, "name"),
+    ("workerPools.default.spec", {"scaling": {"targetWait": 5}}, "targetWait"),
+    ("workerPools.default.replicas", -1, "replicas"),
     ("settings.engine.queue", A_LIST, "queue"),
     ("settings.engine.queues", ["Upper"], "queues"),
     ("settings.engine.queues", "default,email", "queues"),
@@ -238,6 +280,11 @@ NONSENSE = [
     ("settings.worker.concurrency", 0, "concurrency"),
     ("settings.worker.healthPort", 0, "healthPort"),
     ("settings.api.port", 65536, "port"),
+    (
+        "settings.operator.namespace",
+        "team-b",
+        "settings.operator.namespace: the operator serves the release's namespace",
+    ),
     ("settings.postgres.host", "db", "set postgresql.enabled=false as well"),
     ("settings.postgres.sslmode", "on", "sslmode"),
     ("settings.postgres.sslmode", "verify-full", "needs settings.postgres.sslrootcert"),
@@ -286,7 +333,9 @@ def test_schema_names_every_value_and_no_other() -> None:
         if "$ref" in part:
             part = schema["definitions"][part["$ref"].rsplit("/", 1)[1]]
         if part.get("additionalProperties") is False and "properties" in part and isinstance(tree, dict):
-            unknown_to_values = set(part["properties"]) - set(tree) - {"global", "requests", "limits", "claims"}
+            free = {"global", "enabled", "requests", "limits", "claims", "namespace"}
+            free |= {"type", "rollingUpdate", "scaleUp", "scaleDown"}
+            unknown_to_values = set(part["properties"]) - set(tree) - free
             assert not unknown_to_values, f"{path}: in the schema, not in values.yaml"
             for key, value in tree.items():
                 compare(part["properties"][key], value, f"{path}.{key}")

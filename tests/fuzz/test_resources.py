@@ -20,8 +20,8 @@ from goqueue_operator.crds.schema import obj
 from goqueue_operator.deployment import Refused, build
 from goqueue_operator.entries import parsed
 from goqueue_operator.jobstatus import Refusal
-from goqueue_operator.pools import policy
-from goqueue_operator.schedules import Schedule
+from goqueue_operator.pool import policy
+from goqueue_operator.scheduleplan import Schedule
 from tests.fuzz.inputs import fuzz
 from tests.fuzz.schemas import fitting, part
 from tests.unit.operator import golden
@@ -95,6 +95,6 @@ def test_any_schedule_is_planned_or_told_what_is_wrong(
 ) -> str:
     schedule = Schedule(resource(spec | good, status), status, status)
     schedule.plan(NOW)
-    assert (schedule.next is None) == bool(schedule.wrong)
+    assert (schedule.next is None) == bool(schedule.problem)
     _order(spec["jobTemplate"].get("spec") or {})
-    return "refused" if schedule.wrong else "planned"
+    return "refused" if schedule.problem else "planned"

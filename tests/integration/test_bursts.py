@@ -6,7 +6,7 @@ from typing import Any
 
 from goqueue import JobContext
 from goqueue.job import NewJob
-from goqueue.store import attempts
+from goqueue.store import attempts, draining
 from goqueue_worker.worker import Worker
 from tests.integration.engine import Engine, connected, eventually
 
@@ -48,8 +48,15 @@ async def test_a_worker_is_alone_unless_another_one_that_stays_serves_one_of_its
         await attempts.register(connection, "me", ["default", "other"], 1)
         await attempts.register(connection, "me", ["default", "other"], 1)  # before it was declared dead
         await attempts.register(connection, "elsewhere", ["email"], 1)
-        assert not await attempts.others(connection, "me", ["default", "other"])
+        assert not (await draining.standing(connection, "me", ["default", "other"]))[0]
         leaves = await attempts.register(connection, "leaves", ["other"], 1)
-        assert await attempts.others(connection, "me", ["default", "other"])
+        assert (await draining.standing(connection, "me", ["default", "other"]))[0]
         await attempts.heartbeat(connection, leaves, 0, True, {})
-        assert not await attempts.others(connection, "me", ["default", "other"])
+        assert not (await draining.standing(connection, "me", ["default", "other"]))[0]
+        asked = await attempts.register(connection, "asked", ["other"], 1)
+        await draining.drain(connection, [asked], 60)
+        assert not (await draining.standing(connection, "me", ["default", "other"]))[0]
+        assert (await draining.standing(connection, "asked", ["other"]))[1] > 50
+        await draining.release(connection, [asked])
+        assert await draining.standing(connection, "asked", ["other"]) == (True, 0)
+        assert (await draining.standing(connection, "me", ["default", "other"]))[0]

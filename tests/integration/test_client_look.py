@@ -17,7 +17,7 @@ from goqueue.lifecycle import JobStatus
 from goqueue.overview import QueueState
 from goqueue.settings import DatabaseSettings
 from goqueue_cli.embedded import free_port
-from tests.integration.engine import Engine
+from tests.integration.engine import Engine, eventually
 from tests.servers.stores import FreshDatabase, FreshRedis
 
 ONCE = DatabaseSettings(max_retries=0, connect_timeout=2)
@@ -84,9 +84,24 @@ async def test_queues_are_shown_paused_and_resumed(client: AsyncClient) -> None:
     shown = {queue.name: queue for queue in await client.queues()}
     assert list(shown) == ["default", "email", "webhooks", "payment"]
     assert (shown["email"].paused, shown["email"].depth, shown["email"].in_flight) == (True, 1, 0)
-    assert shown["default"] == QueueState("default", False, 0, None, 0)
+    assert shown["default"] == QueueState("default", False, 0, None, 0, 0)
     await client.resume("email")
     assert not any(queue.paused for queue in await client.queues())
+
+
+async def test_a_queue_tells_how_many_workers_serve_it(engine: Engine, client: AsyncClient) -> None:
+    async def served() -> dict[str, int]:
+        return {queue.name: queue.workers for queue in await client.queues()}
+
+    async def only_default_is_served_twice() -> bool:
+        return await served() == {"default": 2, "email": 0, "webhooks": 0, "payment": 0}
+
+    async def none_is_served() -> bool:
+        return set((await served()).values()) == {0}
+
+    async with engine.worker(queues=["default"]), engine.worker(queues=["default"]):
+        await eventually(only_default_is_served_twice)
+    await eventually(none_is_served)
 
 
 async def test_a_queue_that_the_process_does_not_know_is_shown_and_paused_while_it_is_in_use(

@@ -20,7 +20,8 @@ from goqueue.store import migrate
 from goqueue.store.connect import Database, dsn
 from goqueue_cli.embedded import EmbeddedPostgres
 from goqueue_cli.keeper import LOOPBACK
-from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.membership import Membership
+from goqueue_worker.standing import Standing
 from tests.integration.engine import eventually
 from tests.servers.stores import FreshDatabase
 

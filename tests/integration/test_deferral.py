@@ -75,6 +75,37 @@ async def test_a_job_of_a_new_shape_waits_uncharged_for_a_worker_that_knows_it(e
     assert (job.status, job.result, job.error) == ("completed", 1, None)
 
 
+async def test_a_waiting_job_shows_what_it_waits_for_until_it_has_run(engine: Engine) -> None:
+    job_id = await engine.enqueue("unknown", payload={"a": 1})
+
+    async def shown() -> bool:
+        job = await engine.service.get(job_id)
+        return (job.status, job.error) == ("pending", "this worker knows no job type 'unknown'")
+
+    async with engine.scheduler(), old_worker(engine):
+        await eventually(shown)
+        engine.registry = Registry([JobType("unknown", New, handler=run)])
+        async with engine.worker():
+            assert (await engine.until(job_id, "completed")).error is None
+
+
+async def test_beside_a_worker_that_knows_the_type_the_job_runs_and_is_charged_for_that_attempt_only(
+    engine: Engine,
+) -> None:
+    async with engine.scheduler(), old_worker(engine):
+        first = await engine.enqueue("unknown", payload={"a": 1}, max_retries=0)
+
+        async def deferred() -> bool:
+            return "deferred" in await engine.outcomes(first)
+
+        await eventually(deferred)  # the old worker has had it
+        engine.registry = Registry([JobType("unknown", New, handler=run)])
+        async with engine.worker():
+            ids = [first, *[await engine.enqueue("unknown", payload={"a": 1}, max_retries=0) for _ in range(20)]]
+            jobs = [await engine.until(job_id, "completed", "failed") for job_id in ids]
+    assert {(job.status, job.attempts, job.result, job.error) for job in jobs} == {("completed", 1, 1, None)}
+
+
 @pytest.mark.parametrize("what", NEWS)
 async def test_a_job_that_nobody_can_run_fails_when_its_time_is_over(engine: Engine, what: str) -> None:
     name, payload = NEWS[what]
@@ -127,18 +158,27 @@ async def test_the_time_counts_from_the_first_deferral_after_the_last_attempt_th
     assert await waited() == pytest.approx(600, abs=30)
 
 
-async def test_one_line_for_a_type_says_that_its_jobs_wait(engine: Engine) -> None:
+async def logged(engine: Engine, jobs: int) -> list[Any]:
+    """The lines about jobs of one type, each deferred for the first time before the next is enqueued."""
     with capture_logs() as lines:
         async with old_worker(engine):
-            for _ in range(3):
+            for _ in range(jobs):
                 job_id = await engine.enqueue("unknown")
 
                 async def deferred(job_id: int = job_id) -> bool:
                     return "deferred" in await engine.outcomes(job_id)
 
                 await eventually(deferred)
-    (line,) = [line for line in lines if line["event"] == "jobs wait for a worker that can run them"]
+    return [line for line in lines if line["event"] == "jobs wait for a worker that can run them"]
+
+
+async def test_one_line_a_minute_for_a_type_says_that_its_jobs_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = await logged(engine, 3)
     assert (line["type"], line["log_level"], line["fail_after_seconds"]) == ("unknown", "warning", 21600.0)
+    monkeypatch.setattr(deferral, "LOG_SECONDS", 0.0)  # the minute is over at once
+    assert len(await logged(engine, 3)) == 3
 
 
 async def test_a_validation_that_fails_within_a_handler_is_a_failed_attempt_without_the_values(engine: Engine) -> None:

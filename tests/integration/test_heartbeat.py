@@ -17,7 +17,8 @@ import pytest
 from goqueue import JobContext
 from goqueue.settings import EngineSettings
 from goqueue_worker import membership as module
-from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.membership import Membership
+from goqueue_worker.standing import Standing
 from tests.integration.engine import Engine, eventually
 from tests.servers.process import GOQUEUE, Process
 from tests.servers.stores import FreshDatabase, FreshRedis

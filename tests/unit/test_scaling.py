@@ -1,6 +1,5 @@
 """How many workers: examples, laws that hold for every load, and a small world in which the decisions act."""
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goqueue.scaling import Decision, History, Load, Policy, arrival_rate, decide, demand, service_rate
+from goqueue.scaling import Decision, History, Load, Policy, arrival_rate, decide, demand
+from tests.unit.poolworld import World
 
-SETTLED = History(since=-1e6)
-"""A history that was watched for long enough and wants nothing."""
+SETTLED = History(since=-1e6, looked=0.0, settled=-1e6)
+"""A history that was watched for long enough and wants nothing; all replicas have been ready for as long."""
 
 
 def _now(current: int, load: Load, policy: Policy, history: History = SETTLED) -> Decision:
@@ -163,52 +163,128 @@ def test_an_arrival_counter_that_began_anew_is_no_negative_rate() -> None:
     assert arrival_rate([]) == 0.0
 
 
-def test_the_rate_of_a_replica() -> None:
-    assert service_rate(100, 50.0, 10) == pytest.approx(20.0)
-    assert service_rate(0, 0.0, 10) is None
-    assert math.isfinite(service_rate(100, 0.0, 10) or math.nan)
+# --- replicas that start ---------------------------------------------------------------------------------------------
 
 
-class World:
-    """Replicas that start after a while and finish jobs at a steady pace, and a scaler that sees them."""
+def test_a_correction_waits_for_replicas_that_start_and_is_made_once_in_each_target_wait() -> None:
+    late = Load(waiting=400, running=40, oldest=30.0, arrivals=1.0, rate=1000.0)
+    policy = Policy(slots=10, target=10.0, maximum=100)
+    assert _now(4, replace(late, ready=3), policy).replicas == 4
+    history, current, ordered = SETTLED, 4, []
+    for tenth in range(250):
+        decision = decide(tenth / 10, current, replace(late, ready=current), policy, history)
+        history, current = decision.history, decision.replicas
+        ordered.append(current)
+    assert [ordered[0], ordered[99], ordered[100], ordered[199], ordered[200]] == [5, 5, 7, 7, 9]
 
-    def __init__(self, policy: Policy, *, job_seconds: float, start_seconds: float = 3.0) -> None:
-        self.policy, self.job_seconds, self.start_seconds = policy, job_seconds, start_seconds
-        self.now = self.waiting = self.running = 0.0
-        self.replicas: list[float] = []
-        self.history = History()
-        self.counts: list[int] = []
-        self.worst_wait = 0.0
 
-    def step(self, arriving: float, seconds: float = 0.5) -> None:
-        """Let time pass."""
-        self.now += seconds
-        self.waiting += arriving * seconds
-        slots = self.policy.slots * sum(ready <= self.now for ready in self.replicas)
-        self.running -= min(self.running, self.running * seconds / self.job_seconds)
-        started = min(self.waiting, max(0.0, slots - self.running))
-        self.waiting -= started
-        self.running += started
-        pace = slots / self.job_seconds
-        if slots:
-            self.worst_wait = max(self.worst_wait, self.waiting / pace)
-        rate = self.policy.slots / self.job_seconds if slots else None
-        load = Load(math.ceil(self.waiting - 0.01), math.ceil(self.running - 0.01), 0.0, arriving, rate)
-        decision = decide(self.now, len(self.replicas), load, self.policy, self.history)
-        self.history = decision.history
-        self.replicas = self.replicas[: decision.replicas]
-        self.replicas += [self.now + self.start_seconds] * (decision.replicas - len(self.replicas))
-        self.counts.append(len(self.replicas))
+def test_what_gathers_while_replicas_start_orders_no_more_of_them() -> None:
+    """3 jobs a second of half a second each need 2 pods of one slot, and these take a minute to start."""
+    world = World(Policy(maximum=30, slots=1, target=10.0, window=60.0), start=60.0)
+    world.grow(1)
+    world.run(20, [(1.0, "work", 0.5)])
+    assert world.ordered == 1
+    world.run(60, [(3.0, "work", 0.5)])
+    assert max(world.counts) <= 3
+    world.run(240, [(3.0, "work", 0.5)])
+    assert max(world.counts) <= 5
+    assert not world.waiting
+
+
+def test_jobs_that_come_all_at_once_while_replicas_start_order_what_they_need() -> None:
+    world = World(Policy(maximum=30, slots=1, target=10.0, window=60.0), start=60.0)
+    world.grow(1)
+    world.run(20, [(1.0, "work", 0.5)])
+    world.run(20, [(3.0, "work", 0.5)])
+    assert max(world.counts) <= 3
+    world.step([("work", 0.5)] * 200)
+    world.run(0.2)
+    assert world.ordered >= 11
+
+
+def test_replicas_that_never_come_do_not_keep_the_others_from_being_corrected_for_ever() -> None:
+    late = Load(waiting=400, running=40, oldest=30.0, arrivals=1.0, rate=1000.0, ready=3)
+    policy = Policy(slots=10, target=10.0, maximum=100)
+    history, ordered = SETTLED, []
+    for second in range(620):
+        decision = decide(float(second), 4, late, policy, history)
+        history = decision.history
+        ordered.append(decision.replicas)
+    assert set(ordered[:600]) == {4}
+    assert 5 in ordered
+
+
+# --- jobs of different lengths ---------------------------------------------------------------------------------------
+
+
+def test_a_few_long_jobs_do_not_make_a_stream_of_short_ones_look_slow() -> None:
+    """Of one queue and one type: three jobs of 180 s, then 3 a second of 0.5 s, for which 2 pods are enough."""
+    world = World(Policy(maximum=30, slots=1, target=10.0, window=60.0))
+    world.step([("work", 180.0)] * 3)
+    world.run(185)
+    assert len(world.pods) == 3
+    before = len(world.counts)
+    world.run(120, [(3.0, "work", 0.5)])
+    assert max(world.counts[before:]) <= 6
+    assert world.worst_wait < 20
+
+
+def test_short_jobs_before_long_ones_do_not_hide_that_these_need_a_slot_each() -> None:
+    world = World(Policy(maximum=60, slots=10, target=10.0, window=60.0))
+    world.run(60, [(10.0, "short", 0.1)])
+    world.run(200, [(1.0, "long", 120.0)])
+    assert world.ordered * 10 >= 120
+    assert world.worst_wait < 60
+
+
+def test_handlers_that_compute_get_the_pods_that_they_need() -> None:
+    """One job of 0.2 s at a time in each pod, whatever its 50 slots are: 20 a second need 4 pods."""
+    world = World(Policy(maximum=40, slots=50, target=10.0, window=60.0), lanes=1)
+    world.run(180, [(20.0, "compute", 0.2)])
+    assert 4 <= world.ordered <= 12
+    rate = world.pace.rate(50)
+    assert rate is not None
+    assert 3.5 <= rate <= 7.5  # 5 a second; by 50 slots it would be 250
+    assert len(world.waiting) < 100
+
+
+# --- down ------------------------------------------------------------------------------------------------------------
+
+
+def test_going_down_interrupts_no_job_and_ends_with_the_pods_that_the_jobs_need() -> None:
+    """Five pods with one long job each: the jobs would fit into one, but move they cannot."""
+    world = World(Policy(maximum=5, slots=5, target=10.0, window=20.0))
+    world.grow(5)
+    world.step([("long", 180.0)] * 5)
+    assert sorted(len(pod.jobs) for pod in world.pods) == [1] * 5
+    world.run(100)
+    assert world.ordered == 5
+    assert sum(world.now >= pod.asked_until for pod in world.pods) == 1  # the others fetch no more
+    world.run(160)
+    assert world.interrupted == 0
+    assert world.ordered == 0
+
+
+def test_a_load_that_rises_is_taken_by_pods_that_drain_before_new_ones_are_ordered() -> None:
+    world = World(Policy(maximum=20, slots=5, target=10.0, window=20.0), start=1000.0)
+    world.grow(4)
+    world.step([("long", 300.0)] * 4)
+    world.run(60)
+    assert sum(world.now < pod.asked_until for pod in world.pods) == 3
+    world.step([("long", 300.0)] * 16)
+    world.run(1)
+    assert world.ordered == 4
+    assert sorted(len(pod.jobs) for pod in world.pods) == [5] * 4
+    assert world.interrupted == 0
 
 
 def test_a_day_of_a_pool() -> None:
-    """Idle, a steady stream, a burst, idle again: the wait keeps its promise and nothing flaps."""
-    world = World(Policy(maximum=20, slots=10, target=10.0, window=60.0), job_seconds=1.0)
-    for arriving, seconds in ((0, 30), (50, 300), (150, 120), (50, 300), (0, 300)):
-        for _ in range(seconds * 2):
-            world.step(arriving)
+    """Idle, a steady stream, a burst, idle again: the wait keeps its promise, nothing flaps, nothing is interrupted."""
+    world = World(Policy(maximum=20, slots=2, target=10.0, window=60.0))
+    for arriving, seconds in ((0, 30), (10, 300), (30, 120), (10, 300), (0, 150)):
+        world.run(seconds, [(arriving, "work", 1.0)])
     assert world.worst_wait <= 10.0
-    assert max(world.counts) < 20
+    assert world.interrupted == 0
     assert world.counts[-1] == 0
     turns = [later - earlier for earlier, later in pairwise(world.counts) if later != earlier]
-    assert sum(earlier * later < 0 for earlier, later in pairwise(turns)) <= 4
+    assert sum(earlier * later < 0 for earlier, later in pairwise(turns)) <= 6

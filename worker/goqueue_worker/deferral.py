@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Final
 
 import psycopg
@@ -19,8 +20,11 @@ DELAYS: Final = (5.0, 300.0)
 JITTER: Final = 0.2
 """Share of a pause that chance takes away, so that the jobs of a burst do not come back together."""
 
+LOG_SECONDS: Final = 60.0
+"""Least time between two log lines about the same type."""
+
 MOST_TYPES: Final = 1_000
-"""Types that are remembered as told of. Names of types come from outside."""
+"""Most types that are logged within `LOG_SECONDS`. Names of types come from outside."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +41,7 @@ class Deferrals:
     def __init__(self, database: Database, patience: float) -> None:
         self._database = database
         self._patience = patience
-        self._told: set[str] = set()
+        self._logged: dict[str, float] = {}  # type -> `time.monotonic()` of its last line, in this order
         self._asking = asyncio.Lock()  # a burst of them must not take the connections of those that can run
 
     async def end(self, job: ClaimedJob, why: Deferred) -> AttemptEnd:
@@ -45,7 +49,7 @@ class Deferrals:
         waited = await self._waited(job)
         if not why.endless and waited >= self._patience:
             return AttemptEnd(job.id, job.lease, Outcome.FAILED, error=f"{why.error} (for {waited:.0f} s)")
-        self._tell(job, why)
+        self._log(job, why)
         delay = pause(waited) * (1 - JITTER * random.random())  # noqa: S311 - jitter, not a secret
         return AttemptEnd(job.id, job.lease, Outcome.DEFERRED, error=why.error, delay=delay)
 
@@ -58,10 +62,13 @@ class Deferrals:
             log.warning("age of a deferred job unknown", job_id=job.id, error=type(error).__name__)
             return 0.0
 
-    def _tell(self, job: ClaimedJob, why: Deferred) -> None:
-        """Log one line for each type. Without the error's own words: names of fields may come from outside."""
-        if job.type in self._told or len(self._told) >= MOST_TYPES:
+    def _log(self, job: ClaimedJob, why: Deferred) -> None:
+        """Log one line a minute for each type. Without the error's own words: names of fields may come from outside."""
+        now = time.monotonic()
+        while self._logged and now - next(iter(self._logged.values())) >= LOG_SECONDS:
+            del self._logged[next(iter(self._logged))]
+        if job.type in self._logged or len(self._logged) >= MOST_TYPES:
             return
-        self._told.add(job.type)
+        self._logged[job.type] = now
         fails = None if why.endless else self._patience
         log.warning("jobs wait for a worker that can run them", type=job.type, job_id=job.id, fail_after_seconds=fails)

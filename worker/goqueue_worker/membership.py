@@ -16,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from goqueue.settings import EngineSettings
 from goqueue.store import session, sql
 from goqueue.store.connect import Hosts
 from goqueue_worker.heartbeat import Board, Orders
+from goqueue_worker.standing import Standing
 
 FENCE_AT: Final = 0.7
 """Share of the lease after which a worker without a written heartbeat stops its jobs."""
@@ -44,15 +44,6 @@ RESTART_SECONDS: Final = (0.2, 5.0)
 _PROGRAM: Final = str(Path(__file__).with_name("heartbeat.py"))
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Standing:
-    """What the worker tells with each heartbeat."""
-
-    busy: int
-    draining: bool
-    stats: dict[str, Any]
 
 
 class Membership:

@@ -1,7 +1,9 @@
-"""What a worker must know of others: a job is to be cancelled, a queue is paused, another worker serves its queues."""
+"""What a worker must know of others: a job is to be cancelled, a queue is paused, another worker serves its queues, the
+worker itself is to drain."""
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -9,7 +11,7 @@ import structlog
 from goqueue.broker import Broker
 from goqueue.broker.reading import job_id
 from goqueue.errors import BrokerUnavailable, StoreUnavailable
-from goqueue.store import attempts, queues
+from goqueue.store import attempts, draining, queues
 from goqueue.store.connect import Database
 
 log = structlog.get_logger(__name__)
@@ -28,10 +30,11 @@ class Requests:
         jobs: Callable[[], Sequence[int]],
         cancel: Callable[[int], None],
         resumed: Callable[[], None],
+        drain: Callable[[], None],
     ) -> None:
         """`every` in seconds; `served` is the worker's name and queues; `jobs` tells which jobs it has.
 
-        `cancel` and `resumed` are called on request.
+        `cancel`, `resumed` and `drain` are called on request.
         """
         self._database = database
         self._broker = broker
@@ -40,11 +43,15 @@ class Requests:
         self._jobs = jobs
         self._cancel = cancel
         self._resumed = resumed
+        self._drain = drain
+        self._drain_until = 0.0  # `time.monotonic()`
         self._told = False
         self.paused: set[str] = set()
         """Queues from which nothing is to be fetched."""
         self.alone = False
         """Whether no other worker serves any of the queues, as of the last look."""
+        self.draining = False
+        """Whether the worker is asked to fetch no jobs."""
 
     async def hear(self) -> None:
         """Requests as they are made."""
@@ -56,6 +63,8 @@ class Requests:
                         self._cancel_if_known(words)
                     elif verb in ("pause", "resume", ""):
                         await self._look_at_pauses()
+                    if verb in ("drain", ""):
+                        await self._look_at_workers()
                     # Anything else is of a later version, which does not rely on this one to understand it.
             except (BrokerUnavailable, StoreUnavailable):
                 await asyncio.sleep(1.0)  # neither gives a sign when it is back
@@ -72,7 +81,7 @@ class Requests:
         while True:
             try:
                 await self._look_at_pauses()
-                await self._look_for_others()
+                await self._look_at_workers()
                 if ids := self._jobs():
                     async with self._database.connection() as connection:
                         for job_id in await attempts.cancel_requests(connection, ids):
@@ -93,12 +102,27 @@ class Requests:
         if not paused <= before:
             await self._begin_fetch_anew()  # it may wait for jobs of a queue that is paused now
 
-    async def _look_for_others(self) -> None:
+    async def _look_at_workers(self) -> None:
+        asked_at = time.monotonic()
         async with self._database.connection() as connection:
-            others = await attempts.others(connection, *self._served)
+            others, seconds = await draining.standing(connection, *self._served)
+        self._drain_until = asked_at + seconds
+        if seconds > 0 and not self.draining:
+            self.draining = True
+            log.info("asked to drain: no more jobs are fetched", worker=self._served[0])
+            self._drain()
+            await self._begin_fetch_anew()  # what it brings goes back
+        self.end_drain(time.monotonic())
         was_alone, self.alone = self.alone, not others
         if was_alone and others:
             await self._begin_fetch_anew()  # it asks for all that there is room for
+
+    def end_drain(self, now: float) -> None:
+        """Fetch again where the request is over: whoever made it renews it for as long as it holds."""
+        if self.draining and now >= self._drain_until:
+            self.draining = False
+            log.info("fetches jobs again", worker=self._served[0])
+            self._resumed()
 
     async def _begin_fetch_anew(self) -> None:
         with contextlib.suppress(BrokerUnavailable):

@@ -150,7 +150,7 @@ class Runner:
             log.exception("attempt not counted", job_id=job.id)
         self._completer.put(end)
         self._ended()
-        if end.outcome is Outcome.DEFERRED:  # told once for each type
+        if end.outcome is Outcome.DEFERRED:  # logged once a minute for each type
             running.failure = None
         elif end.outcome is not Outcome.COMPLETED:
             with contextlib.suppress(Exception):  # a log's own troubles

@@ -81,10 +81,9 @@ class Sizes:
             return self._counts[:], self._sum
 
     @property
-    def total(self) -> tuple[int, float]:
-        """How many values there were, and their sum."""
-        counts, seconds = self._count()
-        return sum(counts), seconds
+    def counted(self) -> tuple[list[int], float]:
+        """How many values each bucket has, and the sum of all."""
+        return self._count()
 
     def show(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write it into the family."""
@@ -150,10 +149,9 @@ class Tallies(Collector):
         if seconds is not None:
             tally.seconds.add(seconds, trace_id)
 
-    def spent(self, queue: str) -> tuple[int, float]:
-        """How many handlers of the queue were called and came to an end, and the seconds that they took together."""
-        totals = [tally.seconds.total for tally in list(self._tallies.values()) if tally.labels[0] == queue]
-        return sum(count for count, _ in totals), sum(seconds for _, seconds in totals)
+    def durations(self) -> dict[tuple[str, str], tuple[list[int], float]]:
+        """By queue and type: of handlers that came to an end, how many each bucket has and the seconds of all."""
+        return {(tally.labels[0], tally.labels[1]): tally.seconds.counted for tally in list(self._tallies.values())}
 
     def collect(self) -> Iterable[Metric]:
         """The metrics, in the probes' thread."""

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -37,11 +37,12 @@ from goqueue_worker.drain import Drain
 from goqueue_worker.hearing import Hearing
 from goqueue_worker.isolation import Isolation
 from goqueue_worker.lookahead import Lookahead
-from goqueue_worker.membership import Membership, Standing
+from goqueue_worker.membership import Membership
 from goqueue_worker.reports import Reports
 from goqueue_worker.requests import Requests
 from goqueue_worker.runner import Runner
 from goqueue_worker.share import IDLE_AFTER, FetchShare
+from goqueue_worker.standing import Standing, queue_stats
 from goqueue_worker.tallies import Tallies
 from goqueue_worker.undone import Rewriter
 
@@ -123,6 +124,7 @@ class Worker:
             jobs=lambda: [*self._running, *(job.id for _, job in self._held)],
             cancel=self._cancel,
             resumed=self._freed.set,
+            drain=self._begin_to_drain,
         )
         self._loop = asyncio.get_running_loop()
         self._membership = Membership(
@@ -171,7 +173,7 @@ class Worker:
                 ours = {job.id: job for job in claimed}
                 # In the order of their queue, each once.
                 self._held.extend((now, ours.pop(job.id)) for job in ready if job.id in ours)
-                self._start_held()
+                self._start_claimed()
             self._freed.set()
 
     async def _fetch(self) -> list[ReadyJob]:
@@ -180,7 +182,8 @@ class Worker:
             most = self._settings.concurrency
             room = most + self._lookahead.jobs - len(self._running) - len(self._held) - self._reserved
             open_queues = {name: weight for name, weight in self._weights.items() if name not in self._requests.paused}
-            may = self._membership.worker_id is not None and not self._membership.fenced
+            member = self._membership
+            may = member.worker_id is not None and not member.fenced and not self._requests.draining
             if room >= self._lookahead.batch and may and open_queues and self._completer.backlog <= BACKLOG:
                 self._share.alone = self._requests.alone
                 count = self._share.of(min(room, most))
@@ -193,7 +196,7 @@ class Worker:
                 else:
                     self.hearing.heard()
                     self._share.fetched(count, len(ready))
-                    if ready and ready[0].queue in self._requests.paused:  # it was paused meanwhile
+                    if ready and (ready[0].queue in self._requests.paused or self._requests.draining):  # since then
                         await self._claims.put_back(ready)
                         continue
                     return ready
@@ -207,7 +210,14 @@ class Worker:
         self._tallies.claimed(jobs)
         now = time.monotonic()
         self._held.extend((now, job) for job in jobs)
-        self._start_held()
+        self._start_claimed()
+
+    def _start_claimed(self) -> None:
+        """Start what a claim brought. A worker that is asked to drain hands it back: it is for others."""
+        if self._requests.draining:
+            self._hand_back_held()
+        else:
+            self._start_held()
 
     def _start_held(self) -> None:
         """Fill the free slots. Not from within the start of a job: one that never waits ends there, and asks again.
@@ -296,6 +306,7 @@ class Worker:
         metrics.HELD.read(lambda: len(self._held))
         metrics.UNWRITTEN.read(lambda: self._completer.backlog)
         metrics.DEAF.read(lambda: self.hearing.deaf)
+        metrics.DRAINING.read(lambda: self._requests.draining)
         metrics.HEARTBEAT_AGE.read(lambda: self._membership.age)
 
     async def _until_stopped(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -317,6 +328,12 @@ class Worker:
         """Interrupt everything that runs; it goes back uncharged if its lease still holds."""
         self._hand_back_held()
         self._runner.hand_back_all()
+
+    def _begin_to_drain(self) -> None:
+        """Give back what has not begun; what runs goes on to its end. The worker stays ready: Kubernetes would remove
+        the pod that is not ready before those that are idle."""
+        self._hand_back_held()
+        self._runner.hand_back_waiting()
 
     def _hand_back_held(self) -> None:
         for _, job in self._held:
@@ -346,12 +363,10 @@ class Worker:
     def _standing(self) -> Standing:
         """What a heartbeat tells, in its thread."""
         running = list(self._running.values())
-        busy = Counter(attempt.job.queue for attempt in running)
-        stats = {}
-        for queue in self._weights:
-            finished, seconds = self._tallies.spent(queue)
-            stats[queue] = {"busy": busy[queue], "finished": finished, "seconds": round(seconds, 3)}
-        return Standing(len(running), self._stopping.is_set(), stats)
+        stats = queue_stats(self._weights, running, self._tallies, time.monotonic())
+        # A drain is told once nothing can begin any more: not while a claim is under way.
+        drained = self._requests.draining and not self._reserved and not self._held
+        return Standing(len(running), self._stopping.is_set() or drained, stats)
 
     async def _pause_until_freed(self, seconds: float) -> None:
         self._freed.clear()
@@ -370,6 +385,7 @@ class Worker:
                 # The heartbeat's thread says so only when its present try is over, and a claim may come back later.
                 self.hand_back_all()
             self._runner.look(now)
+            self._requests.end_drain(now)
             if self._held and not self._starting and now - self._held[0][0] > TICK:
                 self._lookahead.missed()
                 self._hand_back_held()

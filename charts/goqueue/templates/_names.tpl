@@ -36,10 +36,23 @@ goqueue.io/worker-pool: {{ . }}
 {{/* (root, component) Labels of a resource. */}}
 {{- define "goqueue.labels" -}}
 {{ include "goqueue.selectorLabels" . }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- if not (hasKey .root.Values.commonLabels "app.kubernetes.io/part-of") }}
 app.kubernetes.io/part-of: goqueue
+{{- end }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* (root, component) Annotations of a part's Deployment. */}}
+{{- define "goqueue.deploymentAnnotations" -}}
+{{- with merge (dict) (index .root.Values .component).deploymentAnnotations .root.Values.deploymentAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* (root, component, name) Name, namespace and labels of a resource. */}}

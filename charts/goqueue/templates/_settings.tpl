@@ -13,7 +13,7 @@
 
 {{- define "goqueue.postgresHost" -}}
 {{- if .Values.postgresql.enabled -}}
-{{ include "goqueue.fullname" . }}-postgresql
+{{ include "goqueue.fullname" . }}-postgresql.{{ .Release.Namespace }}.svc
 {{- else -}}
 {{ .Values.settings.postgres.host }}
 {{- end -}}
@@ -39,10 +39,10 @@
 {{- end -}}
 {{- join "," (concat $labels .root.Values.settings.operator.workerLabels) -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_ENV_FROM" -}}
-{{- $sources := list (printf "configmap/%s-settings" $fullname) -}}
-{{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-secrets" $fullname) }}{{ end -}}
+{{- $sources := list (printf "configmap/%s-worker-settings" $fullname) -}}
+{{- if include "goqueue.hasSecrets" .root }}{{ $sources = append $sources (printf "secret/%s-process-secrets" $fullname) }}{{ end -}}
 {{- if include "goqueue.secretsData" (dict "root" .root "of" "worker") -}}
-{{- $sources = append $sources (printf "secret/%s-handlers" $fullname) -}}
+{{- $sources = append $sources (printf "secret/%s-worker-secrets" $fullname) -}}
 {{- end -}}
 {{- join "," (concat $sources .root.Values.settings.operator.workerEnvFrom) -}}
 {{- else if eq .variable "GOQUEUE_OPERATOR_WORKER_SERVICE_ACCOUNTS" -}}
@@ -74,10 +74,16 @@
 
 {{/* The settings that are no secrets. Empty ones are left to the processes' own defaults. */}}
 {{- define "goqueue.settingsData" -}}
-{{- $root := . -}}
-{{- range $group, $keys := .Files.Get "files/settings.yaml" | fromYaml -}}
+{{- include "goqueue.partSettings" (dict "root" . "component" "") -}}
+{{- end -}}
+
+{{/* (root, component) Those of them that a part reads; without one, all. */}}
+{{- define "goqueue.partSettings" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- range $group, $keys := $root.Files.Get "files/settings.yaml" | fromYaml -}}
 {{- range $key, $entry := $keys -}}
-{{- if not $entry.secretOf -}}
+{{- if and (not $entry.secretOf) (or (not $component) (not $entry.readBy) (has $component $entry.readBy)) -}}
 {{- $text := include "goqueue.text" (index $root.Values.settings $group $key) -}}
 {{- $text = include "goqueue.ownText" (dict "root" $root "variable" $entry.variable "text" $text) -}}
 {{- if $text }}
@@ -85,6 +91,17 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (root, text) Whether a text names a variable of the users' own, as `$(NAME)`. In a password that may be part of it. */}}
+{{- define "goqueue.refers" -}}
+{{- $own := .root.Values.extraEnv -}}
+{{- range list "api" "scheduler" "operator" "worker" "migrations" "maintenance" -}}
+{{- $own = concat $own (index $.root.Values .).extraEnv -}}
+{{- end -}}
+{{- range $own -}}
+{{- if contains (printf "$(%s)" .name) $.text }}yes{{ end -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,7 +113,7 @@
 {{- range $key, $entry := $keys -}}
 {{- if eq (default "" $entry.secretOf) $of -}}
 {{- $text := include "goqueue.text" (index $root.Values.settings $group $key) -}}
-{{- if and $text (not (contains "$(" $text)) }}
+{{- if and $text (not (include "goqueue.refers" (dict "root" $root "text" $text))) }}
 {{ $entry.variable }}: {{ $text | quote }}
 {{- end -}}
 {{- end -}}
@@ -158,7 +175,7 @@ gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
 {{- if $from.secret }}
 - name: {{ $entry.variable }}
   valueFrom: {secretKeyRef: {name: {{ $from.secret | quote }}, key: {{ $from.key | quote }}}}
-{{- else if contains "$(" $value }}
+{{- else if include "goqueue.refers" (dict "root" $root "text" $value) }}
 - name: {{ $entry.variable }}
   value: {{ $value | quote }}
 {{- else if and (eq $entry.variable "GOQUEUE_REDIS_URL") $root.Values.valkey.enabled $root.Values.valkey.passwordFrom.secret }}
@@ -175,7 +192,7 @@ gq_{{ randAlphaNum 12 | lower }}_{{ randAlphaNum 43 }}
 
 {{/* Address of the bundled Valkey. Its password has a variable of its own: in a URL some characters mean something. */}}
 {{- define "goqueue.valkeyURL" -}}
-redis://{{ include "goqueue.fullname" . }}-valkey:6379/0
+redis://{{ include "goqueue.fullname" . }}-valkey.{{ .Release.Namespace }}.svc:6379/0
 {{- end -}}
 
 {{- define "goqueue.valkeySecretKey" -}}
@@ -188,11 +205,17 @@ redis://{{ include "goqueue.fullname" . }}-valkey:6379/0
 {{- end -}}
 {{- end -}}
 
-{{/* (root, component, own) `env` of a GoQueue container. The users' own come first: what follows may refer to them. */}}
+{{/*
+(root, component, own) `env` of a GoQueue container. The users' own come first: what follows may refer to them. Of several
+with the same name the last one counts: the part's before that for all parts, and what the settings say before both.
+*/}}
 {{- define "goqueue.env" -}}
-{{- with concat .root.Values.extraEnv (index .root.Values .component).extraEnv }}
-{{- toYaml . }}
-{{- end }}
+{{- $own := include "goqueue.ownEnv" . | fromYamlArray -}}
+{{- include "goqueue.envByName" (dict "lists" (list .root.Values.extraEnv (index .root.Values .component).extraEnv $own)) -}}
+{{- end -}}
+
+{{/* (root, component, own) Those of the variables that the chart makes. */}}
+{{- define "goqueue.ownEnv" -}}
 {{- include "goqueue.secretEnv" . }}
 {{- if and (eq .component "migrations") .root.Values.migrations.owner.user }}
 - name: POSTGRES_USER
@@ -215,12 +238,13 @@ redis://{{ include "goqueue.fullname" . }}-valkey:6379/0
 {{/* (root, component) `envFrom` of a GoQueue container. Later ones win. */}}
 {{- define "goqueue.envFrom" -}}
 {{- $fullname := include "goqueue.fullname" .root -}}
-- configMapRef: {name: {{ $fullname }}-settings}
+{{- /* Workers have one with their own settings alone: the operator replaces them when it changes. */ -}}
+- configMapRef: {name: {{ $fullname }}{{ if eq .component "worker" }}-worker{{ end }}-settings}
 {{- if include "goqueue.hasSecrets" .root }}
-- secretRef: {name: {{ $fullname }}-secrets}
+- secretRef: {name: {{ $fullname }}-process-secrets}
 {{- end }}
 {{- if and (eq .component "worker") (include "goqueue.secretsData" (dict "root" .root "of" "worker")) }}
-- secretRef: {name: {{ $fullname }}-handlers}
+- secretRef: {name: {{ $fullname }}-worker-secrets}
 {{- end }}
 {{- if and (eq .component "api") (include "goqueue.ownsApiKey" .root) }}
 - secretRef: {name: {{ $fullname }}-api-key}
@@ -230,9 +254,14 @@ redis://{{ include "goqueue.fullname" . }}-valkey:6379/0
 {{- end }}
 {{- end -}}
 
-{{/* Changes when any setting does: pods are replaced then, as they read settings only at their start. */}}
+{{/*
+(root, component) Changes when a setting does that this part reads: its pods are replaced then, as they read settings only
+at their start, and no other part's are. (What stands in `env` changes the pods by itself.)
+*/}}
 {{- define "goqueue.settingsChecksum" -}}
-{{- list .Values.settings .Values.valkey.password (include "goqueue.postgresHost" .) | toJson | sha256sum -}}
+{{- $own := include "goqueue.secretsData" (dict "root" .root "of" .component) -}}
+{{- $all := include "goqueue.secretsData" (dict "root" .root "of" "all") -}}
+{{- list (include "goqueue.partSettings" .) $own $all .root.Values.valkey.password | toJson | sha256sum -}}
 {{- end -}}
 
 {{/* (root, name, given) A password: the one given, else the one that the cluster has already, else a new one. */}}

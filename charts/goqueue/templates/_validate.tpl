@@ -1,6 +1,20 @@
 {{/* What values.schema.json cannot say: values that do not fit each other. One line each, naming what to change. */}}
 {{- define "goqueue.validate" -}}
 {{- $settings := .Values.settings -}}
+{{- $fullname := include "goqueue.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $fullname) -}}
+  {{- fail (printf "release name %s: no Service may be named %s-api (a small letter first, then letters, digits and -): set fullnameOverride" .Release.Name $fullname) -}}
+{{- end -}}
+{{- if dig "namespace" "" $settings.operator -}}
+  {{- fail "settings.operator.namespace: the operator serves the release's namespace, where its rights are, or all of them with settings.operator.clusterWide=true: leave it out" -}}
+{{- end -}}
+{{- $own := list "goqueue.io/pool" "goqueue.io/worker-pool" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- $all := concat $own (list "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart") -}}
+{{- include "goqueue.validateLabels" (dict "path" "commonLabels" "labels" .Values.commonLabels "own" $all) -}}
+{{- include "goqueue.validateLabels" (dict "path" "podLabels" "labels" .Values.podLabels "own" $own) -}}
+{{- range list "api" "scheduler" "operator" "worker" "migrations" "maintenance" "postgresql" "valkey" -}}
+  {{- include "goqueue.validateLabels" (dict "path" (printf "%s.podLabels" .) "labels" (index $.Values .).podLabels "own" $own) -}}
+{{- end -}}
 {{- if .Values.postgresql.enabled -}}
   {{- if $settings.postgres.host -}}
     {{- fail "settings.postgres.host names your PostgreSQL: set postgresql.enabled=false as well" -}}
@@ -57,7 +71,11 @@
   {{- end -}}
 {{- end -}}
 {{- range $name, $given := .Values.workerPools -}}
-  {{- $pool := include "goqueue.poolValues" ($given | default dict) | fromYaml -}}
+  {{- $pool := include "goqueue.poolValues" (dict "name" $name "given" ($given | default dict)) | fromYaml -}}
+  {{- /* The spec of the pool may name the same again, and wins where there are such pools. */ -}}
+  {{- if $.Values.operator.enabled -}}
+    {{- include "goqueue.overlay" (dict "under" $pool "over" (pick $pool.spec "queues" "minReplicas" "maxReplicas")) -}}
+  {{- end -}}
   {{- if gt (int $pool.minReplicas) (int $pool.maxReplicas) -}}
     {{- fail (printf "workerPools.%s: minReplicas is more than maxReplicas" $name) -}}
   {{- end -}}
@@ -80,6 +98,9 @@
     {{- fail "api.autoscaling: minReplicas is more than maxReplicas" -}}
   {{- end -}}
 {{- end -}}
+{{- if and (not .Values.operator.enabled) (not .Values.maintenance.cleanup) (include "goqueue.operatorRuns" .) -}}
+  {{- fail "operator.enabled=false leaves worker pools and finalizers that nobody looks after: set maintenance.cleanup=true for this upgrade" -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
   {{- fail "ingress.enabled: ingress.hosts must name at least one host" -}}
 {{- end -}}
@@ -94,6 +115,15 @@
     {{- if and (not .create) (not .name) -}}
       {{- fail "serviceAccount.create=false needs serviceAccount.name" -}}
     {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (path, labels, own) Refuse labels that the chart sets itself: selectors, NetworkPolicies and Helm go by them. */}}
+{{- define "goqueue.validateLabels" -}}
+{{- range .own -}}
+  {{- if hasKey ($.labels | default dict) . -}}
+    {{- fail (printf "%s: the label %s is the chart's own" $.path .) -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -28,7 +28,7 @@ def find(form: str) -> None:
         if form == "json":
             output.as_json(found)
             return
-        columns = ("name", "paused", "depth", "oldest_seconds", "in_flight")
+        columns = ("name", "paused", "depth", "oldest_seconds", "in_flight", "workers")
         output.as_table(columns, [[queue[column] for column in columns] for queue in found["queues"]])
         if found["degraded"]:
             click.echo("goqueue: redis is away; the depths are PostgreSQL's count", err=True)

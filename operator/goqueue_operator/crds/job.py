@@ -90,7 +90,7 @@ SPEC: Final[dict[str, Schema]] = ORDER | {
     "suspend": boolean("Hold the job back: it starts no attempt until this is false again.", default=False),
 }
 
-CHANGEABLE: Final = ("suspend",)
+CHANGEABLE: Final = ("suspend", "priority", "ttlSecondsAfterFinished")
 """What may change after a job was made."""
 
 
@@ -112,6 +112,7 @@ STATUS: Final[dict[str, Schema]] = {
     "finishedAt": time("When the job ended."),
     "result": anything(f"What the handler returned, if that is no more than {MAX_RESULT} bytes of JSON."),
     "error": text("Why the last attempt failed.", maxLength=MAX_ERROR),
+    "retry": text("Value of the annotation goqueue.io/retry that was followed, or refused, last.", maxLength=253),
     "traceID": text("The trace that shows its way, where one is recorded."),
     "conditions": conditions(),
 }
@@ -121,7 +122,7 @@ JOB: Final = definition(
     "gqj",
     "One background job: made in PostgreSQL when the resource is made, cancelled when it is deleted.",
     spec=obj(
-        "What to do. Cannot be changed, but for suspend.",
+        "What to do. Cannot be changed, but for suspend, priority and ttlSecondsAfterFinished.",
         SPEC,
         required=["queue"],
         rules=[*ORDER_RULES, *(_immutable(field) for field in SPEC if field not in CHANGEABLE)],

@@ -12,6 +12,7 @@ from goqueue_operator.crds.schema import (
     definition,
     free,
     integer,
+    number_or_percent,
     obj,
     observed_generation,
     rule,
@@ -63,6 +64,7 @@ POD: Final[dict[str, Schema]] = {
     "affinity": free("Affinity."),
     "topologySpreadConstraints": _objects("How they spread; empty: evenly over the nodes where that is possible."),
     "hostAliases": _objects("Names of addresses."),
+    "hostUsers": boolean("false: users of the pod are not those of the node (user namespaces)."),
     "dnsPolicy": text("As in a pod.", enum=["ClusterFirst", "Default", "None"]),
     "dnsConfig": free("As in a pod."),
     "securityContext": free("May only tighten what is set already."),
@@ -88,12 +90,25 @@ SCALING: Final[dict[str, Schema]] = {
     "scaleUpPods": integer("Most pods that come within a minute; default: any number.", 1, MAX_REPLICAS),
 }
 
+STRATEGY: Final[dict[str, Schema]] = {
+    "maxUnavailable": number_or_percent("Pods that may be missing meanwhile; default: 0.", "(100|[0-9]{1,2})%"),
+    "maxSurge": number_or_percent("Pods that there may be in addition; default: 25%.", "[0-9]{1,4}%"),
+}
+
 SPEC: Final[dict[str, Schema]] = {
     "queues": array(
         "Queues they serve, `name` or `name:weight`; empty: all.",
         text("Queue.", maxLength=68, pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?(:([1-9][0-9]{0,2}|1000))?$"),
         maxItems=64,
-        **{"x-kubernetes-list-type": "set"},
+        **{
+            "x-kubernetes-list-type": "atomic",
+            "x-kubernetes-validations": [
+                rule(
+                    "self.all(one, self.exists_one(other, other.split(':')[0] == one.split(':')[0]))",
+                    "a queue is named twice",
+                )
+            ],
+        },
     ),
     "image": text("Image with your job types; default: the operator's setting.", minLength=1, maxLength=1024),
     "imagePullPolicy": text("When nodes pull it.", enum=["Always", "IfNotPresent", "Never"]),
@@ -114,6 +129,18 @@ SPEC: Final[dict[str, Schema]] = {
             "spec": obj("As of a pod, as far as it gives no rights beyond the worker's.", POD),
         },
     ),
+    "strategy": obj(
+        "How pods are replaced after a change, as in a Deployment.",
+        STRATEGY,
+        rules=[
+            rule(
+                "!has(self.maxSurge) || !(string(self.maxSurge) in ['0', '0%']) "
+                "|| (has(self.maxUnavailable) && !(string(self.maxUnavailable) in ['0', '0%']))",
+                "maxUnavailable and maxSurge cannot both be 0",
+            )
+        ],
+    ),
+    "minReadySeconds": integer("Seconds that a new pod must be ready before the next one is replaced.", 0, 86400),
     "replicas": integer(
         "So many pods, whatever waits (`kubectl scale` sets it); left out: as many as are needed.", 0, MAX_REPLICAS
     ),
@@ -122,10 +149,14 @@ SPEC: Final[dict[str, Schema]] = {
     "scaling": obj("How the number of pods follows the work.", SCALING, default={}),
 }
 
+MAX_NAME: Final = 63
+"""Longest name of a pool: it is a label of its pods."""
+
 POOL: Final = definition(
     "GoQueueWorkerPool",
     "gqp",
     "Workers that serve some queues, as many as the work needs.",
+    max_name=MAX_NAME,
     spec=obj(
         "Which workers, and how many.",
         SPEC,
@@ -143,6 +174,23 @@ POOL: Final = definition(
             "readyReplicas": integer("Pods that take jobs.", 0),
             "busy": integer("Jobs that they run.", 0),
             "desiredReplicas": integer("Pods there should be.", 0),
+            "draining": integer("Pods that fetch no more jobs and go when what they run has ended.", 0),
+            "pace": array(
+                "How long jobs take, as measured: what the number of pods is computed from.",
+                obj(
+                    "One queue and type.",
+                    {
+                        "queue": text("The queue."),
+                        "type": text("The job type."),
+                        "seconds": {"type": "number", "description": "Mean duration of the jobs that started lately."},
+                        "usableSlots": {
+                            "type": "number",
+                            "description": "Jobs that one pod really runs at the same time; absent: all its slots.",
+                        },
+                    },
+                ),
+                maxItems=100,
+            ),
             "reason": text("Why so many."),
             "lastScaleTime": time("When the number last changed."),
             "selector": text("Labels of the pods."),
@@ -159,6 +207,7 @@ POOL: Final = definition(
         AGE,
         column("Min", "integer", ".spec.minReplicas", "Fewest pods.", wide=True),
         column("Max", "integer", ".spec.maxReplicas", "Most pods.", wide=True),
+        column("Draining", "integer", ".status.draining", "Pods that fetch no more jobs.", wide=True),
         column("Image", "string", ".spec.image", "What they run.", wide=True),
     ],
     scale={

@@ -43,6 +43,12 @@ def integer(description: str, minimum: int, maximum: int | None = None, **more: 
     return {"type": "integer", "format": "int32" if maximum else "int64", "description": description} | bounds | more
 
 
+def number_or_percent(description: str, percent: str) -> Schema:
+    """A whole number from 0, or a text like 25% that matches `percent`."""
+    kinds = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
+    return {"description": description, "minimum": 0, "pattern": f"^{percent}$"} | kinds
+
+
 def boolean(description: str, **more: Any) -> Schema:
     """Yes or no."""
     return {"type": "boolean", "description": description} | more
@@ -116,14 +122,18 @@ def definition(
     status: Schema,
     columns: Sequence[Schema],
     scale: Schema | None = None,
+    max_name: int | None = None,
 ) -> Schema:
-    """A CustomResourceDefinition of a namespaced kind with a status."""
+    """A CustomResourceDefinition of a namespaced kind with a status. `max_name`: longest name of an object."""
     plural = f"{kind.lower()}s"
     identity = {
         "apiVersion": text("Version of this kind."),
         "kind": text("Name of this kind."),
         "metadata": {"type": "object"},
     }
+    if max_name is not None:
+        # Kubernetes allows nothing else of metadata here, not even a description.
+        identity["metadata"] = {"type": "object", "properties": {"name": {"type": "string", "maxLength": max_name}}}
     subresources: Schema = {"status": {}} | ({"scale": scale} if scale else {})
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

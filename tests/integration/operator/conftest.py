@@ -71,6 +71,15 @@ class World:
         finally:
             await self.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", policy)
 
+    @contextlib.asynccontextmanager
+    async def held(self, kind: str, name: str) -> AsyncIterator[None]:
+        """Delete a resource that a finalizer of others keeps while the block lasts."""
+        finalizers = '{"metadata":{"finalizers":%s}}'
+        await self.kubectl("patch", kind, name, "--type=merge", "-p", finalizers % '["test.example/hold"]')
+        await self.kubectl("delete", kind, name, "--wait=false")
+        yield
+        await self.kubectl("patch", kind, name, "--type=merge", "-p", finalizers % "[]")
+
     async def kubectl(self, *arguments: str, stdin: Any = None) -> str:
         """Run kubectl in the namespace."""
         return await asyncio.to_thread(self.kubernetes, "-n", self.namespace, *arguments, stdin=stdin)
@@ -85,7 +94,7 @@ class World:
         await self.make("GoQueueJob", name, {"queue": "default", "type": "echo", "payload": {}, **spec})
 
     async def get(self, kind: str, name: str) -> dict[str, Any]:
-        """A resource."""
+        """A resource; or a list of those that a selector names."""
         found: dict[str, Any] = await asyncio.to_thread(self.kubernetes.get, "-n", self.namespace, kind, name)
         return found
 
@@ -100,6 +109,23 @@ class World:
         return status
 
 
+async def compared(operator: Operator) -> None:
+    """Wait until an operator has compared all resources with all rows, from the beginning to the end."""
+
+    async def leads() -> bool:
+        return operator.comparison is not None
+
+    await eventually(leads)
+    comparison = operator.comparison
+    assert comparison is not None
+    before = comparison.finished  # one may be under way
+
+    async def done() -> bool:
+        return comparison.finished >= before + 2
+
+    await eventually(done)
+
+
 @contextlib.asynccontextmanager
 async def a_world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
     """An empty namespace, and a job type `echo` that returns its payload."""
@@ -108,6 +134,13 @@ async def a_world(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]
         return payload.model_dump()
 
     engine.handle("echo", echo)
+    async with another_namespace(kubernetes, engine) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def another_namespace(kubernetes: ApiServer, engine: Engine) -> AsyncIterator[World]:
+    """An empty namespace for an engine that has its job types."""
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     await asyncio.to_thread(kubernetes, "create", "namespace", namespace)
     yield World(kubernetes, engine, namespace)

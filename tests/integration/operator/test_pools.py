@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from goqueue.scaling import Policy
-from goqueue_operator.pools import COST, policy
+from goqueue_operator.consolidation import COST
+from goqueue_operator.pool import policy
 from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
 
@@ -74,7 +75,7 @@ async def test_a_pool_whose_deployment_kubernetes_refuses_says_so_and_is_still_s
         return next((str(item["reason"]) for item in conditions if item["type"] == "Available"), "")
 
     async def is_refused() -> bool:
-        return await reason() == "Refused"
+        return await reason() == "RefusedByKubernetes"
 
     async def is_as_declared() -> bool:
         return await reason() in ("AsDeclared", "PodsNotReady")

@@ -73,6 +73,7 @@ WORKERS: Final = {
     "stats": _value(Jsonb({})),
     "started_at": _now,
     "heartbeat_at": _now,
+    "drain_until": _NULL,
 }
 
 ATTEMPTS: Final = {

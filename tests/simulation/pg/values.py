@@ -183,6 +183,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "date_part": strict(lambda field, value: epoch(value)),
     "extract": strict(lambda field, value: epoch(value)),
     "chr": strict(chr),
+    "split_part": strict(lambda text, mark, place: [*text.split(mark), *[""] * place][place - 1]),
     "length": strict(len),
     "abs": strict(abs),
     "floor": strict(math.floor),

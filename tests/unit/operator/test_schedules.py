@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from goqueue_operator.schedules import Schedule
+from goqueue_operator.scheduleplan import Schedule
 
 NOW = datetime(2026, 1, 15, 7, 30, tzinfo=UTC)
 

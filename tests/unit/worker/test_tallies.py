@@ -52,7 +52,7 @@ def test_no_value_is_lost_or_counted_twice_while_another_thread_scrapes() -> Non
 
     def scrape() -> None:
         while not over.is_set():
-            counts.append(sizes.total[0])
+            counts.append(sum(sizes.counted[0]))
 
     scraping = threading.Thread(target=scrape)
     scraping.start()
@@ -63,4 +63,4 @@ def test_no_value_is_lost_or_counted_twice_while_another_thread_scrapes() -> Non
         over.set()
         scraping.join()
     assert all(before <= after for before, after in itertools.pairwise(counts))
-    assert sizes.total[0] == 100_000
+    assert sum(sizes.counted[0]) == 100_000

@@ -1,6 +1,7 @@
-"""Before an uninstall: worker pools away while the operator still runs, then finalizers that only it would remove.
+"""Before the operator goes: worker pools away while it still runs, then finalizers that only it would remove.
 
-Always ends, and ends well: a cleanup that failed must not keep anybody from uninstalling.
+Run before an uninstall, and before an upgrade that switches the operator off. Always ends, and ends well: a cleanup
+that failed must not keep anybody from uninstalling.
 """
 
 import os
@@ -14,6 +15,7 @@ import kube
 
 NAMESPACE = os.environ["NAMESPACE"]
 LABELS = os.environ["LABELS"]
+POOL_LABEL = os.environ["POOL_LABEL"]
 OPERATOR = os.environ["OPERATOR"]
 SCOPE = "" if os.environ["CLUSTER_WIDE"] == "true" else f"namespaces/{NAMESPACE}/"
 DEADLINE = time.monotonic() + float(os.environ["SECONDS"])
@@ -38,7 +40,7 @@ def main() -> None:
 def delete_pools(until: float) -> None:
     """Those of this release; their Deployments go with them."""
     pools = f"{kube.VERSION}/namespaces/{NAMESPACE}/goqueueworkerpools"
-    mine = f"{pools}?labelSelector={LABELS}"
+    mine = f"{pools}?labelSelector={POOL_LABEL}"
     for pool in kube.items(mine):
         name = pool["metadata"]["name"]
         kube.delete(f"{pools}/{name}")
