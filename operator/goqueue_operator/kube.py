@@ -241,6 +241,7 @@ class Kube:
     ) -> AsyncIterator[Object]:
         """All objects, page by page, without `managedFields`; pages have some PAGE_BYTES, whatever an object's size.
 
+        A list that takes longer than the API server keeps its version (five minutes) goes on with the state of then.
         An object whose JSON is nested too deeply to be read comes with its metadata only.
 
         Raises:
@@ -275,6 +276,9 @@ class Kube:
                 most = MAX_PAGE_BYTES if limit > 1 else 0
                 asked = query | {"limit": str(limit)}
                 code, content = await self._send("GET", path, None, "", flow, asked, most)
+                if code == 410 and (mark := _new_mark(content)) and mark != query.get("continue"):
+                    query = query | {"continue": mark}
+                    continue
                 page = _decoded(code, content)
             except _TooLarge:  # larger objects than those before
                 limit = max(1, limit // 8)
@@ -373,6 +377,16 @@ async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:
         if size > most:
             raise _TooLarge
     return b"".join(parts)
+
+
+def _new_mark(content: bytes) -> str:
+    """Where to go on, by what the API server says when the version of a list is not stored any more.
+
+    The rest of the list is of now: what was there all the time is in one part or the other.
+    """
+    with contextlib.suppress(ValueError, AttributeError):
+        return str((_parsed(content).get("metadata") or {}).get("continue") or "")
+    return ""
 
 
 def _parsed(content: bytes) -> Any:
