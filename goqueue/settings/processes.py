@@ -152,7 +152,10 @@ class OperatorSettings(Group):
         [],
         description="Service accounts that worker pools may name beside `default`; `*`: any but the operator's own.",
     )
-    compare_seconds: Seconds = Field(60.0, description="How often all GoQueueJobs are compared with their rows.")
+    compare_seconds: Seconds = Field(
+        60.0,
+        description="How often all GoQueueJobs are compared with their rows and the settings of pools are read anew.",
+    )
     status_seconds: Seconds = Field(0.5, description="How often changed rows are written back as status.")
     ended_ttl_seconds: int = Field(
         7 * 86400,

@@ -301,6 +301,10 @@ class Jobs:
             reason = "".join(word.capitalize() for word in error.message.split()[:3] if word.isalpha()) or "Invalid"
             self._refuse(entry, Refusal(reason, f"{error.message}: {details}" if details else error.message, True))
             return True
+        except Exception as error:  # one job must not keep all others from being accepted
+            if entry.refusal is None or entry.refusal.reason != "InternalError":
+                log.exception("job not accepted", name=entry.name, namespace=entry.namespace)
+            self._refuse(entry, Refusal("InternalError", f"the operator failed: {type(error).__name__}"))
         else:
             if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
                 self.cancel(entry.keys)

@@ -125,6 +125,12 @@ class Schedules:
                         await self._is_as_known(schedule)
                     return
                 log.warning("schedule not looked after, trying again", schedule=metadata["name"], error=str(error))
+            except Exception as error:  # one schedule must not keep all others from firing
+                note = f"the operator failed: {type(error).__name__}"
+                if schedule.told != note:
+                    schedule.told = note
+                    log.exception("schedule not looked after", schedule=schedule.resource["metadata"]["name"])
+                    await self._tell(schedule, "InternalError", note, warning=True)
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
         due = schedule.due(now)
