@@ -67,6 +67,7 @@ class Comparison:
         self.deaf_since: float | None = None
         """Since when the watch has not shown what it should have (`time.monotonic()`)."""
         self._relisted = asyncio.Event()
+        self._refusal_shown = False
         self._all_read = False
         """Whether all resources were read since the lead began."""
         self.orphans = 0
@@ -94,10 +95,11 @@ class Comparison:
 
     async def compare(self) -> None:
         """One comparison."""
-        if self._namespace is not None and not await self._claims.settle([self._namespace]):
-            return
         anew = self._relisted.is_set()
         self._relisted.clear()
+        if self._namespace is not None and not await self._claims.settle([self._namespace]):
+            await self._show_refused(self._namespace)
+            return
         known = {entry.uid for entry in self._jobs.entries}
         async with self._database.connection() as connection:
             open_rows = await rows.open_ours(connection)
@@ -115,6 +117,16 @@ class Comparison:
         self._all_read = True
         await self._find_lost()
         self._jobs.trim()
+
+    async def _show_refused(self, namespace: str) -> None:
+        """Have it said beside one job that the namespace is left alone; the watch shows changes only."""
+        if self._refusal_shown or not self._claims.refuses(namespace):
+            return
+        async for item in self._kube.each(JOBS, namespace, metadata_only=True):
+            if self._claims.refuses(namespace):  # a handler would get it without its spec
+                self._heard("ADDED", item)
+            break
+        self._refusal_shown = True
 
     async def _read_all(self) -> tuple[set[str], list[Missed]]:
         """Take up all resources; their uids."""
