@@ -204,7 +204,7 @@ class Claims:
             await self._look(place)
         except KubeUnavailable as error:
             log.warning("claim not read", namespace=place.namespace, error=str(error))
-        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 2 / 3:
+        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 5 / 6:
             raise ClaimLost(f"the claim of namespace {place.namespace} could not be renewed")
 
     async def _look(self, place: Place) -> None:

@@ -103,6 +103,9 @@ class Comparison:
         known = {entry.uid for entry in self._jobs.entries}
         async with self._database.connection() as connection:
             open_rows = await rows.open_ours(connection)
+        if not self._all_read:  # at the same time, where the resources would ask for one after the other
+            owners = [owner for _, key in open_rows if (owner := rows.parse_key(key)) and self._may_cancel(owner)]
+            await self._claims.settle(owner.namespace for owner in owners)
         self._jobs.deleted = set()
         try:
             listed, missed = await (self._list(anew) if self._all_read else self._read_all())
