@@ -95,8 +95,12 @@ CHANGEABLE: Final = ("suspend", "priority", "ttlSecondsAfterFinished")
 
 
 def _immutable(field: str) -> Schema:
+    same = f"has(self.{field}) == has(oldSelf.{field})"
+    # The content of a payload is the policy's: rules here see no inside of it, and its nulls must not count.
+    if field != "payload":
+        same += f" && (!has(self.{field}) || self.{field} == oldSelf.{field})"
     return rule(
-        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        same,
         f"{field} cannot be changed; delete the job and make a new one",
         fieldPath=f".{field}",
         reason="FieldValueForbidden",
