@@ -136,6 +136,11 @@ class Claims:
         place = self.places.get(namespace)
         return place is not None and place.state is State.OURS
 
+    def refuses(self, namespace: str) -> bool:
+        """Whether another installation holds the namespace's claim."""
+        place = self.places.get(namespace)
+        return place is not None and place.state is State.REFUSED
+
     async def settle(self, namespaces: Iterable[str]) -> set[str]:
         """Those of the namespaces that are ours; claims that are not known are asked for first.
 
@@ -161,7 +166,6 @@ class Claims:
         """Leave an event beside the first resource of each kind that is left alone."""
         if event == "DELETED":
             return
-        place.missed = True
         if (kind, place.holder) in place.told:
             return
         place.told.add((kind, place.holder))
@@ -200,7 +204,7 @@ class Claims:
             await self._look(place)
         except KubeUnavailable as error:
             log.warning("claim not read", namespace=place.namespace, error=str(error))
-        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 2 / 3:
+        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 5 / 6:
             raise ClaimLost(f"the claim of namespace {place.namespace} could not be renewed")
 
     async def _look(self, place: Place) -> None:
@@ -245,7 +249,7 @@ class Claims:
     def _leave_alone(self, place: Place) -> None:
         if place.state is not State.REFUSED:
             log.error("namespace is served by another installation", namespace=place.namespace, by=place.holder)
-        place.state = State.REFUSED
+        place.state, place.missed = State.REFUSED, True
         kept, place.kept = place.kept, []
         for kind, event, resource in kept:
             self._refuse(place, kind, event, resource)
