@@ -33,6 +33,7 @@ from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
+from goqueue_operator.namespaces import Namespaces
 from goqueue_operator.payloads import NoPayload
 from goqueue_operator.rows import Relation
 from goqueue_operator.tokens import token_of
@@ -70,6 +71,7 @@ class Jobs:
         status_seconds: float = 0.5,
         writers: int = 16,
         installation: str = "",
+        namespaces: Namespaces = Namespaces(),  # noqa: B008 - immutable
         keep_seconds: float = KEEP,
         ttl_seconds: float | None = None,
         ended_limit: int = 0,
@@ -81,6 +83,7 @@ class Jobs:
         self._status_seconds = status_seconds
         self._writers = writers
         self._installation = installation
+        self._namespaces = namespaces
         self._keep_seconds = keep_seconds
         self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
@@ -125,8 +128,9 @@ class Jobs:
             self._reading.set()
         if entry is not None:
             entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
-            entry.retry = token_of(resource, RETRY)
-            self._retry_if_asked(entry)
+            if entry.version == int(metadata.get("resourceVersion", 0)):  # else it is older than what was seen
+                entry.retry = token_of(resource, RETRY)
+                self._retry_if_asked(entry)
 
     def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
         """Take over what may change of a spec."""
@@ -337,7 +341,9 @@ class Jobs:
             source=Source.KUBERNETES,
             source_key=entry.key,
             trace_context=entry.trace_context,
+            tenant=self._namespaces.tenant(entry.namespace),
         )
+        self._namespaces.check(entry.namespace, order.queue)
         return await self._service.enqueue(order)
 
     def _refuse(self, entry: Entry, refusal: Refusal) -> None:
