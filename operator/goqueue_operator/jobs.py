@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreUnavailable
 from goqueue.job import Enqueued, Source
 from goqueue.orders import EARLIEST, accept
 from goqueue.registry import Registry
@@ -34,7 +34,7 @@ from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
 from goqueue_operator.namespaces import Namespaces
-from goqueue_operator.payloads import NoPayload
+from goqueue_operator.refusals import FAILURES, refusal_of
 from goqueue_operator.rows import Relation
 from goqueue_operator.tokens import token_of
 
@@ -292,26 +292,16 @@ class Jobs:
                 return True
             with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
                 made = await self._make(entry, spec)
-        except NoPayload as error:
-            self._refuse(entry, error.refusal)
-        except (KubeUnavailable, KubeError) as error:
-            self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
-        except StoreUnavailable as error:
-            self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
-        except Conflict as error:
-            self._refuse(entry, Refusal("UniqueKeyContended", f"{error.message}; it is tried again"))
-        except (StoreRefused, GoQueueError) as error:
-            details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
-            reason = "".join(word.capitalize() for word in error.message.split()[:3] if word.isalpha()) or "Invalid"
-            self._refuse(entry, Refusal(reason, f"{error.message}: {details}" if details else error.message, True))
-            return True
+        except FAILURES as error:
+            refusal = refusal_of(error)
+            self._refuse(entry, refusal)
+            return refusal.final
         else:
             if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
                 self.cancel(entry.keys)
             else:
                 self.entries.follow(entry, made.id)
             return True
-        return False
 
     async def _spec(self, entry: Entry) -> dict[str, Any] | None:
         """The spec, from the API server where it was not kept; None where the resource is gone.
