@@ -67,7 +67,7 @@ ORDER: Final[dict[str, Schema]] = {
     "maxRetries": integer("Attempts after the first.", 0, MAX_RETRIES, default=DEFAULT_MAX_RETRIES),
     "timeout": integer("Seconds that one attempt may take; the type has a default.", 1, MAX_TIMEOUT_SECONDS),
     "uniqueKey": text(
-        "While a job with this key is not finished, no second one is made.",
+        "While a job of the namespace with this key is not finished, no second one is made.",
         minLength=1,
         maxLength=MAX_KEY_LENGTH,
         pattern=PRINTABLE,
