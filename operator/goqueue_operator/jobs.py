@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreUnavailable
 from goqueue.job import Enqueued, Source
 from goqueue.orders import EARLIEST, accept
 from goqueue.registry import Registry
@@ -33,7 +33,8 @@ from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
-from goqueue_operator.payloads import NoPayload
+from goqueue_operator.namespaces import Namespaces
+from goqueue_operator.refusals import FAILURES, refusal_of
 from goqueue_operator.rows import Relation
 from goqueue_operator.tokens import token_of
 
@@ -70,6 +71,7 @@ class Jobs:
         status_seconds: float = 0.5,
         writers: int = 16,
         installation: str = "",
+        namespaces: Namespaces = Namespaces(),  # noqa: B008 - immutable
         keep_seconds: float = KEEP,
         ttl_seconds: float | None = None,
         ended_limit: int = 0,
@@ -81,6 +83,7 @@ class Jobs:
         self._status_seconds = status_seconds
         self._writers = writers
         self._installation = installation
+        self._namespaces = namespaces
         self._keep_seconds = keep_seconds
         self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
@@ -125,8 +128,9 @@ class Jobs:
             self._reading.set()
         if entry is not None:
             entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
-            entry.retry = token_of(resource, RETRY)
-            self._retry_if_asked(entry)
+            if entry.version == int(metadata.get("resourceVersion", 0)):  # else it is older than what was seen
+                entry.retry = token_of(resource, RETRY)
+                self._retry_if_asked(entry)
 
     def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
         """Take over what may change of a spec."""
@@ -288,19 +292,10 @@ class Jobs:
                 return True
             with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
                 made = await self._make(entry, spec)
-        except NoPayload as error:
-            self._refuse(entry, error.refusal)
-        except (KubeUnavailable, KubeError) as error:
-            self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
-        except StoreUnavailable as error:
-            self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
-        except Conflict as error:
-            self._refuse(entry, Refusal("UniqueKeyContended", f"{error.message}; it is tried again"))
-        except (StoreRefused, GoQueueError) as error:
-            details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
-            reason = "".join(word.capitalize() for word in error.message.split()[:3] if word.isalpha()) or "Invalid"
-            self._refuse(entry, Refusal(reason, f"{error.message}: {details}" if details else error.message, True))
-            return True
+        except FAILURES as error:
+            refusal = refusal_of(error)
+            self._refuse(entry, refusal)
+            return refusal.final
         except Exception as error:  # one job must not keep all others from being accepted
             if entry.refusal is None or entry.refusal.reason != "InternalError":
                 log.exception("job not accepted", name=entry.name, namespace=entry.namespace)
@@ -311,7 +306,6 @@ class Jobs:
             else:
                 self.entries.follow(entry, made.id)
             return True
-        return False
 
     async def _spec(self, entry: Entry) -> dict[str, Any] | None:
         """The spec, from the API server where it was not kept; None where the resource is gone.
@@ -341,7 +335,9 @@ class Jobs:
             source=Source.KUBERNETES,
             source_key=entry.key,
             trace_context=entry.trace_context,
+            tenant=self._namespaces.tenant(entry.namespace),
         )
+        self._namespaces.check(entry.namespace, order.queue)
         return await self._service.enqueue(order)
 
     def _refuse(self, entry: Entry, refusal: Refusal) -> None:
