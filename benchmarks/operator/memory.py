@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from benchmarks.stores import stores
 from goqueue_cli.embedded import free_port
 from goqueue_operator.access import find
 from goqueue_operator.crds.schema import API_VERSION, GROUP
-from goqueue_operator.kube import DEPLOYMENTS, JOBS, POOLS, Kube, Object
+from goqueue_operator.kube import DEPLOYMENTS, JOBS, POOLS, Kube, KubeUnavailable, Object
 
 MEMORY: Final = 256.0
 """Target of the peak in MiB."""
@@ -110,6 +111,15 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
     async with asyncio.timeout(3600):
         while not await condition():  # noqa: ASYNC110 - only the operator and Kubernetes know
             await asyncio.sleep(0.1)
+
+
+async def served(kube: Kube, place: str, count: int) -> bool:
+    """Whether the API server has taken up all that was put into etcd."""
+    try:
+        page = await kube.request("GET", JOBS.path(place), limit="1")
+    except KubeUnavailable:
+        return False
+    return len(page["items"]) + int(page["metadata"].get("remainingItemCount", 0)) == count
 
 
 async def accepted(kube: Kube, place: str, name: str) -> bool:
@@ -208,6 +218,7 @@ async def main(etcd: str, ended_jobs: int, open_jobs: int, size: int, ended_size
         await put(etcd, waiting)
         done = (stored(place, job(f"ended-{id}", ended_size), ended(10**9 + id)) for id in range(ended_jobs))
         await put(etcd, done)
+        await until(functools.partial(served, kube, place, open_jobs + ended_jobs))
         port = free_port()
         environment = os.environ | settings
         environment |= {"GOQUEUE_OPERATOR_NAMESPACE": place, "GOQUEUE_OPERATOR_HEALTH_PORT": str(port)}

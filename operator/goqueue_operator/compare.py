@@ -15,6 +15,7 @@ has lost it; the other order would cancel what has just been made.
 
 import asyncio
 import contextlib
+import heapq
 import time
 from collections.abc import Container, Iterable
 from datetime import UTC, datetime
@@ -40,7 +41,19 @@ LATE: Final = 30.0
 Missed = tuple[str, str, str, datetime]
 """Namespace, name, uid and creation of a resource to read."""
 
+NEWEST: Final = 100
+"""Resources that a new leader reads before all others."""
+
 log = structlog.get_logger(__name__)
+
+
+def _found(metadata: dict[str, Any]) -> Missed:
+    made = datetime.fromisoformat(metadata["creationTimestamp"])
+    return metadata["namespace"], metadata["name"], metadata["uid"], made
+
+
+def _made(missed: Missed) -> datetime:
+    return missed[3]
 
 
 class Comparison:
@@ -117,7 +130,8 @@ class Comparison:
         self._jobs.trim()
 
     async def _read_all(self) -> tuple[set[str], list[Missed]]:
-        """Take up all resources; their uids."""
+        """Take up all resources; their uids. The newest ones come first: they may be waiting for their row."""
+        await self._take_up(await self._newest(), True)
         listed = set()
         async for item in self._kube.each(JOBS, self._namespace):
             metadata = item["metadata"]
@@ -128,6 +142,17 @@ class Comparison:
             self._hand_on(item)
         return listed, []
 
+    async def _newest(self) -> list[Missed]:
+        """The resources that were made last, found by metadata alone: a list is in the order of names."""
+        newest: list[Missed] = []
+        async for item in self._kube.each(JOBS, self._namespace, metadata_only=True):
+            metadata = item["metadata"]
+            if not metadata.get("deletionTimestamp") and await self._claims.settle([metadata["namespace"]]):
+                newest.append(_found(metadata))
+            if len(newest) >= 2 * NEWEST:
+                newest = heapq.nlargest(NEWEST, newest, key=_made)
+        return heapq.nlargest(NEWEST, newest, key=_made)
+
     async def _list(self, anew: bool) -> tuple[set[str], list[Missed]]:
         """The uids of all resources, and those of which the watch did not show the last change."""
         listed, missed = set(), []
@@ -137,8 +162,7 @@ class Comparison:
                 continue
             listed.add(metadata["uid"])
             if await self._claims.settle([metadata["namespace"]]) and self._missed(metadata, anew):
-                made = datetime.fromisoformat(metadata["creationTimestamp"])
-                missed.append((metadata["namespace"], metadata["name"], metadata["uid"], made))
+                missed.append(_found(metadata))
         return listed, missed
 
     def _missed(self, metadata: dict[str, Any], anew: bool) -> bool:

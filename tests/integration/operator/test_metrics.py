@@ -62,6 +62,15 @@ async def test_resources_pools_and_decisions_are_counted_and_go_with_the_pool(
 
         await eventually(both_written)
 
+        async def held() -> tuple[float, float]:
+            name = "goqueue_operator_resources"
+            return seen()(name, state="open"), seen()(name, state="ended")
+
+        async def counted() -> bool:
+            return await held() == (1, 1)
+
+        await eventually(counted)
+
         async def all_worked() -> bool:
             name = "goqueue_operator_reconcile_duration_seconds_count"
             return seen().labels(name, "work") == {"accept", "read", "compare", "pools", "schedules"}

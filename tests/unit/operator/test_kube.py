@@ -190,6 +190,25 @@ async def test_an_object_that_is_nested_too_deeply_to_be_read_comes_with_its_met
     assert [item["metadata"]["name"] async for item in kube.each(JOBS, None)] == names
 
 
+async def test_a_list_that_grows_too_old_goes_on_where_it_was(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    expired = {"kind": "Status", "code": 410, "reason": "Expired", "metadata": {"continue": "later"}}
+    told.answers = [
+        lambda _: web.json_response({"items": [{"n": 1}], "metadata": {"continue": "more"}}),
+        lambda _: web.json_response(expired, status=410),
+        lambda _: web.json_response({"items": [{"n": 2}], "metadata": {}}),
+    ]
+    assert [item["n"] async for item in kube.each(JOBS, None)] == [1, 2]
+    assert [request.query.get("continue") for request in told.requests] == [None, "more", "later"]
+
+
+async def test_a_list_that_cannot_go_on_is_an_outage(server: tuple[Server, Kube]) -> None:
+    told, kube = server
+    told.answers = [lambda _: web.json_response({"reason": "Expired", "message": "too old"}, status=410)]
+    with pytest.raises(KubeUnavailable):
+        assert [item async for item in kube.each(JOBS, None)] == []
+
+
 async def test_an_empty_list_may_be_null(server: tuple[Server, Kube]) -> None:
     _, kube = server
     assert [item async for item in kube.each(JOBS, "shop")] == []
