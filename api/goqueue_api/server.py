@@ -16,7 +16,7 @@ from goqueue.gauges import check_owner
 from goqueue.instruments import shared
 from goqueue.key_management import add_bootstrap
 from goqueue.keys import Token
-from goqueue.listening import bind
+from goqueue.listening import any_host, bind
 from goqueue.probes import Probes
 from goqueue.settings import ApiSettings, DatabaseSettings, OidcSettings, PostgresSettings, RedisSettings
 from goqueue.store import installation, migrate
@@ -54,7 +54,7 @@ def _run(api: ApiSettings) -> None:
     options: dict[str, Any] = {
         "app": "goqueue_api.app:from_environment",
         "factory": True,
-        "host": api.host,
+        "host": any_host(api.host),
         "port": api.port,
         "workers": api.processes,
         "loop": "uvloop",

@@ -19,12 +19,18 @@ Object = dict[str, Any]
 POOL_LABEL: Final = "goqueue.io/pool"
 """Label of a pool's pods, with the pool's name."""
 
-ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - the probes come from the node
+ANY_ADDRESS: Final = "::"
+"""Both families, as the probes come from the node: in a cluster of IPv6 alone by that."""
+
+EVICTABLE: Final = {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "tmp"}
+"""Lets the Cluster Autoscaler remove a worker: its emptyDir would pin the node."""
+
 MANAGED: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "goqueue-operator"
 HEALTH_PORT: Final = 8081
 TMP: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the pod
 CERTIFICATES: Final = {"name": "certificates", "mountPath": "/etc/goqueue/certificates", "readOnly": True}
+SPREAD: Final = {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
 SPARE_SECONDS: Final = 10
 """How much longer than the worker's own grace period a pod gets to end."""
 
@@ -126,11 +132,10 @@ def build(pool: Object, replicas: int, defaults: Defaults, settings: Settings = 
     if not (spec.get("image") or defaults.image):
         raise Refused("spec.image is not set, and the operator has no default (GOQUEUE_OPERATOR_IMAGE)")
     metadata: Object = {"labels": common | (given.get("labels") or {}) | selector}
-    annotations = dict(given.get("annotations") or {})
+    annotations = EVICTABLE | (given.get("annotations") or {})
     if settings.revision:
         annotations[REVISION] = settings.revision
-    if annotations:
-        metadata["annotations"] = annotations
+    metadata["annotations"] = annotations
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -200,15 +205,9 @@ def _pod(spec: Object, given: Object, selector: Object, defaults: Defaults, sett
     }
     if given.get("initContainers"):
         pod["initContainers"] = [_beside(container) for container in given["initContainers"]]
-    if not given.get("topologySpreadConstraints"):
-        pod["topologySpreadConstraints"] = [
-            {
-                "topologyKey": "kubernetes.io/hostname",
-                "maxSkew": 1,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector},
-            }
-        ]
+    wanted = given.get("topologySpreadConstraints") or [SPREAD]
+    # Without a selector Kubernetes counts no pod at all.
+    pod["topologySpreadConstraints"] = [{"labelSelector": {"matchLabels": selector}, **one} for one in wanted]
     return pod
 
 

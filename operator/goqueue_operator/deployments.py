@@ -14,9 +14,10 @@ from goqueue.scaling import Decision
 from goqueue_operator import deployment
 from goqueue_operator.conditions import timestamp
 from goqueue_operator.deployment import Defaults, Refused
+from goqueue_operator.dropped import dropped
 from goqueue_operator.events import tell
 from goqueue_operator.informer import Informer
-from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, KubeUnavailable, Object
+from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, KubeUnavailable, Object, warnings
 from goqueue_operator.pool import Pool
 from goqueue_operator.revisions import Revisions
 
@@ -124,7 +125,9 @@ class Deployments:
             if span is not None:
                 span.set_attributes(_about(pool, before, decision))
             async with self._slow_lane if pool.failures else self._lane:
-                await self._put(pool, wanted)
+                with warnings() as heard:
+                    await self._put(pool, wanted)
+        await self._warn(pool, wanted, heard)
         pool.built, pool.replicas = wanted, decision.replicas
         _accept(pool)
         _note_scaling(pool, before, decision)
@@ -162,6 +165,16 @@ class Deployments:
                     "a pool's Deployment was changed by somebody else and is as declared again", pool=pool.place
                 )
         self._note(pool, made)
+
+    async def _warn(self, pool: Pool, wanted: Object, heard: list[str]) -> None:
+        """Pass on what the API server warned of, and which fields it does not know, once as long as it is the same."""
+        gone = list(dropped(wanted["spec"], (pool.found or {}).get("spec"), "spec"))
+        parts = [*heard, *([f"Kubernetes does not take over {', '.join(gone)}"] if gone else [])]
+        text = "; ".join(parts)
+        if text and text != pool.warned:
+            log.warning("pool warned of", pool=pool.place, warnings=text)
+            await tell(self._kube, pool.resource, "GoQueueWorkerPool", "DeploymentWarning", text, warning=True)
+        pool.warned = text
 
     def _note(self, pool: Pool, made: Object) -> None:
         """Take in the API server's answer."""

@@ -98,7 +98,7 @@ class Informer:
         query = {"limit": str(PAGE), "labelSelector": self._label}
         seen: set[tuple[str, str]] = set()
         while True:
-            page = await self._kube.request("GET", self._path, **query)
+            page = await self._kube.request("GET", self._path, flow=f"LIST {self._kind.plural}", **query)
             for item in page["items"] or ():
                 seen.add(_place(item))
                 self._store(item)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,6 +45,20 @@ as an internal error."""
 _MERGE: Final = "application/merge-patch+json"
 _STEPS: Final = "application/json-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
+
+
+_WARNINGS: ContextVar[list[str] | None] = ContextVar("warnings", default=None)
+
+
+@contextlib.contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Gather what the API server warns of in its answers to this task, while the block lasts (RFC 7234, 5.5)."""
+    heard: list[str] = []
+    token = _WARNINGS.set(heard)
+    try:
+        yield heard
+    finally:
+        _WARNINGS.reset(token)
 
 
 class KubeError(Exception):
@@ -91,6 +106,14 @@ CONFIG_MAPS: Final = Kind("", "v1", "configmaps")
 EVENTS: Final = Kind("events.k8s.io", "v1", "events")
 NAMESPACES: Final = Kind("", "v1", "namespaces")
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
+
+
+def _hear(headers: Iterable[str]) -> None:
+    if (heard := _WARNINGS.get()) is not None:
+        for header in headers:  # 299 - "unknown field \"spec.x\""
+            text = header.split(" ", 2)[-1][1:-1].replace('\\"', '"')
+            if text not in heard:
+                heard.append(text)
 
 
 def _retry_after(headers: Mapping[str, str], attempt: int) -> float:
@@ -183,6 +206,7 @@ class Kube:
                     ) as answer,
                 ):
                     content = await _content(answer, most)
+                    _hear(answer.headers.getall("Warning", ()))
             except TimeoutError as error:
                 raise KubeSlow("kubernetes is unavailable: it did not answer in time") from error
             except (aiohttp.ClientError, OSError) as error:

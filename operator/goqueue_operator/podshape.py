@@ -41,6 +41,7 @@ POD: Final[dict[str, Any]] = {
     "volumes": [{"name": TEXT, "projected": {"sources": [{}]}}],
     "containers": [_CONTAINER],
     "initContainers": [_CONTAINER],
+    "topologySpreadConstraints": [{}],
 }
 """An object with the fields that are looked into; a list of what stands in it; or what a value must be."""
 

@@ -49,6 +49,8 @@ class Pool:
     """The same in one word."""
     told: str = ""
     """The refusal that an event was left for."""
+    warned: str = ""
+    """What the API server warned of when its Deployment was written last."""
     failures: int = 0
     """Tries in a row that were refused."""
     retry_at: float = 0.0

@@ -104,8 +104,10 @@ class Revisions:
             return item
         self._read = {key: value for key, value in self._read.items() if now - value[0] < self._seconds}
         accept = METADATA if reference.kind == SECRET else "application/json"
+        kind = KINDS[reference.kind]
+        path, flow = kind.path(namespace, reference.name), f"GET {kind.plural}"
         try:
-            item = await self._kube.request("GET", KINDS[reference.kind].path(namespace, reference.name), accept=accept)
+            item = await self._kube.request("GET", path, flow=flow, accept=accept)
         except KubeError as error:
             item = "absent" if error.code == 404 else "unreadable"
         self._read[place] = (now, item)

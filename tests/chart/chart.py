@@ -27,11 +27,10 @@ class HelmFailed(Exception):
 
 @cache
 def helm(version: str = "helm4") -> Path:
-    """The program; taken from the cache of this machine's test tools, or put there now."""
+    """The program, from the cache of this machine's test tools; built now if it is not there."""
     from tests.cluster import programs
 
-    program: Path = getattr(programs.tools(), version)
-    return program
+    return {"helm3": programs.helm3, "helm4": programs.helm4}[version]()
 
 
 def run_helm(*arguments: str, version: str = "helm4", values: Values | None = None) -> str:

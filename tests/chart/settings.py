@@ -185,7 +185,7 @@ def _default(path: str, field: str, schema: dict[str, Any], kind: str) -> Any:
     if path in DEFAULTS:
         return DEFAULTS[path]
     if field in ("host", "health_host") and schema.get("default") == "127.0.0.1":
-        return "0.0.0.0"
+        return "::"
     default = schema.get("default")
     if kind == "number" and isinstance(default, float) and default.is_integer():
         return int(default)

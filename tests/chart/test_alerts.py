@@ -76,11 +76,12 @@ def test_each_threshold_reaches_its_rule() -> None:
         "noWorkerMinutes": 303,
         "repairs": 304,
         "maximumMinutes": 305,
-        "operatorResources": 306,
+        "pinnedHours": 306,
+        "operatorResources": 307,
         "availabilityPercent": 99.5,
     }
     text = yaml.safe_dump(groups(thresholds=given), width=1000)
-    for shown in ("> 301.5", "> 302", "303m", "> 304", "305m", "> 306", "14.4 * 0.005"):
+    for shown in ("> 301.5", "> 302", "303m", "> 304", "305m", "306h", "> 307", "14.4 * 0.005"):
         assert shown in text, shown
 
 

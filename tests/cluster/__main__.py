@@ -110,7 +110,7 @@ GoQueue runs in namespace {namespace}.
 
 
 def _build(cluster: Cluster) -> None:
-    _ = cluster.tools
+    cluster.tools.build()
     if isinstance(choose_engine(), Podman):
         from tests.cluster import host
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tests.cluster import loading, programs
+from tests.cluster import loading
 from tests.cluster.cache import cache_dir, hash_of, locked
 from tests.cluster.docker import Docker
 from tests.cluster.podman import Podman
@@ -43,7 +43,8 @@ class Cluster:
     name: str = NAME
     workers: int = WORKERS
     _engine: Engine | None = field(default=None, repr=False)
-    _tools: Tools | None = field(default=None, repr=False)
+    tools: Tools = field(default_factory=Tools, repr=False)
+    """Paths of kubectl, helm3, helm4 and kind."""
 
     # What it is made of
 
@@ -51,12 +52,6 @@ class Cluster:
     def kubeconfig(self) -> Path:
         """Kubeconfig of the cluster's administrator; there while the cluster is up."""
         return self._state / "kubeconfig"
-
-    @property
-    def tools(self) -> Tools:
-        """Paths of kubectl, helm3, helm4 and kind."""
-        self._tools = self._tools or programs.tools()
-        return self._tools
 
     @property
     def engine(self) -> Engine:

@@ -30,7 +30,8 @@ PREINSTALLED = (  # what is in the node's containerd from the start
 
 def key() -> str:
     """Hash of all that goes into the image; known without building anything."""
-    modules = [programs.GO / name for name in ("kubernetes", "etcd", "coredns")]
+    used = dict.fromkeys((versions.RELEASE.module, programs.OWN_MODULE, "etcd", "coredns"))
+    modules = [programs.GO / name for name in used]
     files = [NODE / name for name in ("prepare.sh", *MANIFESTS)]
     return hash_of(modules, files, Path(__file__), versions.KIND, *PREINSTALLED, versions.DEBIAN)
 
@@ -46,7 +47,7 @@ def node_image() -> Path:
             pack = f"tar -C {root} --numeric-owner --xattrs -cf - . | zstd -q -T0 -3 -o {partial / 'node.tar.zst'}"
             run(["bash", "-o", "pipefail", "-c", pack], what="pack the node image", timeout=300)
 
-    return cached("node-image", key(), make) / "node.tar.zst"
+    return cached(programs.named("node-image"), key(), make) / "node.tar.zst"
 
 
 def _assemble(root: Path, work: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.cluster import host, node_image
+from tests.cluster.programs import named
 from tests.cluster.shell import ClusterError, run, say, succeeds
 
 STORE = Path("/var/lib/goqueue-kind")
@@ -23,10 +24,12 @@ class Podman:
     sealed = True
     """Nothing leaves the machine: nodes have no way out, and the API server is reached at its node's own address."""
 
+    _repository = f"localhost/{named('goqueue-node')}"
+
     def __init__(self) -> None:
         if os.geteuid() != 0:
             raise ClusterError("neither a Docker engine with a registry nor root: one of the two is needed")
-        self._image = f"localhost/goqueue-node:{node_image.key()}"
+        self._image = f"{self._repository}:{node_image.key()}"
         self.env = {
             "KIND_EXPERIMENTAL_PROVIDER": "podman",
             "KIND_EXPERIMENTAL_PODMAN_NETWORK": NETWORK,
@@ -86,7 +89,7 @@ class Podman:
             timeout=30,
             env=self.env,
         ).split():
-            if line.startswith("localhost/goqueue-node:") and line != self._image:
+            if line.startswith(f"{self._repository}:") and line != self._image:
                 succeeds(self.command("rmi", line), timeout=60, env=self.env)
 
     def host_address(self) -> str:

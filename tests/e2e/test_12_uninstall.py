@@ -10,6 +10,7 @@ from tests.e2e.system import NAMESPACE, RELEASE, System, gqj
 pytestmark = pytest.mark.timeout(240)
 
 MINE = f"app.kubernetes.io/instance={RELEASE}"
+POOLS = f"goqueue.io/release={RELEASE}"
 DERIVED = (
     "pods",
     "endpoints",
@@ -26,8 +27,11 @@ def kinds(system: System, *, namespaced: bool) -> str:
 
 
 def left(system: System, *, namespaced: bool) -> set[str]:
-    found = system.kubectl("get", kinds(system, namespaced=namespaced), "-l", MINE, "-o", "name", timeout=120)
-    return set(found.split())
+    found: set[str] = set()
+    for labels in (MINE, POOLS):
+        listed = system.kubectl("get", kinds(system, namespaced=namespaced), "-l", labels, "-o", "name", timeout=120)
+        found |= set(listed.split())
+    return found
 
 
 def test_uninstall_leaves_only_what_is_to_be_kept(system: System) -> None:

@@ -79,10 +79,11 @@ are added or replaced.
 {{- $over := deepCopy .over -}}
 {{- $pod := dig "podTemplate" "spec" dict $over -}}
 {{- $underPod := $under.podTemplate.spec -}}
-{{- if $pod.containers -}}
+{{- range $field := list "containers" "initContainers" -}}
+{{- if get $pod $field -}}
 {{- $containers := list -}}
 {{- $found := dict -}}
-{{- range concat $underPod.containers $pod.containers -}}
+{{- range concat (get $underPod $field | default list) (get $pod $field) -}}
 {{- if hasKey $found .name -}}
 {{- include "goqueue.overlayContainer" (dict "under" (get $found .name) "over" .) -}}
 {{- else -}}
@@ -90,7 +91,8 @@ are added or replaced.
 {{- $containers = append $containers . -}}
 {{- end -}}
 {{- end -}}
-{{- $_ := set $pod "containers" $containers -}}
+{{- $_ := set $pod $field $containers -}}
+{{- end -}}
 {{- end -}}
 {{- range $field := list "volumes" "imagePullSecrets" -}}
 {{- with get $pod $field -}}

@@ -55,14 +55,18 @@ hostUsers: {{ $hostUsers }}
 none are named, with which the Cluster Autoscaler may remove the pod: without the annotation they would pin its node.
 */}}
 {{- define "goqueue.podMetadata" -}}
-{{- $evictable := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (.volumes | default "tmp") -}}
+{{- $annotations := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" (.volumes | default "tmp") -}}
+{{- range list .root.Values.podAnnotations .values.podAnnotations (.annotations | default dict) -}}
+{{- /* Not `merge`, for which an empty text is none. */ -}}
+{{- range $key, $value := . }}{{ $_ := set $annotations $key $value }}{{ end -}}
+{{- end -}}
 labels:
   {{- include "goqueue.selectorLabels" . | nindent 2 }}
   {{- with merge (dict) .values.podLabels .root.Values.podLabels .root.Values.commonLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 annotations:
-  {{- merge (dict) (.annotations | default dict) .values.podAnnotations .root.Values.podAnnotations $evictable | toYaml | nindent 2 }}
+  {{- toYaml $annotations | nindent 2 }}
 {{- end -}}
 
 {{/* Group that reads the mounted certificates; empty where none are, and on OpenShift, which chooses one itself. */}}
@@ -146,7 +150,7 @@ their security get that of GoQueue's, or a namespace that enforces `restricted` 
 {{- define "goqueue.extraContainers" -}}
 {{- $root := .root -}}
 {{- $own := index (index .root.Values .component) .key -}}
-{{- range concat (index .root.Values .key) ($own | default list) }}
+{{- range include "goqueue.byKey" (dict "key" "name" "lists" (list (index .root.Values .key) ($own | default list))) | fromYamlArray }}
 {{- $security := hasKey . "securityContext" | ternary .securityContext $root.Values.securityContext }}
 {{ list (set (deepCopy .) "securityContext" $security) | toYaml }}
 {{- end -}}
@@ -252,7 +256,7 @@ the Kubernetes API. `pools` is the name of a ConfigMap with worker pools.
 {{- $values := .root.Values.maintenance -}}
 serviceAccountName: {{ .serviceAccountName }}
 automountServiceAccountToken: true
-{{- $selector := include "goqueue.selectorLabels" (dict "root" .root "component" "maintenance") }}
+{{- $selector := include "goqueue.selectorLabels" (dict "root" .root "component" (.component | default "maintenance")) }}
 {{- include "goqueue.scheduling" (dict "root" .root "values" $values "selector" $selector) | nindent 0 }}
 securityContext:
   {{- include "goqueue.podSecurityContext" .root | nindent 2 }}

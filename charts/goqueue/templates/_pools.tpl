@@ -57,6 +57,10 @@ metadata:
     # For Argo CD, should labels of its own mark the pool as the application's.
     argocd.argoproj.io/compare-options: IgnoreExtraneous
     argocd.argoproj.io/sync-options: Prune=false
+    {{- /* The operator copies the others to the pool's Deployment. */}}
+    {{- with omit (merge (dict) $worker.deploymentAnnotations $root.Values.deploymentAnnotations) "argocd.argoproj.io/compare-options" "argocd.argoproj.io/sync-options" }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   image: {{ include "goqueue.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}

@@ -67,7 +67,7 @@ ORDER: Final[dict[str, Schema]] = {
     "maxRetries": integer("Attempts after the first.", 0, MAX_RETRIES, default=DEFAULT_MAX_RETRIES),
     "timeout": integer("Seconds that one attempt may take; the type has a default.", 1, MAX_TIMEOUT_SECONDS),
     "uniqueKey": text(
-        "While a job with this key is not finished, no second one is made.",
+        "While a job of the namespace with this key is not finished, no second one is made.",
         minLength=1,
         maxLength=MAX_KEY_LENGTH,
         pattern=PRINTABLE,
@@ -95,8 +95,12 @@ CHANGEABLE: Final = ("suspend", "priority", "ttlSecondsAfterFinished")
 
 
 def _immutable(field: str) -> Schema:
+    same = f"has(self.{field}) == has(oldSelf.{field})"
+    # The content of a payload is the policy's: rules here see no inside of it, and its nulls must not count.
+    if field != "payload":
+        same += f" && (!has(self.{field}) || self.{field} == oldSelf.{field})"
     return rule(
-        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        same,
         f"{field} cannot be changed; delete the job and make a new one",
         fieldPath=f".{field}",
         reason="FieldValueForbidden",

@@ -4,6 +4,10 @@ A policy and not rules in the definition: those see only fields that the definit
 payload belongs to its job type (`body` is text in one and an object in another). Made from the types' own models, so
 users' types are checked as well where GOQUEUE_JOBS names them. What a model has beyond the words translated here is
 still checked by the operator, which then says so in the job's conditions.
+
+That a job's payload does not change is checked here as well: `kubectl apply` of a new object leaves out the nulls of
+all objects in it, while server-side apply, create and replace keep them. One file must be the same job whichever of
+them comes first, so a null counts as a field that is not there.
 """
 
 import json
@@ -143,6 +147,37 @@ def type_rules(kind: JobType) -> Iterator[Schema]:
             }
 
 
+SAME_DEPTH: Final = 8
+"""Levels at which a null in an object counts as no field; from there on it counts."""
+
+SAME_ITEMS: Final = 32
+"""Longest list in whose objects nulls do not count."""
+
+
+def same(one: str, other: str, depth: int = SAME_DEPTH) -> str:
+    """CEL: two values are equal but for nulls in objects. It has no recursion and counts no indices of a list, so both
+    are written out."""
+    if depth == 0:
+        return f"{one} == {other}"
+    key = f"k{depth}"
+    inner = same(f"{one}[{key}]", f"{other}[{key}]", depth - 1)
+    indices = ", ".join(str(index) for index in range(SAME_ITEMS))
+    objects = f"type({one}) == map && {other}.all({key}, {key} in {one} || {other}[{key}] == null)"
+    lists = f"type({one}) == list && size({one}) == size({other}) && size({one}) <= {SAME_ITEMS}"
+    return (
+        f"{one} == {other} || (type({one}) == type({other}) && ({objects} || {lists})"
+        f" && (type({one}) == map ? dyn({one}) : dyn([{indices}])).all({key},"
+        f" type({one}) == list && {key} >= size({one}) ? true"
+        f" : type({one}) == list || {key} in {other} ? ({inner}) : {one}[{key}] == null))"
+    )
+
+
+def _former(schedule: str) -> str:
+    """CEL: the payload as it was; as it is where it is new or may change, as that of a schedule."""
+    fixed = f"oldObject != null && !({schedule}) && has(dyn(oldObject).spec.payload)"
+    return f"{fixed} ? dyn(oldObject).spec.payload : variables.payload"
+
+
 def policy(types: Iterable[JobType]) -> Schema:
     """The policy for payloads of these job types."""
     schedule = "request.resource.resource == 'goqueueschedules'"
@@ -177,9 +212,16 @@ def policy(types: Iterable[JobType]) -> Schema:
             "variables": [
                 {"name": "order", "expression": f"{schedule} ? dyn(object.spec.jobTemplate.spec) : dyn(object.spec)"},
                 {"name": "payload", "expression": "dyn(variables.order.payload)"},
+                {"name": "former", "expression": _former(schedule)},
                 {"name": "type", "expression": f"has(variables.order.type) ? variables.order.type : {by_queue}"},
             ],
-            "validations": [rule for kind in types for rule in type_rules(kind)],
+            "validations": [
+                {
+                    "expression": same("variables.former", "variables.payload"),
+                    "message": "payload cannot be changed; delete the job and make a new one",
+                },
+                *(rule for kind in types for rule in type_rules(kind)),
+            ],
         },
     }
 

@@ -113,6 +113,20 @@ async def test_only_a_trusted_proxy_says_who_it_speaks_for(own: Processes) -> No
             assert await statuses(callers, 5, headers=forged) == Counter({429: 5})
 
 
+async def test_a_proxy_that_comes_by_ipv4_is_trusted_by_an_api_that_listens_on_both_families(own: Processes) -> None:
+    settings = {
+        "GOQUEUE_API_HOST": "::",
+        "GOQUEUE_API_AUTH": "off",
+        "GOQUEUE_API_ADDRESS_RATE_LIMIT": "5/day",
+        "GOQUEUE_API_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    with replicas(own, 1, **settings) as servers:
+        async with clients(servers, {}) as callers:
+            for number in (1, 2):  # each has a limit of its own
+                named = {"X-Forwarded-For": f"203.0.113.{number}"}
+                assert await statuses(callers, 6, headers=named) == Counter({404: 5, 429: 1})
+
+
 def on_own_valkey(database: FreshDatabase, valkey: EmbeddedValkey, folder: Path) -> Processes:
     return processes(database, FreshRedis(valkey, 0, "{goqueue}"), folder)
 

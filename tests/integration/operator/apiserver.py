@@ -26,7 +26,12 @@ from goqueue_cli.keeper import LOOPBACK
 from tests.cluster import programs
 from tests.servers.process import Process
 
-CONTROLLERS = "namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller"
+CONTROLLERS = ",".join(
+    (
+        *("namespace-controller", "garbage-collector-controller", "deployment-controller", "replicaset-controller"),
+        "clusterrole-aggregation-controller",
+    )
+)
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -137,7 +142,7 @@ def _wait_ready(url: str, token: str, server: Process) -> None:
 @contextlib.contextmanager
 def api_server() -> Iterator[ApiServer]:
     """Start all of it; gone after the block."""
-    kubernetes, etcd, kubectl = programs.kubernetes(), programs.etcd(), programs.tools().kubectl
+    kubernetes, etcd, kubectl = programs.kubernetes(), programs.etcd(), programs.kubectl()
     with tempfile.TemporaryDirectory(prefix="goqueue-kubernetes-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         token = secrets.token_hex(16)

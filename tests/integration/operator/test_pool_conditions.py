@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from goqueue.scaling import Decision, History, Load
 from goqueue_operator import deployment as building
 from goqueue_operator.access import from_kubeconfig
 from goqueue_operator.deployment import Defaults
@@ -30,7 +31,7 @@ async def says(world: World, kind: str, status: str, reason: str, words: str = "
 
     try:
         await eventually(there, WITHIN)
-    except AssertionError:
+    except pytest.fail.Exception:
         raise AssertionError(f"no {kind}={status} {reason} {words!r} in {seen}") from None
 
 
@@ -89,8 +90,8 @@ async def test_a_quota_that_lets_no_pod_in_is_said_of_the_pool(world: World) -> 
     await world.kubectl("patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", counted)
     async with world.operator(scale_seconds=0.2):
         await pool(world, minReplicas=1)
-        await says(world, "Available", "False", "FailedCreate", "exceeded quota")
-        await says(world, "Ready", "False", "FailedCreate", "exceeded quota")
+        await says(world, "Available", "False", "FailedCreate", "quota: q")
+        await says(world, "Ready", "False", "FailedCreate", "quota: q")
 
 
 async def test_a_queue_that_no_worker_knows_is_refused_by_name(world: World) -> None:
@@ -127,6 +128,14 @@ async def test_scaling_is_told_and_its_bounds_are_conditions(world: World) -> No
         await world.kubectl("patch", "gqp", "pool", "--type=merge", "-p", '{"spec":{"replicas":null,"minReplicas":2}}')
         await world.engine.execute("UPDATE jobs SET status = 'cancelled', finished_at = now()")
         await replicas(world, 2)
+
+
+async def test_what_the_api_server_warns_of_is_an_event(world: World) -> None:
+    async with world.operator():
+        affinity = {"nodeAffinity": {"requiredByAll": {"x": 1}}}  # no version of Kubernetes has such a field
+        await pool(world, podTemplate={"spec": {"affinity": affinity}})
+        await told(world, "DeploymentWarning", 'unknown field "spec.template.spec.affinity.nodeAffinity.requiredByAll"')
+        await says(world, "Ready", "True", "AsDeclared")
 
 
 async def test_a_name_that_is_no_label_is_refused_at_apply_and_said_where_it_is_there(world: World) -> None:
@@ -191,10 +200,6 @@ async def test_a_status_is_not_written_to_a_pool_of_the_same_name(world: World) 
     former = await world.get("gqp", "pool")
     former["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"
     with pytest.raises(KubeError):
-        await pools._write(Pool(former, {}), *await a_decision(pools, Pool(former, {})))
+        await pools._write(Pool(former, {}), Decision(0, "nothing to do", History()), Load(0, 0))
     assert "status" not in await world.get("gqp", "pool")
     await kube.close()
-
-
-async def a_decision(pools: Pools, one: Pool) -> Any:
-    return pools._decide(one, await pools._looker.look(), {})

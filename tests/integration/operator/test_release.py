@@ -21,6 +21,11 @@ from tests.integration.operator.apiserver import ApiServer
 
 SCRIPTS = CHART / "files" / "scripts"
 STRIPE = "sk_test_first"
+OFF: dict[str, Any] = {"operator": {"enabled": False}}
+LEAN: dict[str, Any] = {"crds": {"install": False}, "networkPolicy": {"enabled": False}}
+"""The run has the definitions already; policies need not be written for pods that never start."""
+
+pytestmark = pytest.mark.timeout(300)  # Helm, ten times over
 
 
 @dataclass
@@ -40,10 +45,9 @@ class Release:
         """
         command = [str(helm(self.version)), *arguments, "--namespace", self.namespace]
         if values is not None:
-            # The run has the definitions already.
             command += ["--values", "-"]
         environment = {"KUBECONFIG": str(self.kubernetes.kubeconfig), "HOME": str(self.folder)}
-        text = json.dumps({**(values or {}), "crds": {"install": False}})
+        text = json.dumps({**(values or {}), **LEAN})
         done = subprocess.run(
             command, input=text, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -164,13 +168,13 @@ async def test_names_that_are_in_two_lists_are_installed_once(release: Release) 
 
 
 async def test_switching_autoscaling_on_keeps_the_pods_of_the_api(release: Release) -> None:
-    on = {"api": {"replicas": 6, "autoscaling": {"enabled": True, "minReplicas": 3}}}
+    on = {**OFF, "api": {"replicas": 6, "autoscaling": {"enabled": True, "minReplicas": 3}}}
 
     def replicas() -> int:
         return int(release.get("deployment", "goqueue-api")["spec"]["replicas"])
 
     def lifetime() -> None:
-        release.install({"api": {"replicas": 6}})
+        release.install({**OFF, "api": {"replicas": 6}})
         release.upgrade(on)
         assert replicas() == 6
         release.upgrade(on)
@@ -179,24 +183,31 @@ async def test_switching_autoscaling_on_keeps_the_pods_of_the_api(release: Relea
         release.upgrade(on)
         release.upgrade(on)
         assert replicas() == 4
-        release.kubectl("scale", "deployment", "goqueue-api", "--replicas=0")  # an autoscaler leaves it at 0
-        forced = ["--force-conflicts"] if release.version == "helm4" else []
-        release.upgrade(on, *forced)
-        assert replicas() == 3
+
+    await asyncio.to_thread(lifetime)
+
+
+async def test_an_autoscaler_gets_pods_to_begin_with(release: Release) -> None:
+    on = {**OFF, "api": {"autoscaling": {"enabled": True, "minReplicas": 3}}}
+
+    def lifetime() -> None:
+        release.install(on)
+        release.kubectl("scale", "deployment", "goqueue-api", "--replicas=0")  # where it would leave it
+        release.upgrade(on, *(["--force-conflicts"] if release.version == "helm4" else []))
+        assert release.get("deployment", "goqueue-api")["spec"]["replicas"] == 3
 
     await asyncio.to_thread(lifetime)
 
 
 async def test_workers_that_something_else_scales_keep_their_number(release: Release) -> None:
-    off = {"operator": {"enabled": False}}
     pool = {"workerPools": {"default": {"replicas": None}}}
 
     def lifetime() -> None:
-        release.install({**off, "workerPools": {"default": {"replicas": 5}}})
-        release.upgrade({**off, **pool})
+        release.install({**OFF, "workerPools": {"default": {"replicas": 5}}})
+        release.upgrade({**OFF, **pool})
         assert release.get("deployment", "goqueue-worker-default")["spec"]["replicas"] == 5
         release.kubectl("scale", "deployment", "goqueue-worker-default", "--replicas=0")
-        release.upgrade({**off, **pool})
+        release.upgrade({**OFF, **pool})
         assert release.get("deployment", "goqueue-worker-default")["spec"]["replicas"] == 0
 
     await asyncio.to_thread(lifetime)
@@ -243,17 +254,15 @@ async def test_an_upgrade_runs_the_migrations_again_while_no_pod_is_available(re
 
 
 async def test_switching_the_operator_off_cleans_up_what_it_looked_after(release: Release) -> None:
-    off: dict[str, Any] = {"operator": {"enabled": False}}
-
     def lifetime() -> None:
         release.install({})
-        rendered = release.upgrade(off, "--dry-run=server")
+        rendered = release.upgrade(OFF, "--dry-run=server")
         assert "name: goqueue-cleanup" in rendered
         assert "helm.sh/hook: pre-upgrade,pre-rollback" in rendered
         with pytest.raises(HelmFailed, match="leaves worker pools and finalizers"):
-            release.upgrade({**off, "maintenance": {"cleanup": False}})
-        release.upgrade(off, "--no-hooks")
-        assert "name: goqueue-cleanup" not in release.upgrade(off, "--dry-run=server")
+            release.upgrade({**OFF, "maintenance": {"cleanup": False}})
+        release.upgrade(OFF, "--no-hooks")
+        assert "name: goqueue-cleanup" not in release.upgrade(OFF, "--dry-run=server")
 
     await asyncio.to_thread(lifetime)
 

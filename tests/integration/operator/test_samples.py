@@ -83,7 +83,7 @@ def test_the_definition_takes_all_that_the_rest_api_takes(kubernetes: ApiServer)
         kubernetes("create", "--dry-run=server", "-f", "-", stdin=scheduled(line))
 
 
-def test_nothing_but_suspend_can_be_changed(kubernetes: ApiServer) -> None:
+def test_what_a_job_does_cannot_be_changed_but_when_it_runs_and_goes_can(kubernetes: ApiServer) -> None:
     body: dict[str, Any] = {
         "apiVersion": "goqueue.io/v1alpha1",
         "kind": "GoQueueJob",
@@ -91,10 +91,49 @@ def test_nothing_but_suspend_can_be_changed(kubernetes: ApiServer) -> None:
         "spec": {"queue": "email", "payload": EMAIL},
     }
     kubernetes("create", "-f", "-", stdin=body)
-    body["spec"]["suspend"] = True
+    body["spec"] |= {"suspend": True, "priority": 5, "ttlSecondsAfterFinished": 60}
     kubernetes("apply", "-f", "-", stdin=body)
-    body["spec"]["priority"] = 5
-    assert "priority cannot be changed" in kubernetes.refusal(body)
-    body["spec"] = {"queue": "email", "payload": {**EMAIL, "body": "another"}, "suspend": True}
+    body["spec"]["maxRetries"] = 1
+    assert "maxRetries cannot be changed" in kubernetes.refusal(body)
+    del body["spec"]["maxRetries"]
+    body["spec"]["payload"] = {**EMAIL, "body": "another"}
     assert "payload cannot be changed" in kubernetes.refusal(body)
     kubernetes("delete", "gqj", "fixed")
+
+
+APPLY, SERVER_SIDE, REPLACE = ("apply",), ("apply", "--server-side", "--force-conflicts"), ("replace",)
+NULLS: dict[str, Any] = {"a": None, "deep": {"b": None, "c": {"d": None, "e": 1}}, "list": [{"f": None, "g": 1}, None]}
+CHANGED: dict[str, dict[str, Any]] = {
+    "a null to a value": {**NULLS, "a": 1},
+    "a value to a null": {**NULLS, "deep": {"c": {"e": None}}},
+    "a value": {**NULLS, "deep": {"c": {"e": 2}}},
+    "a new field": {**NULLS, "g": 1},
+    "an object to a list": {**NULLS, "deep": [1]},
+    "a value in a list": {**NULLS, "list": [{"g": 2}, None]},
+    "a null that is an item": {**NULLS, "list": [{"g": 1}]},
+    "the order of a list": {**NULLS, "list": [None, {"g": 1}]},
+}
+
+
+def holding(payload: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "goqueue.io/v1alpha1",
+        "kind": "GoQueueJob",
+        "metadata": {"name": "nulls"},
+        "spec": {"queue": "default", "type": "anything", "payload": payload},
+    }
+
+
+@pytest.mark.parametrize("first", [APPLY, SERVER_SIDE, ("create",)], ids=" ".join)
+def test_an_unchanged_file_with_nulls_is_taken_by_each_way_of_applying(
+    kubernetes: ApiServer, first: tuple[str, ...]
+) -> None:
+    kubernetes(*first, "-f", "-", stdin=holding(NULLS))
+    try:
+        for way in (APPLY, SERVER_SIDE, REPLACE, APPLY):
+            kubernetes(*way, "-f", "-", stdin=holding(NULLS))
+        for what, payload in CHANGED.items():
+            told = kubernetes.run("replace", "-f", "-", stdin=holding(payload))
+            assert "payload cannot be changed" in told.stderr, what
+    finally:
+        kubernetes("delete", "gqj", "nulls")

@@ -68,17 +68,21 @@ class Fleet:
             rows = await dispatch.workers(connection)
         return {row.name.rpartition("-")[0] for row in rows if row.draining}
 
-    async def one_job_each(self, pods: int) -> dict[str, list[int]]:
-        """Make jobs until each pod runs one."""
-        for _ in range(pods):
-            await self.world.engine.enqueue("gated")
+    async def one_job_each(self, pods: int) -> dict[str, int]:
+        """Make jobs until each pod runs one; what a pod gets beside its one ends at once. Pod → job."""
+        found: dict[str, int] = {}
+        while len(found) < pods:
+            id = await self.world.engine.enqueue("gated")
+            await self.world.engine.until(id, "processing")
+            (pod,) = [pod for pod, jobs in (await self.busy()).items() if id in jobs]
+            if found.setdefault(pod, id) != id:
+                self.end(id)
+                await self.world.engine.until(id, "completed")
+        return found
 
-        async def all_busy() -> dict[str, list[int]] | None:
-            busy = await self.busy()
-            return busy if sum(map(len, busy.values())) == pods else None
-
-        busy: dict[str, list[int]] = await eventually(all_busy)
-        return busy
+    def end(self, id: int) -> None:
+        """Let a job end."""
+        self.gates.setdefault(id, asyncio.Event()).set()
 
     async def close(self) -> None:
         for gate in self.gates.values():
@@ -90,6 +94,7 @@ class Fleet:
 @pytest.fixture
 async def fleet(world: World) -> AsyncIterator[Fleet]:
     fleet = Fleet(world)
+    world.engine.settings.lease_seconds, world.engine.settings.heartbeat_seconds = 30.0, 0.5
     world.engine.handle("gated", fleet.run, timeout=300)
     try:
         yield fleet
@@ -110,23 +115,11 @@ async def ordered(world: World) -> int:
     return int((await world.get("deployment", "pool"))["spec"]["replicas"])
 
 
-async def spread(fleet: Fleet, pods: int) -> dict[str, list[int]]:
-    """Jobs on all pods, one each; a worker that has two lets one go."""
-    busy = await fleet.one_job_each(pods)
-    while len(busy) < pods:
-        for jobs in busy.values():
-            for id in jobs[1:]:
-                fleet.gates[id].set()
-                await fleet.world.engine.until(id, "completed")
-        busy = await fleet.one_job_each(pods)
-    return busy
-
-
 async def test_pods_with_a_job_each_drain_and_only_those_go_that_have_become_idle(world: World, fleet: Fleet) -> None:
     async with world.operator(scale_seconds=0.3):
         await pool(world, 3)
         await fleet.start(3)
-        jobs = await spread(fleet, 3)
+        jobs = await fleet.one_job_each(3)
         await change(world, minReplicas=0)
 
         async def two_drain() -> set[str] | None:
@@ -135,16 +128,20 @@ async def test_pods_with_a_job_each_drain_and_only_those_go_that_have_become_idl
 
         first, second = sorted(await eventually(two_drain))
         assert await ordered(world) == 3
-        assert (await world.get("gqp", "pool"))["status"]["draining"] == 2
 
-        fleet.gates[jobs[first][0]].set()
+        async def told() -> bool:
+            return bool((await world.get("gqp", "pool"))["status"].get("draining") == 2)
+
+        await eventually(told)
+
+        fleet.end(jobs[first])
 
         async def first_went() -> bool:
             return await ordered(world) == 2 and await fleet.pods() == set(jobs) - {first}
 
         await eventually(first_went)
         await fleet.stop(first)
-        fleet.gates[jobs[second][0]].set()
+        fleet.end(jobs[second])
 
         async def second_went() -> bool:
             return await ordered(world) == 1 and await fleet.pods() == set(jobs) - {first, second}
@@ -152,7 +149,7 @@ async def test_pods_with_a_job_each_drain_and_only_those_go_that_have_become_idl
         await eventually(second_went)
         await fleet.stop(second)
         (last,) = set(jobs) - {first, second}
-        fleet.gates[jobs[last][0]].set()
+        fleet.end(jobs[last])
 
         async def all_went() -> bool:
             return await ordered(world) == 0
@@ -169,7 +166,7 @@ async def test_when_the_load_rises_pods_that_drain_are_released_and_no_new_ones_
     async with world.operator(scale_seconds=0.3):
         await pool(world, 2)
         await fleet.start(2)
-        await spread(fleet, 2)
+        await fleet.one_job_each(2)
         await change(world, minReplicas=0)
 
         async def one_drains() -> bool:
@@ -194,7 +191,7 @@ async def test_without_an_operator_the_workers_of_a_pool_fetch_again(
     async with world.operator(scale_seconds=0.3):
         await pool(world, 2)
         await fleet.start(2)
-        await spread(fleet, 2)
+        await fleet.one_job_each(2)
         await change(world, minReplicas=0)
 
         async def one_drains() -> bool:

@@ -122,7 +122,7 @@ def test_during_a_rollout_no_replica_set_loses_more_than_its_own_drained_pods() 
 
 def test_a_worker_whose_request_is_about_to_end_does_not_go_and_its_request_is_renewed() -> None:
     made = plan([pod("1", asked=3.0, draining=True, cost=-1), pod("2", 1, cost=1)], 2, 1)
-    assert (made.replicas, made.ask) == (2, {1})
+    assert (made.replicas, made.ask) == (2, frozenset({1}))
     assert not plan([pod("1", asked=DRAIN_SECONDS, draining=True), pod("2", 1)], 2, 1).ask
 
 
@@ -143,5 +143,5 @@ def test_what_a_person_orders_goes_though_it_is_busy_once_its_time_is_over() -> 
 def test_drained_pods_are_released_where_more_are_needed() -> None:
     before = [pod("1", 0, asked=25.0, draining=True), pod("2", 1, asked=25.0, draining=True), pod("3", 2)]
     made = plan(before, 3, 2)
-    assert (made.drain, made.release) == ({1}, {2})
+    assert (made.drain, made.release) == (frozenset({1}), frozenset({2}))
     assert plan(before, 3, 3).release == {1, 2}

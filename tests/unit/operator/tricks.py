@@ -70,7 +70,7 @@ TRICKS: dict[str, tuple[Pod, str]] = {
         name: ({name: True}, f"{name} is not allowed")
         for name in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "automountServiceAccountToken")
     },
-    "hostUsers": ({"hostUsers": False}, "hostUsers is not allowed"),
+    "hostUsers": ({"hostUsers": True}, "hostUsers is not allowed"),
     "nodeName": ({"nodeName": "control-plane"}, "nodeName is not allowed"),
     "ephemeralContainers": (
         {"ephemeralContainers": [{"name": "x", "image": "x"}]},
