@@ -102,10 +102,13 @@ class Place:
 
 
 class Claims:
-    """The claims of one leader. `holder` names the installation: `<namespace of the operator>/<its Lease>`."""
+    """The claims of one leader. `holder` names the installation: `<namespace of the operator>/<its Lease>`.
 
-    def __init__(self, kube: Kube, holder: str) -> None:
-        self._kube = kube
+    `leases`: the client for the claims themselves, by default the same.
+    """
+
+    def __init__(self, kube: Kube, holder: str, leases: Kube | None = None) -> None:
+        self._kube, self._leases = kube, leases or kube
         self.holder = holder
         self.places: dict[str, Place] = {}
         self._handlers: dict[Kind, Heard] = {}
@@ -282,13 +285,13 @@ class Claims:
         try:
             lease = place.lease if place.state is State.OURS else None
             if lease is None:
-                lease = await self._kube.find(LEASES, place.namespace, NAME)
+                lease = await self._leases.find(LEASES, place.namespace, NAME)
             if lease is None:
                 body = self._body(place.namespace, {}, lasts)
-                place.lease = await self._kube.create(LEASES, place.namespace, body)
+                place.lease = await self._leases.create(LEASES, place.namespace, body)
             elif self._free(place, lease):
                 wanted = lease | {"spec": self._body(place.namespace, lease["spec"], lasts)["spec"]}
-                place.lease = await self._kube.replace(LEASES, place.namespace, NAME, wanted)
+                place.lease = await self._leases.replace(LEASES, place.namespace, NAME, wanted)
             else:
                 place.lease, place.due_at = lease, now + LOOK
                 return State.REFUSED

@@ -501,7 +501,7 @@ class Jobs:
 
     def _due(self, entry: Entry) -> datetime | None:
         """When the resource of an ended job is to be deleted; None: never."""
-        ttl = entry.ttl if entry.ttl is not None else self._ttl_seconds
+        ttl = entry.ttl if entry.ttl is not None or entry.declared else self._ttl_seconds
         if ttl is None:
             return None
         return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=ttl)
@@ -519,10 +519,11 @@ class Jobs:
             heapq.heapify(self._ending)
         if not self._ended_limit or self.entries.ended <= self._ended_limit:
             return
-        ended = (
-            (entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in self.entries if entry.final
-        )
-        self._surplus = set(history.surplus(ended, self._ended_limit))
+        ended = [entry for entry in self.entries if entry.final]
+        spare = [entry for entry in ended if not entry.declared]
+        limit = max(0, self._ended_limit - (len(ended) - len(spare)))
+        known = ((entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in spare)
+        self._surplus = set(history.surplus(known, limit))
         log.info(
             "ended GoQueueJobs beyond the limit are deleted", resources=len(self._surplus), limit=self._ended_limit
         )

@@ -59,6 +59,7 @@ class Operator:
         # The lead must not depend on how long a status write takes, or on the wait that it was asked for: the lease has
         # connections of its own, and tries again in its own time.
         self._lease_kube = Kube(access, requests=2, attempts=1)
+        self._claim_kube = Kube(access, requests=4, attempts=1)
         self.lease = Lease(self._lease_kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
         self.pools: Pools | None = None
@@ -74,6 +75,7 @@ class Operator:
         finally:
             turning.cancel()
             await self._lease_kube.close()
+            await self._claim_kube.close()
             await self.kube.close()
 
     async def _turn(self) -> None:
@@ -87,7 +89,7 @@ class Operator:
         """What the leader does. All of it starts anew with each lead: nothing is known from an earlier one."""
         settings = self._settings
         installation = await self._installation()
-        claims = Claims(self.kube, f"{self.own_namespace}/{settings.lease_name}")
+        claims = Claims(self.kube, f"{self.own_namespace}/{settings.lease_name}", self._claim_kube)
         kept = load(SchedulerSettings)
         namespaces = granted(settings.namespace_queues, settings.namespace_tenants)
         self.jobs = jobs = Jobs(
