@@ -132,7 +132,7 @@ class Comparison:
             self._jobs.deleted = None
         self._all_read = True
         await self._find_lost()
-        self._jobs.trim()
+        self._jobs.expiry.trim()
 
     async def _show_refused(self, namespace: str) -> None:
         """Have it said beside one job that the namespace is left alone; the watch shows changes only."""

@@ -78,7 +78,7 @@ async def test_the_time_to_live_of_an_ended_job_can_be_changed(world: World) -> 
             return entry is not None and entry.ttl == 7200
 
         await eventually(known)
-        heapq.heappush(jobs._ending, (datetime.now(UTC), uid))
+        heapq.heappush(jobs.expiry._ending, (datetime.now(UTC), uid))
         await world.job("canary", ttlSecondsAfterFinished=0)
         await gone(world, "canary")
         await world.get("gqj", "longer")

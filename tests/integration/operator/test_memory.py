@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from goqueue_operator import compare, entries, jobs, kube
+from goqueue_operator import acceptance, compare, entries, kube
 from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
 from tests.integration.operator.proxy import proxy
@@ -29,7 +29,7 @@ async def test_a_new_leader_takes_up_jobs_of_which_not_all_fit_into_memory(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(entries, "SPEC_BYTES", 25_000)
-    monkeypatch.setattr(jobs, "TOGETHER_BYTES", 15_000)
+    monkeypatch.setattr(acceptance, "TOGETHER_BYTES", 15_000)
     monkeypatch.setattr(kube, "PAGE_BYTES", 30_000)
     monkeypatch.setattr(kube, "MAX_PAGE_BYTES", 60_000)
     monkeypatch.setattr(kube, "FIRST_PAGE", 4)
