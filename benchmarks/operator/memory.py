@@ -32,6 +32,7 @@ from goqueue_cli.embedded import free_port
 from goqueue_operator.access import find
 from goqueue_operator.crds.schema import API_VERSION, GROUP
 from goqueue_operator.kube import DEPLOYMENTS, JOBS, POOLS, Kube, KubeUnavailable, Object
+from goqueue_operator.rows import key_of
 
 MEMORY: Final = 256.0
 """Target of the peak in MiB."""
@@ -40,8 +41,9 @@ SECONDS: Final = 5.0
 COMPARISON: Final = 70
 """Seconds within which the operator compares all resources with their rows once more."""
 ROWS: Final = """
-INSERT INTO jobs (queue, type, payload, available_at, dispatch_at, source)
-SELECT 'email', 'send_email', '{}', '2099-01-01', '2099-01-01', 'kubernetes' FROM generate_series(1, %(count)s)
+INSERT INTO jobs (queue, type, payload, available_at, dispatch_at, source, source_key)
+SELECT 'email', 'send_email', '{}', '2099-01-01', '2099-01-01', 'kubernetes', key
+FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS given (key, place) ORDER BY place
 RETURNING id
 """
 LATER: Final = "2099-01-01T00:00:00Z"
@@ -127,7 +129,7 @@ async def accepted(kube: Kube, place: str, name: str) -> bool:
     return "jobID" in ((await kube.get(JOBS, place, name)).get("status") or {})
 
 
-def stored(place: str, body: Object, status: Object) -> tuple[str, bytes]:
+def stored(place: str, body: Object, status: Object, uid: str) -> tuple[str, bytes]:
     """Key and value of a resource in etcd."""
     made = "2026-01-01T00:00:00Z"
     spec: Object = {
@@ -146,7 +148,7 @@ def stored(place: str, body: Object, status: Object) -> tuple[str, bytes]:
     metadata = {
         "name": body["metadata"]["name"],
         "namespace": place,
-        "uid": str(uuid.uuid4()),
+        "uid": uid,
         "creationTimestamp": made,
         "generation": 1,
         "managedFields": fields,
@@ -186,10 +188,10 @@ def open_status(number: int) -> Object:
     return {"observedGeneration": 1, "jobID": number, "attempts": 0, "state": "pending", "conditions": conditions}
 
 
-async def rows(dsn: str, count: int) -> list[int]:
-    """Ids of so many new rows that wait."""
+async def rows(dsn: str, place: str, uids: list[str]) -> list[int]:
+    """Ids of new rows that wait, one for each resource."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        found = await connection.execute(ROWS, {"count": count})
+        found = await connection.execute(ROWS, {"keys": [key_of(uid, place) for uid in uids]})
         return [row[0] for row in await found.fetchall()]
 
 
@@ -214,10 +216,11 @@ async def main(etcd: str, ended_jobs: int, open_jobs: int, size: int, ended_size
     kube = Kube(find())
     place = await namespace(kube, f"memory-{uuid.uuid4().hex[:6]}")
     with stores(fsync=False) as (dsn, settings), tempfile.TemporaryDirectory(prefix="goqueue-memory-") as folder:
-        waiting = (stored(place, job(f"open-{id}", size), open_status(id)) for id in await rows(dsn, open_jobs))
-        await put(etcd, waiting)
-        done = (stored(place, job(f"ended-{id}", ended_size), ended(10**9 + id)) for id in range(ended_jobs))
-        await put(etcd, done)
+        uids = [str(uuid.uuid4()) for _ in range(open_jobs)]
+        known = zip(await rows(dsn, place, uids), uids, strict=True)
+        await put(etcd, (stored(place, job(f"open-{id}", size), open_status(id), uid) for id, uid in known))
+        names = ((id, job(f"ended-{id}", ended_size)) for id in range(ended_jobs))
+        await put(etcd, (stored(place, body, ended(10**9 + id), str(uuid.uuid4())) for id, body in names))
         await until(functools.partial(served, kube, place, open_jobs + ended_jobs))
         port = free_port()
         environment = os.environ | settings

@@ -327,6 +327,17 @@ class Broker:
         async with self._speaking("depths"):
             return await measure(self._redis, self.overflow, {queue: self._ready(queue) for queue in queues})
 
+    async def sample(self, queues: Sequence[str], number: int) -> dict[str, list[int]]:
+        """Ids of jobs that wait: of each queue the first and the last ones, as many of each as the number says."""
+        async with self._speaking("sample"), self._redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.zrange(self._ready(queue), 0, number - 1)
+                pipe.zrange(self._ready(queue), -number, -1)
+            replies = await pipe.execute()
+        pairs = zip(queues, replies[::2], replies[1::2], strict=True)
+        found = {queue: {job_id(member) for member in (*first, *last)} for queue, first, last in pairs}
+        return {queue: sorted(id for id in ids if id is not None) for queue, ids in found.items()}
+
     async def arrived(self) -> dict[str, int]:
         """Jobs pushed since Redis began, by queue; a counter that may fall back to 0."""
         async with self._speaking("arrived"):
@@ -334,7 +345,7 @@ class Broker:
         return self._reader.counts(f"{self._prefix}:arrived", counts)
 
     async def tell(self, message: str) -> None:
-        """Send a control message (`cancel <id>`, `pause`, `resume`) to every worker; not kept for absent ones."""
+        """Send a control message (`cancel <id>`, `pause`, `resume`, `drain`) to all workers; absent ones miss it."""
         async with self._speaking("tell"):
             await self._redis.publish(self.control_channel, message)
 

@@ -152,7 +152,28 @@ class OperatorSettings(Group):
         [],
         description="Service accounts that worker pools may name beside `default`; `*`: any but the operator's own.",
     )
-    compare_seconds: Seconds = Field(60.0, description="How often all GoQueueJobs are compared with their rows.")
+    namespace_queues: Annotated[
+        Names,
+        each(
+            r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)/(\*|[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?)",
+            "NAMESPACE/QUEUE, with * for all namespaces or all queues",
+        ),
+    ] = Field(
+        [],
+        description="`NAMESPACE/QUEUE`: the queues that GoQueueJobs, GoQueueSchedules and pools of a namespace may "
+        "name; `*` stands for all. Empty: all may name all; else a namespace that is not here may name none.",
+    )
+    namespace_tenants: Annotated[
+        Names,
+        each(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)=[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", "NAMESPACE=TENANT"),
+    ] = Field(
+        [],
+        description="`NAMESPACE=TENANT`: whose the jobs of a namespace are, for REST keys; else the default tenant's.",
+    )
+    compare_seconds: Seconds = Field(
+        60.0,
+        description="How often all GoQueueJobs are compared with their rows and the settings of pools are read anew.",
+    )
     status_seconds: Seconds = Field(0.5, description="How often changed rows are written back as status.")
     ended_ttl_seconds: int = Field(
         7 * 86400,

@@ -48,6 +48,14 @@ async def open_counts(connection: Connection) -> list[OpenCount]:
     return await cursor.fetchall()
 
 
+async def types(connection: Connection, ids: Iterable[int]) -> dict[str, dict[str, float]]:
+    """Queue → type → how many of these jobs are of it."""
+    found: dict[str, dict[str, float]] = {}
+    for queue, kind, count in await fetch_all(connection, sql.TYPES, (list(ids),)):
+        found.setdefault(queue, {})[kind] = float(count)
+    return found
+
+
 async def open_counts_within(connection: Connection, reach: Reach) -> list[OpenCount]:
     """The same of what is within reach; costs as much as all open jobs do."""
     cursor = connection.cursor(row_factory=class_row(OpenCount))

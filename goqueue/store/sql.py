@@ -221,6 +221,8 @@ ORDER BY queue
 
 TENANTS_EXIST: Final[LiteralString] = "SELECT EXISTS (SELECT FROM jobs WHERE tenant IS NOT NULL)"
 
+TYPES: Final[LiteralString] = "SELECT queue, type, count(*) FROM jobs WHERE id = ANY(%s) GROUP BY queue, type"
+
 _OPEN_COUNTS: Final[LiteralString] = f"""
 SELECT queue, count(*) FILTER (WHERE status = 'pending' AND available_at <= now()) AS ready,
     count(*) FILTER (WHERE status = 'pending' AND available_at > now()) AS scheduled,

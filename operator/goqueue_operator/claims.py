@@ -102,10 +102,13 @@ class Place:
 
 
 class Claims:
-    """The claims of one leader. `holder` names the installation: `<namespace of the operator>/<its Lease>`."""
+    """The claims of one leader. `holder` names the installation: `<namespace of the operator>/<its Lease>`.
 
-    def __init__(self, kube: Kube, holder: str) -> None:
-        self._kube = kube
+    `leases`: the client for the claims themselves, by default the same.
+    """
+
+    def __init__(self, kube: Kube, holder: str, leases: Kube | None = None) -> None:
+        self._kube, self._leases = kube, leases or kube
         self.holder = holder
         self.places: dict[str, Place] = {}
         self._handlers: dict[Kind, Heard] = {}
@@ -136,6 +139,11 @@ class Claims:
         place = self.places.get(namespace)
         return place is not None and place.state is State.OURS
 
+    def refuses(self, namespace: str) -> bool:
+        """Whether another installation holds the namespace's claim."""
+        place = self.places.get(namespace)
+        return place is not None and place.state is State.REFUSED
+
     async def settle(self, namespaces: Iterable[str]) -> set[str]:
         """Those of the namespaces that are ours; claims that are not known are asked for first.
 
@@ -161,7 +169,6 @@ class Claims:
         """Leave an event beside the first resource of each kind that is left alone."""
         if event == "DELETED":
             return
-        place.missed = True
         if (kind, place.holder) in place.told:
             return
         place.told.add((kind, place.holder))
@@ -200,7 +207,7 @@ class Claims:
             await self._look(place)
         except KubeUnavailable as error:
             log.warning("claim not read", namespace=place.namespace, error=str(error))
-        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 2 / 3:
+        if place.state is State.OURS and time.monotonic() - place.renewed_at > place.lasts * 5 / 6:
             raise ClaimLost(f"the claim of namespace {place.namespace} could not be renewed")
 
     async def _look(self, place: Place) -> None:
@@ -245,7 +252,7 @@ class Claims:
     def _leave_alone(self, place: Place) -> None:
         if place.state is not State.REFUSED:
             log.error("namespace is served by another installation", namespace=place.namespace, by=place.holder)
-        place.state = State.REFUSED
+        place.state, place.missed = State.REFUSED, True
         kept, place.kept = place.kept, []
         for kind, event, resource in kept:
             self._refuse(place, kind, event, resource)
@@ -278,13 +285,13 @@ class Claims:
         try:
             lease = place.lease if place.state is State.OURS else None
             if lease is None:
-                lease = await self._kube.find(LEASES, place.namespace, NAME)
+                lease = await self._leases.find(LEASES, place.namespace, NAME)
             if lease is None:
                 body = self._body(place.namespace, {}, lasts)
-                place.lease = await self._kube.create(LEASES, place.namespace, body)
+                place.lease = await self._leases.create(LEASES, place.namespace, body)
             elif self._free(place, lease):
                 wanted = lease | {"spec": self._body(place.namespace, lease["spec"], lasts)["spec"]}
-                place.lease = await self._kube.replace(LEASES, place.namespace, NAME, wanted)
+                place.lease = await self._leases.replace(LEASES, place.namespace, NAME, wanted)
             else:
                 place.lease, place.due_at = lease, now + LOOK
                 return State.REFUSED

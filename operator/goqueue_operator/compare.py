@@ -80,6 +80,7 @@ class Comparison:
         self.deaf_since: float | None = None
         """Since when the watch has not shown what it should have (`time.monotonic()`)."""
         self._relisted = asyncio.Event()
+        self._refusal_shown = False
         self._all_read = False
         """Whether all resources were read since the lead began."""
         self.orphans = 0
@@ -107,13 +108,17 @@ class Comparison:
 
     async def compare(self) -> None:
         """One comparison."""
-        if self._namespace is not None and not await self._claims.settle([self._namespace]):
-            return
         anew = self._relisted.is_set()
         self._relisted.clear()
+        if self._namespace is not None and not await self._claims.settle([self._namespace]):
+            await self._show_refused(self._namespace)
+            return
         known = {entry.uid for entry in self._jobs.entries}
         async with self._database.connection() as connection:
             open_rows = await rows.open_ours(connection)
+        if not self._all_read:  # at the same time, where the resources would ask for one after the other
+            owners = [owner for _, key in open_rows if (owner := rows.parse_key(key)) and self._may_cancel(owner)]
+            await self._claims.settle(owner.namespace for owner in owners)
         self._jobs.deleted = set()
         try:
             listed, missed = await (self._list(anew) if self._all_read else self._read_all())
@@ -128,6 +133,16 @@ class Comparison:
         self._all_read = True
         await self._find_lost()
         self._jobs.trim()
+
+    async def _show_refused(self, namespace: str) -> None:
+        """Have it said beside one job that the namespace is left alone; the watch shows changes only."""
+        if self._refusal_shown or not self._claims.refuses(namespace):
+            return
+        async for item in self._kube.each(JOBS, namespace, metadata_only=True):
+            if self._claims.refuses(namespace):  # a handler would get it without its spec
+                self._heard("ADDED", item)
+            break
+        self._refusal_shown = True
 
     async def _read_all(self) -> tuple[set[str], list[Missed]]:
         """Take up all resources; their uids. The newest ones come first: they may be waiting for their row."""

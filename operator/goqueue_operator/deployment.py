@@ -10,6 +10,7 @@ import orjson
 
 from goqueue_operator.crds.pool import MAX_NAME
 from goqueue_operator.crds.schema import API_VERSION
+from goqueue_operator.namespaces import Namespaces
 from goqueue_operator.podrules import WORKER, tightened, wrong_metadata, wrongs
 from goqueue_operator.podshape import ENV, ENV_FROM, without_nulls, wrong_shapes
 from goqueue_operator.revisions import GRACE, QUEUES, Settings
@@ -74,6 +75,8 @@ class Defaults:
     """Where the probes and metrics of workers listen."""
     fs_group: int = 0
     """Group of the certificates' files; 0: the cluster or the pool says."""
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    """Which queues the pools of a namespace may serve."""
 
 
 NOTHING: Final = Settings()

@@ -18,6 +18,7 @@ from goqueue_operator.dropped import dropped
 from goqueue_operator.events import tell
 from goqueue_operator.informer import Informer
 from goqueue_operator.kube import DEPLOYMENTS, Kube, KubeError, KubeUnavailable, Object, warnings
+from goqueue_operator.load import served
 from goqueue_operator.pool import Pool
 from goqueue_operator.revisions import Revisions
 
@@ -112,6 +113,8 @@ class Deployments:
         wanted = deployment.build(pool.resource, decision.replicas, self._defaults, pool.settings)
         if unknown := deployment.unknown_queues(pool.resource, self._queues, self._defaults, pool.settings):
             raise Refused(f"GOQUEUE_QUEUES does not name {', '.join(unknown)}", "UnknownQueue")
+        if why := self._defaults.namespaces.refusal(pool.place[0], served(pool.resource, list(self._queues))):
+            raise Refused(why, "QueueNotAllowed")
         if pool.found is None:  # the watch may be late, or the label by which it watches was taken away
             pool.found = await self._kube.find(DEPLOYMENTS, *pool.place)
         if pool.found is not None and not deployment.owned(pool.found, pool.resource):

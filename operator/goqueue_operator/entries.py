@@ -30,6 +30,9 @@ RETRY: Final = "goqueue.io/retry"
 SPEC_BYTES: Final = 16 * 2**20
 """Most bytes of JSON kept of the specs of all jobs that have no row yet."""
 
+DECLARED: Final = ("argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "meta.helm.sh/")
+"""Prefixes of the annotations and labels by which Argo CD, Flux and Helm mark what they keep in sync."""
+
 KEPT_OF_ENDED: Final = ("state", "jobID", "finishedAt", "observedGeneration", "retry")
 """Fields of the status of an ended job that are needed later."""
 
@@ -74,6 +77,8 @@ class Entry:
     unique_key: str | None = None
     installation: str = ""
     priority: int = 0
+    declared: bool = False
+    """A tool that keeps it in sync has marked it: deleted, it would be made again and its job run once more."""
     retry: str | None = None
     """The token by which the annotation asks for another round of attempts."""
     retried: str | None = None
@@ -151,9 +156,15 @@ def parsed(resource: dict[str, Any], installation: str = "") -> Entry:
         unique_key=spec.get("uniqueKey"),
         installation=installation,
         priority=spec.get("priority") or 0,
+        declared=_declared(metadata),
         retry=token_of(resource, RETRY),
         retried=status.get("retry"),
     )
+
+
+def _declared(metadata: dict[str, Any]) -> bool:
+    marks = (metadata.get("annotations") or {}).keys() | (metadata.get("labels") or {}).keys()
+    return any(mark.startswith(DECLARED) for mark in marks)
 
 
 def _as_json(spec: dict[str, Any]) -> bytes:

@@ -9,7 +9,8 @@ EXACT: Final = 2**63
 def rounded(value: Any, place: str) -> str | None:
     """Where JSON has a number that Kubernetes may have rounded, or would round; None where it has none.
 
-    The API server shows a float without a fraction as it shows a whole number, so that the two cannot be told apart.
+    The API server shows a float without a fraction as it shows a whole number, so that the two cannot be told apart;
+    -2^63 is what it makes of smaller ones.
     """
     level = [(place, value)]
     while level:
@@ -18,6 +19,6 @@ def rounded(value: Any, place: str) -> str | None:
             level += [(f"{place}.{name}", item) for name, item in value.items()]
         elif isinstance(value, list):
             level += [(f"{place}[{index}]", item) for index, item in enumerate(value)]
-        elif isinstance(value, int | float) and not -EXACT <= value < EXACT:
+        elif isinstance(value, int | float) and not -EXACT < value < EXACT:
             return place
     return None

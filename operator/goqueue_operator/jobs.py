@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from goqueue import metrics, tracing
-from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreRefused, StoreUnavailable
+from goqueue.errors import Conflict, GoQueueError, InvalidInput, NotFound, StoreUnavailable
 from goqueue.job import Enqueued, Source
 from goqueue.orders import EARLIEST, accept
 from goqueue.registry import Registry
@@ -33,7 +33,8 @@ from goqueue_operator.jobretries import Retries
 from goqueue_operator.jobstatus import Refusal
 from goqueue_operator.jobwrites import JobStatuses, about
 from goqueue_operator.kube import JOBS, UNREADABLE, Kube, KubeError, KubeUnavailable
-from goqueue_operator.payloads import NoPayload
+from goqueue_operator.namespaces import Namespaces
+from goqueue_operator.refusals import FAILURES, refusal_of
 from goqueue_operator.rows import Relation
 from goqueue_operator.tokens import token_of
 
@@ -70,6 +71,7 @@ class Jobs:
         status_seconds: float = 0.5,
         writers: int = 16,
         installation: str = "",
+        namespaces: Namespaces = Namespaces(),  # noqa: B008 - immutable
         keep_seconds: float = KEEP,
         ttl_seconds: float | None = None,
         ended_limit: int = 0,
@@ -81,6 +83,7 @@ class Jobs:
         self._status_seconds = status_seconds
         self._writers = writers
         self._installation = installation
+        self._namespaces = namespaces
         self._keep_seconds = keep_seconds
         self._ttl_seconds, self._ended_limit = ttl_seconds, ended_limit
         self.entries = Entries()
@@ -125,8 +128,9 @@ class Jobs:
             self._reading.set()
         if entry is not None:
             entry.version = max(entry.version, int(metadata.get("resourceVersion", 0)))
-            entry.retry = token_of(resource, RETRY)
-            self._retry_if_asked(entry)
+            if entry.version == int(metadata.get("resourceVersion", 0)):  # else it is older than what was seen
+                entry.retry = token_of(resource, RETRY)
+                self._retry_if_asked(entry)
 
     def _change(self, entry: Entry, generation: int, spec: dict[str, Any]) -> None:
         """Take over what may change of a spec."""
@@ -288,26 +292,20 @@ class Jobs:
                 return True
             with tracing.doing("accept GoQueueJob", about(entry), entry.trace_context):
                 made = await self._make(entry, spec)
-        except NoPayload as error:
-            self._refuse(entry, error.refusal)
-        except (KubeUnavailable, KubeError) as error:
-            self._refuse(entry, Refusal("PayloadNotReadable", str(error)))
-        except StoreUnavailable as error:
-            self._refuse(entry, Refusal("StoreUnavailable", f"{error.message}; it is tried again"))
-        except Conflict as error:
-            self._refuse(entry, Refusal("UniqueKeyContended", f"{error.message}; it is tried again"))
-        except (StoreRefused, GoQueueError) as error:
-            details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
-            reason = "".join(word.capitalize() for word in error.message.split()[:3] if word.isalpha()) or "Invalid"
-            self._refuse(entry, Refusal(reason, f"{error.message}: {details}" if details else error.message, True))
-            return True
+        except FAILURES as error:
+            refusal = refusal_of(error)
+            self._refuse(entry, refusal)
+            return refusal.final
+        except Exception as error:  # one job must not keep all others from being accepted
+            if entry.refusal is None or entry.refusal.reason != "InternalError":
+                log.exception("job not accepted", name=entry.name, namespace=entry.namespace)
+            self._refuse(entry, Refusal("InternalError", f"the operator failed: {type(error).__name__}"))
         else:
             if self.entries.get(entry.uid) is not entry:  # deleted while the row was made
                 self.cancel(entry.keys)
             else:
                 self.entries.follow(entry, made.id)
             return True
-        return False
 
     async def _spec(self, entry: Entry) -> dict[str, Any] | None:
         """The spec, from the API server where it was not kept; None where the resource is gone.
@@ -337,7 +335,9 @@ class Jobs:
             source=Source.KUBERNETES,
             source_key=entry.key,
             trace_context=entry.trace_context,
+            tenant=self._namespaces.tenant(entry.namespace),
         )
+        self._namespaces.check(entry.namespace, order.queue)
         return await self._service.enqueue(order)
 
     def _refuse(self, entry: Entry, refusal: Refusal) -> None:
@@ -501,7 +501,7 @@ class Jobs:
 
     def _due(self, entry: Entry) -> datetime | None:
         """When the resource of an ended job is to be deleted; None: never."""
-        ttl = entry.ttl if entry.ttl is not None else self._ttl_seconds
+        ttl = entry.ttl if entry.ttl is not None or entry.declared else self._ttl_seconds
         if ttl is None:
             return None
         return (moment(entry.status.get("finishedAt")) or entry.created) + timedelta(seconds=ttl)
@@ -519,10 +519,11 @@ class Jobs:
             heapq.heapify(self._ending)
         if not self._ended_limit or self.entries.ended <= self._ended_limit:
             return
-        ended = (
-            (entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in self.entries if entry.final
-        )
-        self._surplus = set(history.surplus(ended, self._ended_limit))
+        ended = [entry for entry in self.entries if entry.final]
+        spare = [entry for entry in ended if not entry.declared]
+        limit = max(0, self._ended_limit - (len(ended) - len(spare)))
+        known = ((entry.namespace, entry.status.get("finishedAt") or "", entry.uid) for entry in spare)
+        self._surplus = set(history.surplus(known, limit))
         log.info(
             "ended GoQueueJobs beyond the limit are deleted", resources=len(self._surplus), limit=self._ended_limit
         )

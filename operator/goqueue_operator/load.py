@@ -1,9 +1,11 @@
 """What there is to do, as the autoscaler sees it: Redis says what waits, the workers' rows what runs and how fast."""
 
+import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -19,6 +21,12 @@ from goqueue_operator.shares import Share
 
 ARRIVAL_SECONDS: Final = 20.0
 """Seconds over which arrivals are averaged."""
+
+SAMPLE: Final = 50
+"""Jobs at each end of a queue whose types are looked up."""
+
+SAMPLE_SECONDS: Final = 2.0
+"""Shortest time between two samples."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +52,8 @@ class Facts:
     """Jobs a second, by queue."""
     workers: list[WorkerRow] | None
     paused: frozenset[str]
+    types: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Queue → type → jobs of it, in a sample of what waits."""
 
     def checked(self, counted: Counted | None) -> "Facts":
         """The same, with more work where PostgreSQL knows of more.
@@ -83,6 +93,8 @@ class Looker:
         self._known = list(known)
         self._arrived: deque[tuple[float, dict[str, int]]] = deque()
         self.redis_away = False
+        self._sampled: dict[str, dict[str, float]] = {}
+        self._sampled_at = -SAMPLE_SECONDS
 
     async def look(self, named: Iterable[str] = ()) -> Facts:
         """One look at the known queues and at those that pools name; what cannot be read is None."""
@@ -90,7 +102,8 @@ class Looker:
         names = list(dict.fromkeys((*self._known, *named)))
         waiting = await self._depths(names)
         self.redis_away = waiting is None
-        facts = Facts(waiting, self._arrivals(names), workers, frozenset(paused))
+        types = await self._types(waiting or {})
+        facts = Facts(waiting, self._arrivals(names), workers, frozenset(paused), types)
         return facts.checked(await self.counted()) if waiting is None else facts
 
     async def _rows(self) -> tuple[list[WorkerRow] | None, set[str]]:
@@ -113,6 +126,19 @@ class Looker:
             queue: (depth.depth, max(0.0, (now_ms - depth.oldest_ms) / 1000) if depth.oldest_ms else 0.0)
             for queue, depth in depths.items()
         }
+
+    async def _types(self, waiting: Waiting) -> dict[str, dict[str, float]]:
+        """Of what types the waiting jobs are, in a sample: Redis holds ids only."""
+        if time.monotonic() - self._sampled_at < SAMPLE_SECONDS:
+            return self._sampled
+        self._sampled_at = time.monotonic()
+        self._sampled = {}
+        if some := [queue for queue, (count, _) in waiting.items() if count > 1]:
+            with contextlib.suppress(BrokerUnavailable, StoreUnavailable):  # then types count as they started lately
+                ids = await self._service.broker.sample(some, SAMPLE)
+                async with self._service.database.connection() as connection:
+                    self._sampled = await queues.types(connection, itertools.chain.from_iterable(ids.values()))
+        return self._sampled
 
     async def counted(self) -> Counted | None:
         """What PostgreSQL counts."""

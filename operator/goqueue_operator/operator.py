@@ -22,6 +22,7 @@ from goqueue_operator.deployment import ANY_ADDRESS, Defaults
 from goqueue_operator.jobs import Jobs
 from goqueue_operator.kube import JOBS, NAMESPACES, POOLS, SCHEDULES, Kind, Kube, KubeError, KubeUnavailable
 from goqueue_operator.lease import Lease
+from goqueue_operator.namespaces import granted
 from goqueue_operator.pools import Pools
 from goqueue_operator.schedules import Schedules
 from goqueue_operator.watch import Heard, Listed, watch
@@ -58,6 +59,7 @@ class Operator:
         # The lead must not depend on how long a status write takes, or on the wait that it was asked for: the lease has
         # connections of its own, and tries again in its own time.
         self._lease_kube = Kube(access, requests=2, attempts=1)
+        self._claim_kube = Kube(access, requests=4, attempts=1)
         self.lease = Lease(self._lease_kube, self.own_namespace, settings.lease_name, holder)
         self.jobs: Jobs | None = None
         self.pools: Pools | None = None
@@ -73,6 +75,7 @@ class Operator:
         finally:
             turning.cancel()
             await self._lease_kube.close()
+            await self._claim_kube.close()
             await self.kube.close()
 
     async def _turn(self) -> None:
@@ -86,8 +89,9 @@ class Operator:
         """What the leader does. All of it starts anew with each lead: nothing is known from an earlier one."""
         settings = self._settings
         installation = await self._installation()
-        claims = Claims(self.kube, f"{self.own_namespace}/{settings.lease_name}")
+        claims = Claims(self.kube, f"{self.own_namespace}/{settings.lease_name}", self._claim_kube)
         kept = load(SchedulerSettings)
+        namespaces = granted(settings.namespace_queues, settings.namespace_tenants)
         self.jobs = jobs = Jobs(
             self.kube,
             self._service,
@@ -99,6 +103,7 @@ class Operator:
             keep_seconds=min(kept.keep_completed, kept.keep_failed),
             ttl_seconds=settings.ended_ttl_seconds or None,
             ended_limit=settings.ended_limit,
+            namespaces=namespaces,
         )
         self.comparison = comparison = Comparison(
             self.kube, self._service.database, jobs, self.namespace, settings.compare_seconds, installation, claims
@@ -114,6 +119,7 @@ class Operator:
             worker.grace_seconds,
             worker.health_host if "health_host" in worker.model_fields_set else ANY_ADDRESS,
             settings.worker_fs_group,
+            namespaces,
         )
         self.pools = pools = Pools(
             self.kube,
@@ -124,7 +130,7 @@ class Operator:
             namespace=self.namespace,
             settings_seconds=settings.compare_seconds,
         )
-        schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation)
+        schedules = Schedules(self.kube, self._service, self._registry, self._queues, installation, namespaces)
         handlers: dict[Kind, Heard] = {JOBS: jobs.on_event, POOLS: pools.on_event, SCHEDULES: schedules.on_event}
         kinds = {kind: claims.gate(kind, heard) for kind, heard in handlers.items()}
         try:

@@ -21,7 +21,7 @@ def amount(pool: Pool, facts: Facts, parts: Mapping[str, Share], known: Sequence
     wish = policy(pool.resource)
     if own is not None:
         load.learn(pool.pace, time.monotonic(), own, facts.waiting, facts.paused)
-    rate = pool.pace.rate(wish.slots, load.work(facts, parts, wish.target))
+    rate = pool.pace.rate(wish.slots, load.work(facts, parts, wish.target), facts.types)
     queues = load.served(pool.resource, known)
     there = None if own is None else ready(pool, facts)
     return replace(load.of_pool(facts, queues, own, parts, there), rate=rate)

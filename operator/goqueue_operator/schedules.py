@@ -26,6 +26,7 @@ from goqueue_operator.conditions import timestamp
 from goqueue_operator.events import Budget, tell
 from goqueue_operator.jobstatus import Refusal, difference
 from goqueue_operator.kube import SCHEDULES, Kube, KubeError, KubeUnavailable, Object
+from goqueue_operator.namespaces import Namespaces
 from goqueue_operator.refusals import FAILURES, refusal_of
 from goqueue_operator.scheduleplan import Schedule
 
@@ -62,12 +63,14 @@ class Schedules:
         registry: Registry,
         queues: Collection[str],
         installation: str = "",
+        namespaces: Namespaces = Namespaces(),  # noqa: B008 - immutable
     ) -> None:
         self._kube = kube
         self._service = service
         self._registry = registry
         self._queues = queues
         self._installation = installation
+        self._namespaces = namespaces
         self.schedules: dict[str, Schedule] = {}
         self._turns = asyncio.Semaphore(TOGETHER)
         self._followed_at = 0.0
@@ -88,6 +91,10 @@ class Schedules:
         written = known.written if known is not None else resource.get("status") or {}
         schedule = Schedule(resource, known.status if known is not None else written, written)
         schedule.plan(datetime.now(UTC))
+        queue = schedule.spec["jobTemplate"]["spec"].get("queue")
+        why = self._namespaces.refusal(metadata["namespace"], [queue]) if queue else None
+        if why is not None:
+            schedule.next, schedule.problem = None, Refusal("QueueNotAllowed", why)
         self.schedules[metadata["uid"]] = schedule
 
     async def run(self) -> None:
@@ -125,6 +132,12 @@ class Schedules:
                         await self._is_as_known(schedule)
                     return
                 log.warning("schedule not looked after, trying again", schedule=metadata["name"], error=str(error))
+            except Exception as error:  # one schedule must not keep all others from firing
+                note = f"the operator failed: {type(error).__name__}"
+                if schedule.told != note:
+                    schedule.told = note
+                    log.exception("schedule not looked after", schedule=schedule.resource["metadata"]["name"])
+                    await self._tell(schedule, "InternalError", note, warning=True)
 
     async def _look(self, schedule: Schedule, now: datetime) -> None:
         due = schedule.due(now)
@@ -230,7 +243,11 @@ class Schedules:
                 spec = schedule.spec["jobTemplate"]["spec"]
                 payload = await payloads.fetch(self._kube, metadata["namespace"], spec)
                 body = payloads.body(spec, payload)
-                order = accept(body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key)
+                tenant = self._namespaces.tenant(metadata["namespace"])
+                order = accept(
+                    body, self._registry, self._queues, source=Source.SCHEDULE, source_key=key, tenant=tenant
+                )
+                self._namespaces.check(metadata["namespace"], order.queue)
                 made = await self._service.enqueue(order)
         except FAILURES as error:
             raise NotMade(refusal_of(error)) from error

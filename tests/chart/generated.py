@@ -56,7 +56,19 @@ def pool_spec() -> Any:
     return spec
 
 
-_WORDS = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "required")
+_WORDS = (
+    "type",
+    "anyOf",
+    "enum",
+    "pattern",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "required",
+)
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

@@ -269,6 +269,7 @@ NONSENSE = [
     ("workerPools.default.spec", {"podTemplate": {"spec": {"hostNetwork": True}}}, "hostNetwork"),
     ("workerPools.default.spec", {"podTemplate": {"spec": {"containers": [{"image": "a"}]}}}, "name"),
     ("workerPools.default.spec", {"scaling": {"targetWait": 5}}, "targetWait"),
+    ("workerPools.default.spec", {"strategy": {"maxSurge": True}}, "maxSurge"),
     ("workerPools.default.replicas", -1, "replicas"),
     ("settings.engine.queue", A_LIST, "queue"),
     ("settings.engine.queues", ["Upper"], "queues"),

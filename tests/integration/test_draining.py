@@ -78,8 +78,7 @@ async def test_a_draining_worker_finishes_its_job_leaves_the_next_to_others_and_
             own.registry, own.settings = engine.registry, engine.settings
             async with own.worker("two"):
                 await engine.until(next_one, "completed")
-    attempts = await engine.rows("SELECT outcome, worker FROM job_attempts")
-    assert all(outcome == "completed" for outcome, _ in attempts), attempts
+    assert await engine.rows("SELECT outcome FROM job_attempts WHERE outcome <> 'completed'") == []
     assert ran == [long, next_one]
 
 

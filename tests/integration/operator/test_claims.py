@@ -149,9 +149,7 @@ def lease_of(holder: str, namespace: str, seconds: int = 3600) -> dict[str, Any]
     }
 
 
-async def test_a_claim_that_ran_out_is_taken_and_what_was_left_alone_is_taken_up(
-    world: World, second: Engine, quick: None
-) -> None:
+async def test_a_claim_that_ran_out_is_taken_and_what_was_left_alone_is_taken_up(world: World, quick: None) -> None:
     await world.kubectl("create", "-f", "-", stdin=lease_of("somebody/else", world.namespace, 2))
     async with world.operator(scale_seconds=0.3), world.engine.worker():
         await world.job("one")
@@ -162,7 +160,18 @@ async def test_a_claim_that_ran_out_is_taken_and_what_was_left_alone_is_taken_up
     assert (await claim(world))["leaseTransitions"] == 1
 
 
-async def test_a_claim_that_was_deleted_is_free(world: World, second: Engine, quick: None) -> None:
+async def test_jobs_that_were_there_before_the_operator_are_refused_loudly_and_taken_up_when_the_claim_is_free(
+    world: World, quick: None
+) -> None:
+    await world.kubectl("create", "-f", "-", stdin=lease_of("somebody/else", world.namespace))
+    await world.job("one", availableAt=FAR)
+    async with world.operator(compare_seconds=3600):
+        await told(world, "GoQueueJob")
+        await world.kubectl("delete", "lease", claims.NAME)
+        await world.state("one", "pending")
+
+
+async def test_a_claim_that_was_deleted_is_free(world: World, quick: None) -> None:
     await world.kubectl("create", "-f", "-", stdin=lease_of("somebody/else", world.namespace))
     async with world.operator():
         await world.job("one")

@@ -103,7 +103,7 @@ async def test_a_whole_number_that_kubernetes_rounds_is_refused_in_words(world: 
 
 
 async def test_the_largest_whole_numbers_that_kubernetes_keeps_arrive_as_given(world: World) -> None:
-    payload = {"most": 2**63 - 1, "least": -(2**63), "fraction": 0.1}
+    payload = {"most": 2**63 - 1, "least": 1 - 2**63, "fraction": 0.1}
     async with world.operator(), world.engine.worker():
         await world.job("one", payload=payload)
         assert (await world.state("one", "completed"))["result"] == payload

@@ -62,14 +62,22 @@ async def test_an_ended_resource_that_names_no_ttl_goes_after_that_of_the_settin
     async with world.operator(ended_ttl_seconds=1), world.engine.worker():
         await world.job("own", ttlSecondsAfterFinished=3600)
         await world.job("open", availableAt=LATER)
-        await world.state("own", "completed")
+        declared = {
+            "apiVersion": "goqueue.io/v1alpha1",
+            "kind": "GoQueueJob",
+            "metadata": {"name": "declared", "annotations": {"argocd.argoproj.io/tracking-id": "shop:a/b:c/declared"}},
+            "spec": {"queue": "default", "type": "echo", "payload": {}},
+        }
+        await world.kubectl("create", "-f", "-", stdin=declared)
+        for name in ("own", "declared"):
+            await world.state(name, "completed")
         await world.job("one")
 
         async def gone() -> bool:
-            return await names(world) == {"own", "open"}
+            return await names(world) == {"own", "open", "declared"}
 
         await eventually(gone)
-    assert len(await world.engine.rows("SELECT 1 FROM jobs")) == 3  # what has ended stays in PostgreSQL
+    assert len(await world.engine.rows("SELECT 1 FROM jobs")) == 4  # what has ended stays in PostgreSQL
 
 
 async def test_beyond_the_limit_the_oldest_ended_resources_go_and_no_open_one(world: World) -> None:

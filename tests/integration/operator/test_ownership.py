@@ -172,7 +172,7 @@ async def test_a_job_that_may_have_ended_and_been_removed_by_retention_does_not_
     monkeypatch.setenv("GOQUEUE_SCHEDULER_KEEP_COMPLETED", "0.001")
     async with world.operator():
         ended = await world.state("one", "failed")
-    assert ended["conditions"][-1]["reason"] == "RowGone"
+    assert {item["type"]: item["reason"] for item in ended["conditions"]}["Failed"] == "RowGone"
     assert await source_keys(world) == []
 
 

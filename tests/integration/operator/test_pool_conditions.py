@@ -8,11 +8,13 @@ import pytest
 
 from goqueue.scaling import Decision, History, Load
 from goqueue_operator import deployment as building
+from goqueue_operator import payloads
 from goqueue_operator.access import from_kubeconfig
 from goqueue_operator.deployment import Defaults
 from goqueue_operator.kube import Kube, KubeError
 from goqueue_operator.pool import Pool
 from goqueue_operator.pools import Pools
+from goqueue_operator.scheduleplan import Schedule
 from tests.integration.engine import WITHIN, eventually
 from tests.integration.operator.conftest import World
 from tests.integration.operator.test_pools import deployment, one_pod, pool, replicas
@@ -191,6 +193,38 @@ async def test_what_fails_for_one_pool_is_said_of_it_and_the_others_live(
         await pool(world, minReplicas=1)
         await replicas(world, 1)
         await told(world, "InternalError")
+
+
+async def test_what_fails_for_one_schedule_or_job_keeps_no_other_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = payloads.body
+
+    def broken(spec: Any, payload: Any) -> Any:
+        if payload == {"broken": True}:
+            raise ZeroDivisionError
+        return body(spec, payload)
+
+    due = Schedule.due
+
+    def broken_due(schedule: Schedule, *arguments: Any) -> Any:
+        if schedule.resource["metadata"]["name"] == "broken":
+            raise ZeroDivisionError
+        return due(schedule, *arguments)
+
+    monkeypatch.setattr(payloads, "body", broken)
+    monkeypatch.setattr(Schedule, "due", broken_due)
+    template = {"spec": {"queue": "default", "type": "echo", "payload": {}}}
+    async with world.operator(), world.engine.worker():
+        await world.job("broken", payload={"broken": True})
+        await world.make("GoQueueSchedule", "broken", {"cron": "* * * * *", "jobTemplate": template})
+        await told(world, "InternalError", "ZeroDivisionError")
+        await world.job("fine")
+        await world.state("fine", "completed")
+        await world.make("GoQueueSchedule", "fine", {"cron": "* * * * *", "jobTemplate": template})
+        await world.kubectl("wait", "gqs/fine", "--for=condition=Ready", "--timeout=60s")
+        conditions = (await world.get("gqj", "broken"))["status"]["conditions"]
+        assert [item["reason"] for item in conditions if item["type"] == "Accepted"] == ["InternalError"]
 
 
 async def test_a_status_is_not_written_to_a_pool_of_the_same_name(world: World) -> None:

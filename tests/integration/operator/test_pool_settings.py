@@ -49,10 +49,14 @@ async def test_new_settings_and_rotated_secrets_replace_the_pods(world: World) -
     await secret(world, "of-key", "one")
     variable = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "of-key", "key": "KEY"}}}
     defaults = ["configmap/settings", "secret/password", "secret/not-there"]
-    async with world.operator(compare_seconds=0.2, scale_seconds=0.2, worker_env_from=defaults):
+    async with world.operator(compare_seconds=0.2, scale_seconds=0.2, worker_env_from=defaults) as operator:
         await pool(world, envFrom=[{"secretRef": {"name": "own"}}], env=[variable])
         known = await revision(world)
         assert known
+        assert operator.pools is not None
+        read = operator.pools._deployments._revisions._read
+        kinds = {(kind, item["kind"]) for (kind, *_), (_, item) in read.items() if isinstance(item, dict)}
+        assert kinds == {("ConfigMap", "ConfigMap"), ("Secret", "PartialObjectMetadata")}, "content of a Secret is read"
         for name in ("password", "own", "of-key"):
             await secret(world, name, "two")
             known = await another(world, known)

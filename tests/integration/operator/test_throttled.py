@@ -92,7 +92,7 @@ async def test_the_lease_is_asked_for_again_in_its_own_time(world: World, tmp_pa
     refused = asyncio.Event()
 
     async def once(request: web.Request) -> web.Response | None:
-        if "/leases/" in request.path and request.method == "PUT" and not refused.is_set():
+        if request.path.endswith("/leases/goqueue-operator") and request.method == "PUT" and not refused.is_set():
             refused.set()
             return throttled(RETRY_AFTER)
         return None

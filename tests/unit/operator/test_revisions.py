@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from goqueue_operator.deployment import Defaults, build, grace, unknown_queues
+from goqueue_operator.deployment import REVISION, Defaults, build, grace, unknown_queues
 from goqueue_operator.kube import Kube
 from goqueue_operator.revisions import Reference, Revisions, Settings, references
 
@@ -80,6 +80,6 @@ def test_queues_are_unknown_where_the_workers_could_not_know_them(
 
 def test_the_revision_is_an_annotation_of_the_pods_and_absent_where_nothing_is_named() -> None:
     pool = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {}}
-    for settings, annotations in ((Settings("abc"), {"goqueue.io/settings-revision": "abc"}), (Settings(""), None)):
+    for settings, revision in ((Settings("abc"), "abc"), (Settings(""), None), (Settings(), None)):
         made = build(pool, 1, Defaults("goqueue:1"), settings)
-        assert made["spec"]["template"]["metadata"].get("annotations") == annotations
+        assert (made["spec"]["template"]["metadata"].get("annotations") or {}).get(REVISION) == revision
