@@ -143,6 +143,7 @@ def golden(name: str) -> str:
 
 def stable(text: str) -> str:
     """Without what is drawn anew each time: generated passwords, in the data of Secrets."""
+    text = re.sub(r"(?:\n[ ]*)+\n(?=---\n|\Z)", "\n", text)  # blank lines that Helm 4.2 leaves at the end of a document
     return _SECRET.sub(_without_generated, text)
 
 
