@@ -29,6 +29,8 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "worker.graceSeconds": ("operator", "worker"),
     "worker.healthHost": ("operator", "worker"),
     "scheduler": ("scheduler",),
+    "scheduler.keepCompleted": ("operator", "scheduler"),
+    "scheduler.keepFailed": ("operator", "scheduler"),
     "operator": ("operator",),
     "email": ("worker",),
     "webhook": ("worker",),
