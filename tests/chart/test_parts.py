@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("settings.api.docs", False, {"api"}),
     ("settings.api.rateLimit", "10/second", {"api"}),
     ("settings.oidc.leewaySeconds", 60, {"api"}),
-    ("settings.scheduler.keepFailed", 60, {"scheduler"}),
+    ("settings.scheduler.keepFailed", 60, {"operator", "scheduler"}),
+    ("settings.scheduler.leaderSeconds", 20, {"scheduler"}),
     ("settings.operator.scaleSeconds", 5, {"operator"}),
     ("settings.worker.logLines", 5, {"worker"}),
     ("settings.worker.graceSeconds", 60, {"operator", "worker"}),
@@ -105,20 +107,21 @@ def test_no_part_reads_a_group_that_does_not_replace_its_pods() -> None:
     assert {("api", "oidc"), ("worker", "email"), ("operator", "operator"), ("every part", "tracing")} <= read
     for part, group in read:
         readers = settings.READ_BY.get(group, ())
-        known = {"dev", "worker"} if part in ("every part", "operator") else {"dev"}
+        known = {"dev", "scheduler", "worker"} if part in ("every part", "operator") else {"dev"}
         assert not readers or part in readers or group in known, f"{part} reads {group}"
 
 
-def test_what_the_operator_reads_of_the_workers_group_replaces_it() -> None:
+@pytest.mark.parametrize(("group", "variable"), [("worker", "worker"), ("scheduler", "kept")])
+def test_what_the_operator_reads_of_the_groups_of_others_replaces_it(group: str, variable: str) -> None:
     tree = ast.parse((CHECKOUT / "operator" / "goqueue_operator" / "operator.py").read_text())
     read = {
         node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "worker" and node.attr != "model_fields_set"
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == variable and node.attr != "model_fields_set"
     }
     named = {
         setting.key
         for setting in settings.settings()
-        if setting.group == "worker" and "operator" in settings.READ_BY.get(setting.path, ())
+        if setting.group == group and "operator" in settings.READ_BY.get(setting.path, ())
     }
-    assert {name.replace("_s", "S").replace("_h", "H") for name in read} == named
+    assert {re.sub("_([a-z])", lambda found: found[1].upper(), name) for name in read} == named
