@@ -46,12 +46,14 @@ def autoscaling() -> Dashboard:
     ]
     decisions = [
         graph(
-            "Pods: desired, actual, ready",
-            "What the operator decided, what the Deployment has, what takes jobs, and the most that are allowed.",
+            "Pods: desired, actual, ready, draining",
+            "What the operator decided, what the Deployment has, what takes jobs, what fetches no more and is removed "
+            "when its jobs have ended, and the most that are allowed.",
             PODS,
             (latest(metrics.POOL_DESIRED, "pool", POOL), "{{pool}}: desired"),
             (latest(metrics.POOL_REPLICAS, "pool", POOL), "{{pool}}: actual"),
             (latest(metrics.POOL_READY, "pool", POOL), "{{pool}}: ready"),
+            (latest(metrics.POOL_DRAINING, "pool", POOL), "{{pool}}: draining"),
             (latest(metrics.POOL_MOST, "pool", POOL), "{{pool}}: most"),
             width=24,
             steps=True,
@@ -97,6 +99,13 @@ def autoscaling() -> Dashboard:
             "Share of the slots that run a job; near 100 % while jobs wait.",
             SHARE,
             (f"{total(metrics.SLOTS_BUSY, '')} / {total(metrics.SLOTS, '')}", "busy"),
+        ),
+        graph(
+            "Draining workers",
+            "Workers that fetch no more jobs because their pod is not needed.",
+            PLAIN,
+            (total(metrics.DRAINING, ""), "draining"),
+            steps=True,
         ),
         graph(
             "Workers of each queue",

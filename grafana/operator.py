@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from goqueue import metrics
 from grafana import panels
 from grafana.panels import GREEN, JOBS_A_SECOND, ORANGE, PLAIN, PODS, RED, SECONDS, graph, number
-from grafana.queries import OPERATOR, latest, of, phases_of, quantile, rate
+from grafana.queries import OPERATOR, grown, latest, of, phases_of, quantile, rate
 
 REFUSED = 'cause="refused"'
 
@@ -97,6 +97,19 @@ def operator() -> Dashboard:
             JOBS_A_SECOND,
             (rate(metrics.ENQUEUED, "", 'source="kubernetes"'), "from GoQueueJobs"),
             (rate(metrics.FIRED, ""), "fired by schedules"),
+        ),
+        graph(
+            "Skipped times of schedules",
+            "Times of GoQueueSchedules that made no job. active: an earlier job had not ended "
+            "and concurrencyPolicy is Forbid. late: no job could be made within startingDeadlineSeconds.",
+            PLAIN,
+            (grown(metrics.SKIPPED, "reason"), "{{reason}}"),
+        ),
+        graph(
+            "Events left out",
+            "Warnings of GoQueueJobs that were not written as events, because too many failed in a short time.",
+            PLAIN,
+            (grown(metrics.EVENTS_LEFT_OUT, ""), "events"),
         ),
         graph(
             "Memory",
