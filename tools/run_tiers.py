@@ -56,10 +56,11 @@ LIMITS = {
     "oldest": 1800,
     "fuzz": 600,
     "chaos": 900,
-    "chart": 900,
+    "chart": 2400,
     "e2e": 3600,
 }
-"""Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below."""
+"""Tier → seconds after which it is ended and counts as failed. Each test has its own limit far below. `chart` and `e2e`
+build Helm and Kubernetes from source on a machine that has not done so yet."""
 
 FIRST = ["e2e", "lint", "integration", "oldest", "simulation", "chaos", "chart", "fuzz", "unit"]
 """Order of the starts: what takes longest (the end-to-end tier builds a Kubernetes) goes first."""

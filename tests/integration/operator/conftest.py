@@ -17,6 +17,19 @@ from tests.integration.engine import WITHIN, Engine, eventually
 from tests.integration.operator.apiserver import ApiServer, api_server
 
 
+FOLDER = Path(__file__).parent
+BUILD_SECONDS = 2400
+"""Longest time in seconds in which Kubernetes, or Helm, is built on a machine that other tests use as well."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test the time to build Kubernetes from source, and the first that runs Helm that of Helm."""
+    mine = [item for item in items if FOLDER in item.path.parents]
+    with_helm = [item for item in mine if item.path.name == "test_release.py"]
+    for item in (*mine[:1], *with_helm[:1]):
+        item.add_marker(pytest.mark.timeout(BUILD_SECONDS), append=False)
+
+
 @pytest.fixture(scope="session")
 def kubernetes() -> Iterator[ApiServer]:
     """A Kubernetes API with our kinds."""
