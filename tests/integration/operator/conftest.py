@@ -16,7 +16,6 @@ from goqueue_operator.operator import Operator
 from tests.integration.engine import WITHIN, Engine, eventually
 from tests.integration.operator.apiserver import ApiServer, api_server
 
-
 FOLDER = Path(__file__).parent
 BUILD_SECONDS = 2400
 """Longest time in seconds in which Kubernetes, or Helm, is built on a machine that other tests use as well."""
