@@ -10,13 +10,14 @@ stores of its own. The tier `oldest` is what drives the engine once more, on the
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / ".build" / "test"
 AT_ONCE = 3
 
-SHARES = 4
-"""Processes of the integration tier. The files of a folder stay together, as they share what is slow to start."""
+SHARES = 5
+"""Processes of the integration tier. The files of a folder stay together if they can: they share what starts slowly."""
+
+SLOW = {"operator": 3}
+"""Folder → how many times longer its tests take than others of the same size: a real API server takes its time."""
 
 ENGINE = (
     "tests/unit",
@@ -96,19 +100,34 @@ def runs_of(tier: str, *, alone: bool) -> list[Run]:
         return [Run(tier, tier, ENGINE)]
     if tier != "integration" or alone:
         return [Run(tier, tier)]
-    folder = ROOT / "tests" / tier
-    weights: dict[tuple[str, ...], int] = {}
-    for path in sorted(folder.iterdir()):
-        found = sorted(path.rglob("test_*.py")) if path.is_dir() else [path] if path.match("test_*.py") else []
-        if found:
-            weights[(str(path.relative_to(ROOT)),)] = sum(file.stat().st_size for file in found)
-    shares: list[list[str]] = [[] for _ in range(SHARES)]
-    sizes = [0] * SHARES
-    for paths, weight in sorted(weights.items(), key=lambda item: (-item[1], item[0])):
-        least = sizes.index(min(sizes))
-        shares[least] += paths
-        sizes[least] += weight
-    return [Run(tier, f"{tier}-{number}", tuple(sorted(share))) for number, share in enumerate(shares, 1)]
+    return [Run(tier, f"{tier}-{number}", paths) for number, paths in enumerate(shares_of(ROOT / "tests" / tier), 1)]
+
+
+def shares_of(folder: Path) -> list[tuple[str, ...]]:
+    """The files of a tier in `SHARES` parts of about the same size.
+
+    The files of a folder stay together, unless they are more than a part: then in as few parts as that takes.
+    """
+    folders: dict[Path, dict[str, int]] = {}
+    for path in sorted(folder.rglob("test_*.py")):
+        top = folder / path.relative_to(folder).parts[0]
+        folders.setdefault(top, {})[str(path.relative_to(ROOT))] = path.stat().st_size * SLOW.get(top.name, 1)
+    most = sum(sum(files.values()) for files in folders.values()) / SHARES
+    pieces: list[dict[str, int]] = []
+    for files in folders.values():
+        pieces += spread(({path: size} for path, size in files.items()), math.ceil(sum(files.values()) / most))
+    return [tuple(sorted(share)) for share in spread(pieces, SHARES)]
+
+
+def spread(pieces: Iterable[Mapping[str, int]], parts: int) -> list[dict[str, int]]:
+    """Put pieces (path → size) into so many parts, the largest first, each into the part that has least.
+
+    Parts without any are left out.
+    """
+    made: list[dict[str, int]] = [{} for _ in range(parts)]
+    for piece in sorted(pieces, key=lambda piece: (-sum(piece.values()), min(piece))):
+        min(made, key=lambda part: sum(part.values())).update(piece)
+    return [part for part in made if part]
 
 
 def command_of(run: Run) -> list[str] | None:
