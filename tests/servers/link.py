@@ -88,10 +88,10 @@ class Link:
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            far_writer.transport.abort()  # first: the link may be broken a second time while this one is awaited
             for one in both:
                 one.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            far_writer.transport.abort()
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
         while data := await source.read(65536):
