@@ -351,8 +351,8 @@ class Broker:
 
     async def listen(self, channel: str) -> AsyncIterator[str]:
         """The messages of a channel; the first is always empty and says that listening has begun."""
-        async with self._speaking("listen"):
-            if self._clustered:
+        if self._clustered:
+            async with self._speaking("listen"):
                 await self._redis.initialize()  # a subscription does not do so by itself
         async with self._speaking("listen"), self._redis.pubsub() as pubsub:
             await pubsub.subscribe(channel)

@@ -94,14 +94,14 @@ def _conditions(row: Row, relation: Relation) -> list[Condition]:
         accepted = Condition("Accepted", True, "Accepted", f"job {row.id}")
     else:
         accepted = Condition("Accepted", True, "SameUniqueKey", f"job {row.id} has this uniqueKey and had not ended")
-    conditions = [accepted, _running(row)]
+    conditions = [accepted, _running(row, own=relation is Relation.OWN)]
     if row.status.final:
         reason, message = _end(row, shown=relation in (Relation.OWN, Relation.SHARED))
         conditions.append(Condition(ENDS[row.status], True, reason, message))
     return conditions
 
 
-def _running(row: Row) -> Condition:
+def _running(row: Row, own: bool) -> Condition:
     if row.status is JobStatus.PROCESSING:
         if row.cancelling:
             return Condition("Running", True, "Cancelling", "its worker was asked to stop")
@@ -109,7 +109,8 @@ def _running(row: Row) -> Condition:
     if row.status.final:
         return Condition("Running", False, "Ended", f"ended after attempt {row.attempts}")
     if row.held:
-        return Condition("Running", False, "Suspended", "spec.suspend is true")
+        why = "spec.suspend is true" if own else f"the GoQueueJob that made job {row.id} is suspended"
+        return Condition("Running", False, "Suspended", why)
     if row.attempts:
         return Condition("Running", False, "Retrying", f"attempt {row.attempts} of {row.max_retries + 1} has ended")
     return Condition("Running", False, "Waiting", "waits for a worker")

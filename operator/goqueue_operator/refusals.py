@@ -24,7 +24,8 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal("UniqueKeyContended", f"{error.message}; it is tried again")
         case GoQueueError():
             details = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
-            words = [word.capitalize() for word in error.message.split()[:3] if word.isalpha()]
+            named = error.message.partition(":")[0]  # what follows differs from one object to the next
+            words = [word.capitalize() for word in named.split()[:3] if word.isalpha()]
             message = f"{error.message}: {details}" if details else error.message
             return Refusal("".join(words) or "Invalid", message, final=True)
     raise error

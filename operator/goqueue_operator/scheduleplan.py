@@ -53,6 +53,8 @@ class Schedule:
     """The earliest time that was not dealt with; None: not known yet, or never."""
     problem: Refusal | None = None
     """Why it makes no job for now."""
+    tried: datetime | None = None
+    """The time for which a job could not be made so far."""
     told: str = ""
     """The problem that an event was left for."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -107,7 +109,7 @@ class Schedule:
         after = last or datetime.fromisoformat(metadata["creationTimestamp"])
         if self.status.get("observedGeneration", metadata.get("generation")) != metadata.get("generation"):
             after = now
-        self.problem = None
+        self.problem, self.tried = None, None
         line = self.spec["cron"]
         try:
             planned = moment(self.status.get("nextScheduleTime"))
@@ -120,7 +122,8 @@ class Schedule:
                 after = cron.counterpart(line, self.zone, last)
             self.next = cron.next_tick(line, self.zone, after)
         except InvalidInput as error:
-            words = "; ".join(f"{name}: {what}" for name, what in error.fields.items())
+            names = {"time_zone": "timeZone"}  # as this kind calls it
+            words = "; ".join(f"{names.get(name, name)}: {what}" for name, what in error.fields.items())
             self.next, self.problem = None, Refusal("CannotFire", words, final=True)
 
     def due(self, now: datetime) -> datetime | None:
@@ -137,7 +140,14 @@ class Schedule:
         self.next = cron.next_tick(self.spec["cron"], self.zone, now)
         self.status = self.status | changes
         self.backoff.succeeded()
-        self.problem = None
+        self.problem, self.tried = None, None
+
+    def give_up(self, tick: datetime) -> None:
+        """Leave the time that was tried without a job: `tick`, a later one, is due."""
+        if self.tried is not None:
+            self.status = self.status | {"lastSkippedTime": timestamp(self.tried)}
+        self.next, self.tried = tick, None
+        self.backoff.succeeded()
 
     def ended(self, ends: Mapping[int, rows.End]) -> None:
         """Note which of its jobs have ended; `ends` has those of all schedules.

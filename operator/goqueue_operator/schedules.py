@@ -95,7 +95,19 @@ class Schedules:
         why = self._namespaces.refusal(metadata["namespace"], [queue]) if queue else None
         if why is not None:
             schedule.next, schedule.problem = None, Refusal("QueueNotAllowed", why)
+        elif schedule.problem is None:
+            schedule.problem = self._refusal(schedule.spec["jobTemplate"]["spec"])
         self.schedules[metadata["uid"]] = schedule
+
+    def _refusal(self, spec: Object) -> Refusal | None:
+        """Why no job can be made of a template, as far as its spec tells before a time is due."""
+        if spec.get("payloadFrom") is not None:
+            return None
+        try:
+            accept(payloads.body(spec, payloads.storable(spec.get("payload"))), self._registry, self._queues)
+        except FAILURES as error:
+            return refusal_of(error)
+        return None
 
     async def run(self) -> None:
         """Fire until cancelled."""
@@ -171,10 +183,12 @@ class Schedules:
         if tick is None:
             await self._miss(schedule, due, now)
             return
+        if schedule.tried is not None and schedule.tried < tick:
+            await self._give_up(schedule, schedule.tried, tick)
         try:
             skipped, changes = await self._fire(schedule, tick)
         except NotMade as error:
-            schedule.problem = error.refusal
+            schedule.problem, schedule.tried = error.refusal, tick
             schedule.backoff.failed(error.refusal.reason, now)
             return
         if skipped:
@@ -183,6 +197,17 @@ class Schedules:
                 note = f"no job for {timestamp(tick)}: an earlier one has not ended and concurrencyPolicy is Forbid"
                 await self._tell(schedule, "JobAlreadyActive", note)
         schedule.dealt_with(now, changes)
+
+    async def _give_up(self, schedule: Schedule, tried: datetime, tick: datetime) -> None:
+        """Skip a time for which no job could be made until the next one is due."""
+        first = not schedule.skips
+        schedule.give_up(tick)
+        metrics.SKIPPED.inc(1, "late")
+        late, why = timestamp(tried), schedule.problem
+        log.warning("schedule missed a time", schedule=schedule.resource["metadata"]["name"], tick=late)
+        if first and why is not None:  # of several one after the other the first is told
+            note = f"no job for {late} until the next time was due: {why.message}"
+            await self._tell(schedule, "MissSchedule", note, warning=True)
 
     async def _miss(self, schedule: Schedule, due: datetime, now: datetime) -> None:
         """Go on where the latest time is older than the deadline."""

@@ -85,9 +85,23 @@ def _session(access: Access, listed: Mapping[Kind, Listed], loop: asyncio.Abstra
     return session
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Compares no object with what it was before: kopf copies each one for that, and fails at one nested deeply."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
+
+
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffBase()
     settings.peering.standalone = True
     settings.scanning.disabled = True  # neither CRDs nor namespaces need to be watched, so nobody must allow it
     settings.process.ultimate_exiting_timeout = None

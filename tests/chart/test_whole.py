@@ -217,3 +217,13 @@ def test_a_chart_may_depend_on_this_one_under_a_condition(version: str, enabled:
     (tmp_path / "charts" / "goqueue").symlink_to(CHART)
     text = run_helm("template", "shop", str(tmp_path), "--kube-version", "1.34.0", version=version)
     assert ("name: shop-goqueue-api" in text) is enabled
+
+
+@pytest.mark.parametrize("version", ["helm3", "helm4"])
+def test_a_pool_of_the_values_can_be_taken_out_by_null(version: str, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"workerPools": {"payment": {"queues": ["payment"]}}}))
+    (tmp_path / "over.yaml").write_text(yaml.safe_dump({"workerPools": {"payment": None}}))
+    values = [f"--values={tmp_path / name}.yaml" for name in ("base", "over")]
+    text = run_helm("template", "jobs", str(CHART), "--kube-version", "1.34.0", *values, version=version)
+    assert "jobs-goqueue-default" in text
+    assert "jobs-goqueue-payment" not in text

@@ -29,9 +29,16 @@ async def test_the_operator_goes_on_whatever_a_pool_or_a_job_holds(world: World)
         endless = [{"name": "GOQUEUE_WORKER_GRACE_SECONDS", "value": "inf"}]
         await world.make("GoQueueWorkerPool", "endless", {"env": endless})
         await world.job("deep", payload={"a": nested(400)})
+        template = {"spec": {"queue": "default", "type": "echo", "payload": {"a": nested(400)}}}
+        await world.make("GoQueueSchedule", "deep", {"cron": "0 0 1 1 *", "jobTemplate": template})
         await world.job("nul", payload={"a": "\x00"})
         for name in ("deep", "nul"):
             assert "invalid json" in (await world.state(name, "failed"))["error"]
+
+        async def told() -> bool:
+            return "InvalidJson" in str((await world.get("gqs", "deep")).get("status"))
+
+        await eventually(told)
         for name in PODS:
 
             async def refused(name: str = name) -> bool:

@@ -84,7 +84,7 @@ async def test_a_wrong_zone_is_said_in_the_status_and_an_event(world: World) -> 
 
         async def said() -> bool:
             status = (await world.get("gqs", "each")).get("status") or {}
-            return "time_zone" in str(status.get("conditions"))
+            return "timeZone" in str(status.get("conditions"))
 
         await eventually(said)
 
@@ -141,6 +141,35 @@ async def test_a_time_whose_payload_is_late_makes_its_job_once_the_payload_is_th
     assert found["status"]["lastScheduleTime"] == timestamp(due)
     assert ready(found) == ("True", "Scheduled")
     assert await statuses(world) == ["pending"]
+    await schedules._kube.close()
+
+
+async def test_a_time_that_is_given_up_for_the_next_one_counts_as_skipped(world: World) -> None:
+    template = {
+        "spec": {"queue": "default", "type": "echo", "payloadFrom": {"configMapKeyRef": {"name": "late", "key": "p"}}}
+    }
+    schedules = one(world, await schedule(world, jobTemplate=template))
+    first = next(iter(schedules.schedules.values())).next
+    assert first is not None
+    for seconds in (1, 61):
+        await look(schedules, first + timedelta(seconds=seconds))
+    status = (await world.get("gqs", "each"))["status"]
+    assert status["lastSkippedTime"] == timestamp(first)
+    assert status["nextScheduleTime"] == timestamp(first + timedelta(seconds=60))
+    [event] = (await world.get("events", "--field-selector=reason=MissSchedule"))["items"]
+    assert "no ConfigMap late" in event["message"]
+    await world.kubectl("create", "configmap", "late", "--from-literal=p={}")
+    known = await look(schedules, first + timedelta(seconds=100))
+    assert known.status["lastScheduleTime"] == timestamp(first + timedelta(seconds=60))
+    assert await statuses(world) == ["pending"]
+    await schedules._kube.close()
+
+
+async def test_a_template_of_which_no_job_can_be_made_is_told_before_a_time_is_due(world: World) -> None:
+    template = {"spec": {"queue": "default", "type": "nobody-knows", "payload": {}}}
+    schedules = one(world, await schedule(world, cron="0 0 1 1 *", jobTemplate=template))
+    await look(schedules, datetime.now(UTC))
+    assert ready(await world.get("gqs", "each")) == ("False", "InvalidJobType")
     await schedules._kube.close()
 
 
