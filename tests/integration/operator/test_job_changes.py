@@ -100,7 +100,7 @@ async def test_the_status_of_an_ended_job_follows_a_change_of_it_and_keeps_its_r
     await change(world, "one", suspend=True)
     generation = (await world.get("gqj", "one"))["metadata"]["generation"]
     async with world.operator():
-        await eventually(observed)
+        await eventually(lambda: observed(generation))
 
 
 async def test_one_condition_says_that_a_job_has_ended_however_it_did(world: World) -> None:
