@@ -36,8 +36,6 @@ class Lease:
         self._kube, self._namespace, self._name = kube, namespace, name
         self.holder = holder
         self.leading = False
-        self.uid = ""
-        """The Lease object's own uid: what names this installation of the operator."""
         self.asked_at = time.monotonic()
         """When the API server last answered (`time.monotonic()`)."""
         self._seen: Any = None
@@ -81,20 +79,18 @@ class Lease:
         lease = await self._kube.find(LEASES, self._namespace, self._name)
         try:
             if lease is None:
-                lease = await self._kube.create(LEASES, self._namespace, self._body({}))
+                await self._kube.create(LEASES, self._namespace, self._body({}))
             else:
                 spec = lease["spec"]
                 if not self._free(spec):
-                    self.uid = lease["metadata"]["uid"]
                     return False
-                lease = await self._kube.replace(
+                await self._kube.replace(
                     LEASES, self._namespace, self._name, lease | {"spec": self._body(spec)["spec"]}
                 )
         except KubeError as error:
             if error.code == 409:  # somebody was faster
                 return False
             raise
-        self.uid = lease["metadata"]["uid"]
         return True
 
     def _free(self, spec: Object) -> bool:

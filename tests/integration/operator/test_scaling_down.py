@@ -161,19 +161,24 @@ async def test_pods_with_a_job_each_drain_and_only_those_go_that_have_become_idl
     assert await world.engine.rows("SELECT max(attempts) FROM jobs") == [(1,)]
 
 
+async def two_pods_of_which_one_drains(world: World, fleet: Fleet) -> None:
+    """A pool of two pods with a job each, of which one is asked to drain."""
+    await pool(world, 2)
+    await fleet.start(2)
+    await fleet.one_job_each(2)
+    await change(world, minReplicas=0)
+
+    async def one_drains() -> bool:
+        return len(await fleet.draining()) == 1
+
+    await eventually(one_drains)
+
+
 async def test_when_the_load_rises_pods_that_drain_are_released_and_no_new_ones_are_made(
     world: World, fleet: Fleet
 ) -> None:
     async with world.operator(scale_seconds=0.3):
-        await pool(world, 2)
-        await fleet.start(2)
-        await fleet.one_job_each(2)
-        await change(world, minReplicas=0)
-
-        async def one_drains() -> bool:
-            return len(await fleet.draining()) == 1
-
-        await eventually(one_drains)
+        await two_pods_of_which_one_drains(world, fleet)
         for _ in range(2 * SLOTS - 2):
             await world.engine.enqueue("gated")
 
@@ -190,15 +195,7 @@ async def test_without_an_operator_the_workers_of_a_pool_fetch_again(
 ) -> None:
     monkeypatch.setattr("goqueue_operator.consolidation.DRAIN_SECONDS", 6.0)
     async with world.operator(scale_seconds=0.3):
-        await pool(world, 2)
-        await fleet.start(2)
-        await fleet.one_job_each(2)
-        await change(world, minReplicas=0)
-
-        async def one_drains() -> bool:
-            return len(await fleet.draining()) == 1
-
-        await eventually(one_drains)
+        await two_pods_of_which_one_drains(world, fleet)
 
     async def none_drains() -> bool:
         return not await fleet.draining()
