@@ -28,6 +28,7 @@ from goqueue_api.jwks import KeySet
 from goqueue_operator.access import Access
 from goqueue_worker.handlers.send_webhook import WebhookSender
 from goqueue_worker.handlers.stripe_gateway import StripeGateway
+from tests.servers.tcp import listen
 from tests.unit.handlers.context import Context
 
 HOST = "127.0.0.1"
@@ -41,35 +42,21 @@ class Noting:
 
     port: int = 0
     lines: list[str] = field(default_factory=list)
-    _serving: list[asyncio.Task[None]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator["Noting"]:
-        server = await asyncio.start_server(self._serve, HOST, 0)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server:
+        async with listen(self._serve) as self.port:
             yield self
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.append(task)
         at = len(self.lines)
         self.lines.append("")
-        try:
-            with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(1):  # a client of SMTP waits for the server's first word
-                    self.lines[at] = (await reader.readline()).decode(errors="replace").strip()
-            with contextlib.suppress(OSError):
-                writer.write(SERVES)
-                await writer.drain()
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(1):  # a client of SMTP waits for the server's first word
+                self.lines[at] = (await reader.readline()).decode(errors="replace").strip()
+        with contextlib.suppress(OSError):
+            writer.write(SERVES)
+            await writer.drain()
 
 
 Part = Callable[[int], object]

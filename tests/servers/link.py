@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.servers.tcp import LOOPBACK, listen
+
 
 class Link:
     """Forwards to one address of the loopback interface; what it does to its connections is the test's choice."""
@@ -21,13 +23,8 @@ class Link:
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator["Link"]:
         """Listen on a free port of the loopback address for as long as the block lasts."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listen(self._accept) as self.port:
             yield self
-        finally:
-            server.close()
-            await self._break_all()
 
     async def lose_answers(self, seconds: float, cut: float) -> None:
         """For `seconds` the server gets what it is sent and its answers vanish; then nothing connects for `cut`
@@ -78,9 +75,11 @@ class Link:
             pass  # either side broke it, or the test did
         finally:
             writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._target)
         both = [
             asyncio.create_task(self._copy(reader, far_writer, answers=False)),
             asyncio.create_task(self._copy(far_reader, writer, answers=True)),
@@ -92,6 +91,8 @@ class Link:
             for one in both:
                 one.cancel()
             await asyncio.gather(*both, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                await far_writer.wait_closed()
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
         while data := await source.read(65536):

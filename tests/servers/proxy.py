@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from tests.servers.tcp import listen
+
 Silence = Callable[[bytes], bool]
 """Given what a client sends, whether this connection falls silent from now on."""
 
@@ -14,7 +16,6 @@ class SilentProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._silence: Silence = lambda _: False
-        self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.opened = 0
         """Connections so far."""
@@ -28,22 +29,11 @@ class SilentProxy:
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator["SilentProxy"]:
         """Listen on a free port of the loopback address."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listen(self._serve) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         try:
             async with asyncio.TaskGroup() as group:
@@ -52,8 +42,9 @@ class SilentProxy:
         except* (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            writer.close()
-            far_writer.close()
+            far_writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await far_writer.wait_closed()
 
     async def _forward(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.servers.tcp import listen
+
 SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 """How a client of PostgreSQL asks for TLS."""
 
@@ -104,34 +106,24 @@ class TlsProxy:
     async def run(self) -> AsyncIterator["TlsProxy"]:
         """Serve on `port` until the block ends."""
         tls = None if self._postgres else self._context
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
-        tasks: list[asyncio.Task[None]] = []
-        self._tasks = tasks
-        try:
+        async with listen(self._serve, tls=tls) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.append(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
-                if self._postgres:
-                    if await reader.readexactly(8) != SSL_REQUEST:
-                        return
-                    writer.write(b"S")
-                    await writer.start_tls(self._context)
-                self.served += 1
-                far_reader, far_writer = await asyncio.open_connection(*self._target)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
+            if self._postgres:
+                if await reader.readexactly(8) != SSL_REQUEST:
+                    return
+                writer.write(b"S")
+                await writer.start_tls(self._context)
+            self.served += 1
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            try:
                 await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-        finally:
-            writer.close()
+            finally:
+                far_writer.transport.abort()
+                with contextlib.suppress(OSError):
+                    await far_writer.wait_closed()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -22,6 +22,7 @@ from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.send_email import EmailSender
 from tests.integration.handlers.conftest import Certificate
 from tests.servers.gotools import Mailpit
+from tests.servers.tcp import listen
 from tests.unit.handlers.context import Context
 
 PASSWORD = "c0rrect-horse"
@@ -239,15 +240,12 @@ async def test_a_server_that_is_away_or_silent_is_tried_again() -> None:
     with pytest.raises(TryAgain, match="cannot be reached"):
         await to(free_port()).send(letter(), Context())
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    listening = await asyncio.start_server(silent, LOOPBACK, 0)
-    port = listening.sockets[0].getsockname()[1]
-    with pytest.raises(TryAgain):
-        await to(port, timeout_seconds=0.3).send(letter(), Context())
-    listening.close()
+    async with listen(silent) as port:
+        with pytest.raises(TryAgain):
+            await to(port, timeout_seconds=0.3).send(letter(), Context())
 
 
 async def test_a_cancelled_job_lets_go_of_a_silent_server_at_once() -> None:
@@ -258,17 +256,14 @@ async def test_a_cancelled_job_lets_go_of_a_silent_server_at_once() -> None:
         await reader.readline()
         greeted.set()
         await reader.read()
-        writer.close()
 
-    listening = await asyncio.start_server(silent, LOOPBACK, 0)
-    port = listening.sockets[0].getsockname()[1]
-    task = asyncio.create_task(to(port, timeout_seconds=300).send(letter(), Context()))
-    await greeted.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        async with asyncio.timeout(60):  # and not the 300 s that it may take
-            await task
-    listening.close()
+    async with listen(silent) as port:
+        task = asyncio.create_task(to(port, timeout_seconds=300).send(letter(), Context()))
+        await greeted.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(60):  # and not the 300 s that it may take
+                await task
 
 
 # --- the name in EHLO, and where a connection was lost ---------------------------------------------------------------
@@ -309,13 +304,9 @@ async def answering(answers: dict[str, str]) -> AsyncIterator[int]:
             for command, answer in answers.items():
                 if said.startswith(command):
                     writer.write(answer.encode() + b"\r\n")
-        writer.close()
 
-    listening = await asyncio.start_server(talk, LOOPBACK, 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
+    async with listen(talk) as port:
+        yield port
 
 
 async def test_a_name_refused_at_ehlo_itself_is_retried_and_the_setting_named() -> None:
@@ -342,14 +333,13 @@ async def closing(at: str, certificate: Certificate, *, silent: bool = False) ->
     """An SMTP server that closes the connection, or says nothing more, when a command begins with `at`; its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.cert, certificate.key)
-    over = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said, data = "GREETING", False
         while True:
             if said.startswith(at):
                 if silent:
-                    await over.wait()
+                    await reader.read()
                 break
             if said == "GREETING":
                 answer = "220 here"
@@ -370,14 +360,9 @@ async def closing(at: str, certificate: Certificate, *, silent: bool = False) ->
                 said = "END OF DATA"
             elif not said:
                 break
-        writer.close()
 
-    listening = await asyncio.start_server(talk, LOOPBACK, 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        over.set()
-        listening.close()
+    async with listen(talk) as port:
+        yield port
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from goqueue_worker.handlers.outcome import TryAgain
 from goqueue_worker.handlers.send_webhook import WebhookSender
 from tests.integration.handlers.conftest import Certificate
 from tests.integration.handlers.receiver import Answer, Receiver
+from tests.servers.tcp import listen
 from tests.unit.handlers.context import Context
 
 OLD, NEW, FOREIGN = ("whsec_" + letters * 8 for letters in ("QUJD", "REVG", "R0hJ"))
@@ -194,19 +195,12 @@ async def test_a_closed_port_a_lost_connection_and_an_unknown_name_are_retried(t
 
 
 async def test_silence_ends_with_the_payloads_timeout() -> None:
-    over = asyncio.Event()
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await over.wait()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    async with sender() as handler:
+    async with listen(silent) as port, sender() as handler:
         with pytest.raises(TryAgain, match="did not answer within 1 s"):
-            await handler.send(payload(url, timeout=1), Context())
-    over.set()
-    server.close()
+            await handler.send(payload(f"http://127.0.0.1:{port}/", timeout=1), Context())
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["silent", "closed"])
@@ -273,7 +267,6 @@ class Closing:
             self.begun.append(head.partition("webhook-id: ")[2].partition("\r\n")[0])
             writer.write(self.part)
             await writer.drain()
-        writer.close()
 
     @contextlib.asynccontextmanager
     async def running(self, certificate: Certificate | None = None) -> AsyncIterator[str]:
@@ -282,11 +275,8 @@ class Closing:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate.cert, certificate.key)
-        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=context)
-        try:
-            yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        finally:
-            server.close()
+        async with listen(self.serve, tls=context) as port:
+            yield f"{'https' if certificate else 'http'}://127.0.0.1:{port}/"
 
 
 @pytest.mark.parametrize("tls", [False, True])

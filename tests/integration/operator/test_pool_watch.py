@@ -15,6 +15,7 @@ from goqueue_operator.kube import DEPLOYMENTS, Kube
 from tests.integration.engine import eventually
 from tests.integration.operator.conftest import World
 from tests.integration.operator.test_pools import deployment, pool, replicas
+from tests.servers.tcp import listen
 
 pytestmark = pytest.mark.asyncio
 
@@ -93,15 +94,24 @@ async def test_a_change_of_a_deployment_is_taken_back_without_a_look_that_is_due
 @contextlib.asynccontextmanager
 async def silent_webhook(world: World, name: str) -> AsyncIterator[asyncio.Event]:
     """An admission webhook for the Deployment of that name that never answers; the event: the API server asks it."""
-    asked, over = asyncio.Event(), asyncio.Event()
+    asked = asyncio.Event()
 
-    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         asked.set()
-        await over.wait()
-        writer.close()
+        while await reader.read(65536):
+            pass
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    async with listen(silent) as port:
+        body = webhook(world.namespace, name, port)
+        await world.kubectl("create", "-f", "-", stdin=body)
+        try:
+            yield asked
+        finally:
+            await world.kubectl("delete", "validatingwebhookconfiguration", world.namespace)
+
+
+def webhook(namespace: str, deployment: str, port: int) -> dict[str, object]:
+    """A ValidatingWebhookConfiguration for the Deployment, served at a port of this machine."""
     hook = {
         "name": "silent.goqueue.io",
         "admissionReviewVersions": ["v1"],
@@ -109,25 +119,18 @@ async def silent_webhook(world: World, name: str) -> AsyncIterator[asyncio.Event
         "timeoutSeconds": 15,
         "failurePolicy": "Fail",
         "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
-        "matchConditions": [{"name": "name", "expression": f"object.metadata.name == '{name}'"}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "matchConditions": [{"name": "name", "expression": f"object.metadata.name == '{deployment}'"}],
         "rules": [
             {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]},
         ],
     }
-    body = {
+    return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": world.namespace},
+        "metadata": {"name": namespace},
         "webhooks": [hook],
     }
-    await world.kubectl("create", "-f", "-", stdin=body)
-    try:
-        yield asked
-    finally:
-        await world.kubectl("delete", "validatingwebhookconfiguration", world.namespace)
-        over.set()
-        server.close()
 
 
 async def test_a_pool_that_a_webhook_holds_up_delays_no_other_and_says_why(world: World) -> None:
