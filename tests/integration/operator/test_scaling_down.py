@@ -97,10 +97,11 @@ async def fleet(world: World) -> AsyncIterator[Fleet]:
     fleet = Fleet(world)
     world.engine.settings.lease_seconds, world.engine.settings.heartbeat_seconds = 30.0, 0.5
     world.engine.handle("gated", fleet.run, timeout=300)
-    try:
-        yield fleet
-    finally:
-        await fleet.close()
+    async with world.engine.scheduler():  # it dispatches again what a draining worker hands back
+        try:
+            yield fleet
+        finally:
+            await fleet.close()
 
 
 async def pool(world: World, pods: int) -> None:
