@@ -10,7 +10,7 @@ from goqueue_cli.embedded import free_port
 from tests.integration.engine import eventually
 from tests.servers.process import GOQUEUE, Process
 
-LIMIT = 60
+LIMIT = 150
 
 
 class Dev(Process):

@@ -38,7 +38,7 @@ def child_of(process: int) -> int:
     return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_it_completes_a_job_of_each_type_stops_cleanly_and_finds_them_again(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     with Dev(folder) as dev:
@@ -63,7 +63,7 @@ async def test_it_completes_a_job_of_each_type_stops_cleanly_and_finds_them_agai
         assert not re.search(r"job \d+ ", again.output)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_a_key_that_is_shown_is_checked_though_none_is_needed(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev") as dev:
         await dev.up()
@@ -78,7 +78,7 @@ async def test_a_key_that_is_shown_is_checked_though_none_is_needed(tmp_path: Pa
             assert (await client.get("/queues")).status_code == 200
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_a_python_program_connects_by_the_line_that_is_printed(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     with Dev(folder) as dev:
@@ -94,7 +94,7 @@ async def test_a_python_program_connects_by_the_line_that_is_printed(tmp_path: P
     assert (process.returncode, output) == (0, b"completed\n")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_paused_queue_and_one_that_nobody_serves_are_told_and_stop_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     with Dev(folder) as dev:
@@ -109,7 +109,7 @@ async def test_a_paused_queue_and_one_that_nobody_serves_are_told_and_stop_nothi
     assert re.search(r"job 4 send_webhook: completed", again.output)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_queues_of_ones_own_do_not_keep_it_from_starting(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev", "--once", GOQUEUE_QUEUES="lemons") as dev:
         assert dev.wait(LIMIT) == 0, dev.output
@@ -135,7 +135,7 @@ ELSEWHERE = {
 """An environment in which somebody works with other stores, and behind a proxy."""
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_what_the_environment_says_of_other_stores_disturbs_neither_it_nor_the_console(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     with Dev(folder, **ELSEWHERE) as dev:
@@ -150,7 +150,7 @@ async def test_what_the_environment_says_of_other_stores_disturbs_neither_it_nor
 MAIL = '{"to": "ada@example.org", "subject": "Hello", "body": "It works."}'
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_no_first_job_goes_where_the_users_own_settings_send_it(tmp_path: Path) -> None:
     secret = "whsec_" + base64.b64encode(bytes(24)).decode()
     own = {
@@ -165,7 +165,7 @@ def test_no_first_job_goes_where_the_users_own_settings_send_it(tmp_path: Path) 
     assert re.search(r"webhook POST /hello: \d+ bytes, signed", dev.output)  # a secret alone leaves the receiver in use
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_an_address_that_others_reach_asks_for_a_key(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev", GOQUEUE_API_HOST="0.0.0.0") as dev:
         await dev.up()
@@ -176,7 +176,7 @@ async def test_an_address_that_others_reach_asks_for_a_key(tmp_path: Path) -> No
         assert '-H "Authorization: Bearer $(cat ' in dev.output
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_a_job_that_runs_at_ctrl_c_is_finished_first(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import asyncio\nfrom pydantic import BaseModel\nfrom goqueue import job_type\n"
@@ -215,7 +215,7 @@ async def test_a_job_that_runs_at_ctrl_c_is_finished_first(tmp_path: Path) -> No
         assert (found["status"], found["attempts"], found["result"]) == ("completed", 1, "rested")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_a_part_that_ends_is_reported_with_its_last_lines_and_ends_the_rest(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     with Dev(folder) as dev:
@@ -227,7 +227,7 @@ async def test_a_part_that_ends_is_reported_with_its_last_lines_and_ends_the_res
     assert processes_of(folder) == {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("server", ["valkey", "postgres"])
 async def test_a_store_that_ends_is_reported_and_ends_the_rest(tmp_path: Path, server: str) -> None:
     folder = tmp_path / "dev"
@@ -240,7 +240,7 @@ async def test_a_store_that_ends_is_reported_and_ends_the_rest(tmp_path: Path, s
     assert processes_of(folder) == {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "dev"
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
     assert dev.output == f"goqueue: GOQUEUE_DEV_DIR: cannot make {below}: Not a directory\n"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_wrong_setting_of_a_part_is_told_and_nothing_stays(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev", GOQUEUE_WORKER_CONCURRENCY="many") as dev:
         assert dev.wait(LIMIT) == 1
@@ -259,7 +259,7 @@ def test_a_wrong_setting_of_a_part_is_told_and_nothing_stays(tmp_path: Path) -> 
     assert processes_of(tmp_path / "dev") == {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_module_that_cannot_be_imported_is_the_first_thing_told(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev", GOQUEUE_JOBS="no_such_module") as dev:
         assert dev.wait(LIMIT) == 1
@@ -277,7 +277,7 @@ def test_a_taken_port_is_told_in_one_line_before_anything_starts(tmp_path: Path)
     assert not (tmp_path / "dev").exists()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_once_ends_with_the_first_jobs(tmp_path: Path) -> None:
     with Dev(tmp_path / "dev", "--once") as dev:
         assert dev.wait(LIMIT) == 0, dev.output
@@ -285,7 +285,7 @@ def test_once_ends_with_the_first_jobs(tmp_path: Path) -> None:
     assert processes_of(tmp_path / "dev") == {}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_killed_it_takes_all_its_processes_with_it_and_the_next_run_recovers(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     with Dev(folder) as dev:
