@@ -114,7 +114,9 @@ def plan(pods: Sequence[Pod], ordered: int, serving: int, *, forced: bool = Fals
     may_go = {pod.name for pod in leaving if forced or pod.drained}
     drain = {worker.id: worker for pod in leaving for worker in pod.workers}
     costs = {pod.name: REMOVABLE_COST if pod.name in may_go else pod.busy for pod in pods}
-    going = min(excess, missing + _leading(pods, may_go))
+    # Pods beyond the order are taken first: a former order that is not carried out yet, or a rollout.
+    surplus = max(0, len(pods) - ordered)
+    going = min(excess, missing + max(0, _leading(pods, may_go) - surplus))
     return Plan(
         max(serving, ordered - going),
         frozenset(drain),

@@ -34,8 +34,7 @@ pods = st.lists(
 
 def removed(before: Sequence[Pod], made: Plan, ordered: int) -> list[list[Pod]]:
     """What each way to remove pods takes: all of one ReplicaSet, by the order of `ActivePodsWithRanks`."""
-    missing = max(0, ordered - len(before))
-    going = max(0, ordered - made.replicas - missing)
+    going = max(0, len(before) - made.replicas) if made.replicas < ordered else 0
     ways = []
     for revision in {pod.revision for pod in before}:
         mine = [pod for pod in before if pod.revision == revision]
@@ -86,6 +85,11 @@ def test_the_least_busy_drain_and_the_busiest_stay() -> None:
 def test_a_drained_pod_goes() -> None:
     made = plan([pod("1", asked=25.0, draining=True, cost=-1), pod("2", 1, cost=1)], 2, 1)
     assert (made.replicas, made.costs, made.leaving) == (1, {}, 1)
+
+
+def test_pods_beyond_the_order_are_taken_first_and_a_busy_one_is_not_among_them() -> None:
+    idle = [Pod("1", (), assigned=False, ready=False), Pod("2", (), assigned=False, ready=False)]
+    assert plan([*idle, pod("3", 1, cost=1)], 2, 0).replicas == 1
 
 
 def test_an_idle_pod_that_kubernetes_would_not_take_first_waits_for_its_cost() -> None:
